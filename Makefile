@@ -1,0 +1,60 @@
+# Needs only make and Python 3.11 or newer. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CORES ?= all
+# The locked torch, and its CPU build for CPython 3.11 on Linux with its SHA-256: taken on a machine without an NVIDIA driver
+# where pip finds it; everywhere else the registry's own build comes, and on Linux the CUDA libraries with it
+TORCH := 2.13.0
+TORCH_CPU := torch==$(TORCH)+cpu --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+
+.PHONY: help setup demo paper test lint format lock clean
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/installed ## create .venv with the locked packages
+
+$(VENV)/installed: requirements.lock requirements-cuda.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("miram needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV): some minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "$(TORCH_CPU)" > $(VENV)/torch-cpu.txt
+	@command -v nvidia-smi >/dev/null || $(PIP) install --quiet --no-deps -r $(VENV)/torch-cpu.txt 2>/dev/null || true
+	@$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
+	@case "$$($(PIP) show torch | sed -n 's/^Version: //p')" in \
+	*+cpu) ;; \
+	*) $(PIP) install --quiet --require-hashes --no-deps -r requirements-cuda.lock ;; esac
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the whole pipeline on the embedded archive, and its table
+	@$(BIN)/snakemake --cores $(CORES) --config preset=demo
+	@cat results/demo/comparison.md
+
+paper: setup ## the whole pipeline on CBIS-DDSM, and its table
+	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
+	@cat results/paper/comparison.md
+
+test: setup ## the default test suite
+	@$(BIN)/python -m pytest
+
+lint: setup ## what CI checks of style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: setup ## apply the style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock: ## resolve pyproject.toml anew into the two lock files
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	echo "torch==$(TORCH)" > $(VENV)-lock/torch.txt
+	$(VENV)-lock/bin/uv pip compile --quiet --constraint $(VENV)-lock/torch.txt --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
+	  --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o $(VENV)-lock/all.lock
+	awk 'BEGIN { print "# Made by `make lock` from pyproject.toml; installed with --no-deps. CUDA libraries: requirements-cuda.lock" > "requirements.lock"; \
+	  print "# Made by `make lock`: what the CUDA build of torch loads; not needed beside its CPU build" > "requirements-cuda.lock" } \
+	  /^[a-z]/ { file = /^(nvidia|cuda|triton)/ ? "requirements-cuda.lock" : "requirements.lock" } \
+	  { print > file }' $(VENV)-lock/all.lock
+	rm -r $(VENV)-lock
+
+clean: ## remove what the demo made, but not results/
+	rm -rf data/demo runs/demo logs/demo

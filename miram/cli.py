@@ -1,0 +1,296 @@
+"""The command line, one sub-command a stage: each reads params.yaml, does its work, and writes its record last."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from miram import __version__, layout, params, record
+from miram.errors import MiramError, ParameterError
+from miram.files import sole_writer
+
+EMBEDDED = "embedded"  # source.api_url and csv_url of the archive that comes with this software
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(params.load(arguments.params, arguments.preset), arguments)
+    except MiramError as error:
+        print(f"miram {arguments.stage}: {error.message}\n{error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="miram", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+    )
+    parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+
+    def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.set_defaults(run=run)
+        return stage
+
+    add("archive", archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
+    serve = add("serve", serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
+    serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
+    add("download", download, "download and verify the case lists and every series that they name")
+    add("crops", crops, "cut the lesions out of the films; write lesions.csv and set_aside.csv")
+    add("pack", pack, "decode all crops into one file for training")
+    add("splits", splits, "divide the lesions into training, validation and test")
+    add("pretrain", pretrain, "pre-train one method").add_argument("method", help="a key of `methods` in params.yaml")
+    tune = add("finetune", finetune, "fine-tune one method and predict validation and test")
+    tune.add_argument("method", help=f"a key of `methods` in params.yaml, or {layout.FROM_SCRATCH}")
+    tune.add_argument("--seed", type=int, required=True)
+    add("evaluate", evaluate, "compute the metrics of all predictions")
+    add("table", table, "write the comparison table and the figures")
+    return parser
+
+
+def _stage(
+    chosen: params.Params,
+    stage: str,
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    work: Callable[[], dict[str, Any]],
+    method: str = "",
+    seed: int | str = "",
+) -> None:
+    """Do a stage's work as the sole writer of its folder, and write the record."""
+    path = layout.record(stage, chosen.preset, method, seed)
+    values = params.stage_values(chosen, stage, method or None)
+    with sole_writer(path.parent, stage):
+        facts = work()
+        if seed != "":
+            values = {**values, "seed": seed}
+        record.write(path, stage=stage, values=values, inputs=inputs, outputs=outputs, facts=facts)
+
+
+def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the embedded archive; what was downloaded from an older one goes."""
+    from shutil import rmtree
+
+    from miram.data.phantom.archive import write_archive
+
+    if chosen.archive is None:
+        raise ParameterError(f"Preset {chosen.preset} has no embedded archive.", "Allowed: --preset demo.")
+    data = layout.data(chosen.preset)
+
+    def work() -> dict[str, Any]:
+        rmtree(data / "dicom", ignore_errors=True)
+        return write_archive(data / "archive", **params.stage_values(chosen, "archive")["archive"])
+
+    _stage(chosen, "archive", [], [data / "archive" / "archive.json"], work)
+
+
+def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Serve the embedded archive until interrupted."""
+    from miram.data.phantom.server import serve
+
+    record.read(layout.record("archive", chosen.preset))
+    serve(layout.data(chosen.preset) / "archive", arguments.port)
+
+
+def download(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Download from the source that the preset names; the embedded archive is served for that time."""
+    from dataclasses import asdict
+
+    from miram.data.download import download as fetch
+
+    data = layout.data(chosen.preset)
+    source = params.stage_values(chosen, "download")["source"]
+    inputs = []
+    server: Any = nullcontext((source["api_url"], source["csv_url"]))
+    if EMBEDDED in (source["api_url"], source["csv_url"]):
+        from miram.data.phantom.server import running
+
+        inputs = [layout.record("archive", chosen.preset)]
+        record.read(inputs[0])
+        server = running(data / "archive")
+
+    def work() -> dict[str, Any]:
+        with server as (api_url, csv_url):
+            urls = {"api_url": api_url, "csv_url": csv_url}
+            return fetch(data / "csv", data / "dicom", **{**source, **urls}, **asdict(chosen.transfer))
+
+    _stage(chosen, "download", inputs, [data / "csv" / name for name in layout.CASE_CSVS], work)
+
+
+def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Cut the crops."""
+    from miram.data.crops import cut_crops
+
+    data = layout.data(chosen.preset)
+    source = layout.record("download", chosen.preset)
+    record.read(source)
+    tables = [data / "lesions.csv", data / "set_aside.csv"]
+
+    def work() -> dict[str, Any]:
+        return cut_crops(
+            data / "csv", data / "dicom", data / "crops", *tables, **params.stage_values(chosen, "crops")["crops"]
+        )
+
+    _stage(chosen, "crops", [source], tables, work)
+
+
+def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Pack the crops."""
+    from miram.train.store import pack as pack_crops
+
+    data = layout.data(chosen.preset)
+    source = layout.record("crops", chosen.preset)
+    record.read(source)
+    store = _store(chosen)
+    _stage(chosen, "pack", [source], store, lambda: pack_crops(data / "crops", data / "lesions.csv", *store))
+
+
+def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Divide the lesions."""
+    import pandas as pd
+
+    from miram.data.splits import split_lesions
+    from miram.files import atomic_path
+
+    data = layout.data(chosen.preset)
+    source = layout.record("crops", chosen.preset)
+    record.read(source)
+
+    def work() -> dict[str, Any]:
+        table = split_lesions(pd.read_csv(data / "lesions.csv"), **params.stage_values(chosen, "splits")["splits"])
+        with atomic_path(data / "splits.csv") as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        return table["split"].value_counts().to_dict()
+
+    _stage(chosen, "splits", [source], [data / "splits.csv"], work)
+
+
+def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Pre-train a method on the crops of the training and validation lesions."""
+    import pandas as pd
+
+    from miram.train.pretrain import pretrain as train
+
+    method = arguments.method
+    _known(method, chosen.methods)
+    inputs = [layout.record(stage, chosen.preset) for stage in ("pack", "splits")]
+    for path in inputs:
+        record.read(path)
+    table = pd.read_csv(layout.data(chosen.preset) / "splits.csv")
+    seen = table.loc[table["split"].isin(["train", "validation"]), "lesion_id"]
+    pictured = table.loc[table["split"] == "validation", "lesion_id"].iloc[:: max(1, len(table) // 40)][:4]
+    values = params.stage_values(chosen, "pretrain", method)
+    keywords = {**values, **values["pretrain"], **values["compute"]}
+    del keywords["pretrain"], keywords["compute"]
+    out = layout.pretrain(chosen.preset, method)
+    outputs = [out / "encoder.safetensors", out / "log.csv"]
+    if values["objective"] != "mocov3":
+        outputs.append(out / "reconstructions.npz")
+    _stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *_store(chosen), seen, pictured, **keywords), method)
+
+
+def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fine-tune a method with one seed."""
+    import pandas as pd
+
+    from miram.train.finetune import finetune as train
+
+    method, seed = arguments.method, arguments.seed
+    _known(method, [layout.FROM_SCRATCH, *chosen.methods])
+    inputs = [layout.record(stage, chosen.preset) for stage in ("pack", "splits")]
+    encoder_file = None
+    if method != layout.FROM_SCRATCH:
+        inputs.append(layout.record("pretrain", chosen.preset, method))
+        encoder_file = layout.pretrain(chosen.preset, method) / "encoder.safetensors"
+    for path in inputs:
+        record.read(path)
+    data = layout.data(chosen.preset)
+    values = params.stage_values(chosen, "finetune", method)
+    keywords = {**values, **values["finetune"], **values["compute"]}
+    del keywords["finetune"], keywords["compute"]
+    out = layout.finetune(chosen.preset, method, seed)
+
+    def work() -> dict[str, Any]:
+        lesions, parts = pd.read_csv(data / "lesions.csv"), pd.read_csv(data / "splits.csv")
+        return train(out, *_store(chosen), lesions, parts, encoder_file=encoder_file, seed=seed, **keywords)
+
+    outputs = [out / "model.safetensors", out / "predictions.parquet", out / "log.csv"]
+    _stage(chosen, "finetune", inputs, outputs, work, method, seed)
+
+
+def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Compute the metrics of every run that has finished."""
+    from miram.evaluate.metrics import evaluate as measure
+
+    runs = _finetunings(chosen)
+    inputs = [path for path in runs.values() if path.exists()]
+    for path in inputs:
+        record.read(path)
+    metrics = layout.results(chosen.preset) / "metrics.csv"
+    predictions = {run: path.parent / "predictions.parquet" for run, path in runs.items()}
+    _stage(chosen, "evaluate", inputs, [metrics], lambda: measure(predictions, metrics))
+
+
+def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the comparison table, the figures and the list of lesions set aside."""
+    from miram.evaluate.figures import draw_reconstructions, write_set_aside
+    from miram.evaluate.table import comparison
+
+    preset, out = chosen.preset, layout.results(chosen.preset)
+    pretrained = {method: layout.record("pretrain", preset, method) for method in chosen.methods}
+    inputs = [layout.record("evaluate", preset), layout.record("crops", preset), *pretrained.values()]
+    for path in inputs:
+        record.read(path)
+    masked = [method for method, values in chosen.methods.items() if values.objective != "mocov3"]
+    figures = {method: out / f"reconstructions_{method}.png" for method in masked}
+    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "png")] + [out / "set_aside.md", *figures.values()]
+
+    def work() -> dict[str, Any]:
+        for method, figure in figures.items():
+            draw_reconstructions(
+                layout.pretrain(preset, method) / "reconstructions.npz", figure, method=method, preset=preset
+            )
+        write_set_aside(layout.data(preset) / "set_aside.csv", out / "set_aside.md", preset=preset)
+        return comparison(
+            out / "metrics.csv",
+            Path("workflow/resources/paper.csv"),
+            pretrained,
+            _finetunings(chosen),
+            out,
+            preset=preset,
+            task=chosen.finetune.task,
+        )
+
+    _stage(chosen, "table", inputs, outputs, work)
+
+
+def _finetunings(chosen: params.Params) -> dict[tuple[str, int], Path]:
+    """(method, seed) -> record, in the order of the table's rows."""
+    methods = [layout.FROM_SCRATCH, *chosen.methods]
+    return {
+        (m, seed): layout.record("finetune", chosen.preset, m, seed) for m in methods for seed in chosen.finetune.seeds
+    }
+
+
+def _store(chosen: params.Params) -> tuple[Path, Path]:
+    data = layout.data(chosen.preset)
+    return data / "crops.u8", data / "crops_index.csv"
+
+
+def _known(method: str, methods: Iterable[str]) -> None:
+    if method not in methods:
+        raise ParameterError(f"There is no method {method!r}.", f"Allowed: {', '.join(methods)}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

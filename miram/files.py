@@ -1,0 +1,70 @@
+"""Whole files or none: atomic writing, and digests."""
+
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from miram.errors import MiramError
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `final`; it replaces `final` if the block ends well, and is removed if not.
+
+    Raises MiramError when the folder cannot be written or the disk is full.
+    """
+    final = Path(final)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, final)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) not in (temporary, final, final.parent):
+            raise  # the fault is another file's, which the block was reading
+        raise MiramError(
+            f"{final} cannot be written: {error.strerror or error}",
+            f"Check the permissions of {final.parent} and the free space of its disk, then run again.",
+        ) from error
+    finally:
+        with suppress(OSError):  # the fault of the block is the one to tell
+            temporary.unlink()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def sole_writer(folder: Path, stage: str) -> Iterator[None]:
+    """Let one process at a time do `stage` in `folder`; wait for an earlier one, and say so.
+
+    A run that was killed can leave a stage of its own working on. The kernel drops the lock with its process, so that
+    no stale one is ever left behind.
+    """
+    lock = folder / f".{stage}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise MiramError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "Check the permissions of the folder, then run again.",
+        ) from error
+    with open(lock, "r+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for process {stream.read()}, which still works in {folder}", file=sys.stderr, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

@@ -1,0 +1,405 @@
+"""params.yaml as strict, frozen values: one preset resolved, every key known, every value of its type and range.
+
+A parameter keeps one name on its way: key in params.yaml -> field here -> keyword of the stage's function -> argument
+of the operation. There is no default in code for what stands in the file.
+"""
+
+import json
+import re
+from copy import deepcopy
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from miram.errors import ParameterError
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+PRESETS = ("demo", "paper")
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
+MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Source:
+    """Where the archive is: base addresses, or `embedded`."""
+
+    collection: str
+    api_url: str
+    csv_url: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Transfer:
+    """How it is downloaded."""
+
+    workers: Count
+    attempts: Count
+    timeout_seconds: Positive
+    backoff_seconds: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Archive:
+    """The phantom archive of the demo."""
+
+    patients: Annotated[int, Field(ge=40)]
+    films_rows: Annotated[int, Field(ge=256)]
+    films_columns: Annotated[int, Field(ge=192)]
+    seed: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class Crops:
+    """How a lesion is cut from its film."""
+
+    component: Literal["union", "largest"]
+    margin: NonNegative
+    bits: Literal[8, 16]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Splits:
+    """How lesions are divided."""
+
+    protocol: Literal["strict", "paper"]
+    validation_fraction: OpenFraction
+    seed: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class Encoder:
+    """The Vision Transformer that is pre-trained; sizes in tokens' widths and px."""
+
+    patch: Count
+    channels: Literal[1, 3]
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Decoder:
+    """The low-resolution decoder; the high-resolution one has the same sizes."""
+
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Highres:
+    """The high-resolution decoder of MIRAM."""
+
+    scale: Literal[2, 4]
+    target: Literal["upsampled", "native"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Moco:
+    """MoCo-v3: its heads, its loss, its views."""
+
+    projector_width: Count
+    projector_out: Count
+    temperature: Positive
+    momentum: Fraction
+    jitter_brightness: NonNegative
+    jitter_contrast: NonNegative
+    jitter_probability: Fraction
+    blur_sigma_min: Positive
+    blur_sigma_max: Positive
+    blur_probabilities: Pair
+    solarise_probabilities: Pair
+
+
+@dataclass(frozen=True, config=STRICT)
+class Pretrain:
+    """Pre-training; a method may replace values for itself."""
+
+    seed: Whole
+    side: Count
+    batch: Count
+    accumulate: Count
+    epochs: Count
+    warmup_epochs: Whole
+    lr_per_256: Positive
+    weight_decay: NonNegative
+    beta1: OpenFraction
+    beta2: OpenFraction
+    mask_ratio: OpenFraction
+    loss_on: Literal["removed", "all"]
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    checkpoint_every_epochs: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class Finetune:
+    """Fine-tuning and its augmentation."""
+
+    task: Literal["pathology_4class", "pathology"]
+    seeds: Annotated[list[Whole], Field(min_length=1)]
+    batch: Count
+    epochs: Count
+    warmup_epochs: Whole
+    lr: Positive
+    weight_decay: NonNegative
+    drop_path: Fraction
+    head_init_std: Positive
+    rotation_degrees: NonNegative
+    zoom_min: Positive
+    zoom_max: Positive
+    intensity_shift: NonNegative
+
+
+@dataclass(frozen=True, config=STRICT)
+class Compute:
+    """Device, precision, threads."""
+
+    accelerator: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    threads: Count
+    devices: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class NoOptions:
+    """Full attention has no options."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class LinformerOptions:
+    """Options of attention `linformer`."""
+
+    rank: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class PerformerOptions:
+    """Options of attention `performer`."""
+
+    redraw_interval: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class NystromOptions:
+    """Options of attention `nystrom`."""
+
+    landmarks: Count
+    pinv_iterations: Count
+    pinv_init: Literal["matrix", "batch"]
+    residual_kernel: Count
+
+
+ATTENTION_OPTIONS = {
+    "full": NoOptions,
+    "linformer": LinformerOptions,
+    "performer": PerformerOptions,
+    "nystrom": NystromOptions,
+}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Method:
+    """What is pre-trained. The four fields of attention are None unless the objective is `miram`."""
+
+    objective: Literal["mae", "mocov3", "miram"]
+    attention: Literal["full", "linformer", "performer", "nystrom"] | None = None
+    backend: Literal["fused", "package"] | None = None
+    options: dict[str, Any] | None = None
+    pretrain: Pretrain | None = None  # this method's own, its overrides applied; filled in by `load`
+
+
+@dataclass(frozen=True, config=STRICT)
+class Params:
+    """One preset, resolved."""
+
+    preset: Literal["demo", "paper"]
+    source: Source
+    transfer: Transfer
+    archive: Archive | None
+    crops: Crops
+    splits: Splits
+    encoder: Encoder
+    decoder: Decoder
+    highres: Highres
+    methods: dict[str, Method]
+    moco: Moco
+    pretrain: Pretrain
+    finetune: Finetune
+    compute: Compute
+
+
+def load(path: Path, preset: str | None = None) -> Params:
+    """Read a parameter file; `preset` replaces the file's own choice.
+
+    Both presets are checked, so that a slip in the other one does not wait for the day it is used. Raises
+    ParameterError with the key, its value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ParameterError(
+            f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not valid YAML: {error}", "Mend the line that it names.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("presets"), dict):
+        raise ParameterError(f"{path} has no mapping `presets`.", "Start from the project's own params.yaml.")
+    chosen = document.get("preset") if preset is None else preset
+    if chosen not in PRESETS:
+        raise ParameterError(f"preset: {chosen!r} in {path}", f"Allowed: {', '.join(PRESETS)}.")
+    if set(document["presets"]) != set(PRESETS):
+        raise ParameterError(
+            f"presets: {sorted(document['presets'])} in {path}", f"It holds exactly: {', '.join(PRESETS)}."
+        )
+    return {name: _resolve(document, name, path) for name in PRESETS}[chosen]
+
+
+def stage_values(params: Params, stage: str, method: str | None = None) -> dict[str, Any]:
+    """The values that decide a stage's result, by name: its record holds them, and a change makes it run again."""
+    if stage in ("pretrain", "finetune"):
+        return {**_training_values(params, stage, method), "compute": asdict(params.compute)}
+    sections = {
+        "archive": {"archive": params.archive},
+        "download": {"source": params.source},
+        "crops": {"crops": params.crops},
+        "pack": {},
+        "splits": {"splits": params.splits},
+        "evaluate": {},
+        "table": {},
+    }[stage]
+    return {name: asdict(value) for name, value in sections.items()}
+
+
+def _training_values(params: Params, stage: str, method: str | None) -> dict[str, Any]:
+    encoder = asdict(params.encoder)
+    if stage == "finetune":
+        values = {name: value for name, value in asdict(params.finetune).items() if name != "seeds"}
+        return {"encoder": encoder, "side": finetune_side(params, method), "finetune": values}
+    chosen = params.methods[method]
+    values = {"objective": chosen.objective, "encoder": encoder, "pretrain": asdict(chosen.pretrain)}
+    if chosen.objective == "mocov3":
+        read = {name: value for name, value in values["pretrain"].items() if name not in MASKED_ONLY}
+        return {**values, "pretrain": read, "moco": asdict(params.moco)}
+    values["decoder"] = asdict(params.decoder)
+    if chosen.objective == "miram":
+        attention = {"attention": chosen.attention, "backend": chosen.backend, "options": chosen.options}
+        values |= {"highres": asdict(params.highres), **attention}
+    return values
+
+
+def finetune_side(params: Params, method: str) -> int:
+    """Input side in px: that of the method's pre-training; from scratch, the common one."""
+    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
+
+
+def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
+    document = deepcopy(document)
+    own_values = document.pop("presets")[preset]
+    merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
+    pretrain_names = {field.name for field in fields(Pretrain)}
+    methods = merged.get("methods")
+    own = {}
+    if isinstance(methods, dict):
+        for name, values in methods.items():
+            if isinstance(values, dict):
+                own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
+    params = _validated(Params, merged, path, "")
+    resolved = {}
+    for name, method in params.methods.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name == "from-scratch":
+            raise ParameterError(
+                f"methods.{name} in {path}", "A method's name holds a-z, 0-9 and -; from-scratch is taken."
+            )
+        place = f"methods.{name}"
+        pretrain = _validated(Pretrain, {**merged["pretrain"], **own[name]}, path, place)
+        _check_attention(method, path, place)
+        _check_sides(pretrain, params, path, place)
+        resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
+    values = {f.name: getattr(params, f.name) for f in fields(Params)}
+    return Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
+
+
+def _check_attention(method: Method, path: Path, place: str) -> None:
+    given = {name: getattr(method, name) for name in ("attention", "backend", "options")}
+    if method.objective != "miram":
+        for name, value in given.items():
+            if value is not None:
+                raise ParameterError(
+                    f"{place}.{name}: {value!r} in {path}", f"Only objective miram has {name}; remove the line."
+                )
+        return
+    if method.attention is None:
+        raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(ATTENTION_OPTIONS)}.")
+    if (method.backend is None) != (method.attention == "full"):
+        raise ParameterError(
+            f"{place}.backend: {method.backend!r} in {path}",
+            "Allowed: fused, package; attention full has one form and no backend.",
+        )
+    _validated(ATTENTION_OPTIONS[method.attention], method.options or {}, path, f"{place}.options")
+
+
+def _check_sides(pretrain: Pretrain, params: Params, path: Path, place: str) -> None:
+    if pretrain.side % params.encoder.patch:
+        raise ParameterError(
+            f"{place}: side {pretrain.side} is not a multiple of encoder.patch {params.encoder.patch} in {path}",
+            "Choose a side that the patch divides.",
+        )
+    if pretrain.warmup_epochs > pretrain.epochs:
+        raise ParameterError(
+            f"{place}: warmup_epochs {pretrain.warmup_epochs} exceeds epochs {pretrain.epochs} in {path}", "Lower it."
+        )
+
+
+def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:
+    """`shared` with the preset's own keys added; a key that stands in both is refused."""
+    if not isinstance(own, dict):
+        raise ParameterError(f"{place} is {own!r}", "A mapping of sections belongs there.")
+    merged = dict(shared)
+    for key, value in own.items():
+        name = f"{prefix}{key}"
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(merged[key], dict) and isinstance(value, dict):
+            merged[key] = _merge(merged[key], value, place, f"{name}.")
+        else:
+            raise ParameterError(
+                f"{name} stands twice: shared, and under {place}", "Each value has one place: remove one of them."
+            )
+    return merged
+
+
+def _validated(kind: type, values: Any, path: Path, place: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        # a slip in a name also leaves the right one missing: name the slip
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN_KEY)
+        raise _explained(faults[0], path, place) from error
+
+
+def _explained(fault: dict[str, Any], path: Path, place: str) -> ParameterError:
+    key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
+    if fault["type"] in UNKNOWN_KEY:
+        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or mend its name.")
+    if fault["type"] in ("missing", "missing_argument"):
+        return ParameterError(f"{key} is missing in {path}", "Add it, shared or under both presets.")
+    hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."
+    value = fault["input"]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        hint += f" YAML reads {value} as text: write a decimal point, such as {value.lower().replace('e', '.0e', 1)}."
+    return ParameterError(f"{key}: {value!r} in {path}", hint)

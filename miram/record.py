@@ -1,0 +1,156 @@
+"""Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
+
+A record holds the stage's values, the digests of what it read and wrote, its code's digest, the commit, the versions
+and the machine. Presence of a file proves nothing: a reader checks it against its record.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from miram import __version__
+from miram.errors import MiramError
+from miram.files import atomic_path, sha256_file
+
+PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
+ROOT = Path(__file__).parent
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+LOCK = ROOT.parent / "requirements.lock"
+STAGE_MODULES = {
+    "archive": "miram.data.phantom.archive",
+    "download": "miram.data.download",
+    "crops": "miram.data.crops",
+    "pack": "miram.train.store",
+    "splits": "miram.data.splits",
+    "pretrain": "miram.train.pretrain",
+    "finetune": "miram.train.finetune",
+    "evaluate": "miram.evaluate.metrics",
+    "table": "miram.evaluate.table",
+}
+
+
+def write(
+    path: Path,
+    *,
+    stage: str,
+    values: dict[str, Any],
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    facts: dict[str, Any],
+) -> None:
+    """Write the record of a finished stage; `facts` are what it measured."""
+    record = {
+        "stage": stage,
+        "values": values,
+        "inputs": {str(file): sha256_file(file) for file in inputs},
+        "outputs": {str(file): sha256_file(file) for file in outputs},
+        "facts": facts,
+        "code": code_digest(STAGE_MODULES[stage]),
+        "lock": sha256_file(LOCK) if LOCK.exists() else None,
+        "git": _git(),
+        "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A stage's record, after checking that the files it names are still the ones it wrote.
+
+    Raises MiramError when the record is missing or damaged, or when a file is missing or has other bytes.
+    """
+    remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
+    try:
+        record = json.loads(path.read_text())
+        outputs = record["outputs"]
+    except FileNotFoundError as error:
+        raise MiramError(
+            f"There is no record {path}.", "Run the stage before this one first, or the whole workflow."
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise MiramError(f"The record {path} is damaged: {error}", remedy) from error
+    for file, digest in outputs.items():
+        if not Path(file).exists():
+            raise MiramError(f"{file}, named by {path}, is missing.", remedy)
+        if sha256_file(Path(file)) != digest:
+            raise MiramError(f"{file} is not the file that {path} describes: its SHA-256 differs.", remedy)
+    return record
+
+
+@cache
+def code_digest(module: str) -> str:
+    """SHA-256 of the syntax trees of `module` and of all of this package that it imports, without docstrings.
+
+    It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings.
+    """
+    digest = hashlib.sha256()
+    for name, tree in sorted(_closure(module).items()):
+        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+    return digest.hexdigest()
+
+
+def _closure(module: str) -> dict[str, ast.Module]:
+    found: dict[str, ast.Module] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _source(name)
+        if name in found or path is None:
+            continue
+        found[name] = ast.parse(path.read_text())
+        for node in ast.walk(found[name]):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of this package; None for any other, and for a name that is not a module."""
+    parts = module.split(".")
+    if parts[0] != ROOT.name:
+        return None
+    path = ROOT.joinpath(*parts[1:])
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source and whether the tree differs from it; None outside a repository."""
+    try:
+        commit = _ask_git("rev-parse", "HEAD")
+        dirty = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock") != ""
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": dirty}
+
+
+def _ask_git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,63 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from miram.errors import MiramError
+from miram.files import atomic_path, sole_writer
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    final = tmp_path / "table.csv"
+    final.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(final) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert final.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(MiramError, match=r"file/table\.csv cannot be written"),
+        atomic_path(tmp_path / "file" / "table.csv"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with (
+        pytest.raises(MiramError, match=r"table\.csv cannot be written: No space left"),
+        atomic_path(tmp_path / "table.csv"),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_fault_of_a_file_that_is_read_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "table.csv"):
+        (tmp_path / "absent.csv").read_text()
+
+
+def _hold(folder, entered):
+    with sole_writer(folder, "crops"):
+        entered.set()
+        time.sleep(60)
+
+
+def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd):
+    spawn = multiprocessing.get_context("spawn")
+    entered = spawn.Event()
+    first = spawn.Process(target=_hold, args=(tmp_path, entered))
+    first.start()
+    assert entered.wait(30)
+    second_entered = spawn.Event()
+    second = spawn.Process(target=_hold, args=(tmp_path, second_entered))
+    second.start()
+    assert not second_entered.wait(2)
+    os.kill(first.pid, signal.SIGKILL)
+    assert second_entered.wait(30)
+    second.kill()
+    assert f"waiting for process {first.pid}" in capfd.readouterr().err

@@ -1,0 +1,51 @@
+"""Who may import whom: the house rules of CONTRIBUTING.md, enforced."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "miram"
+TORCH = {"torch", "timm", "torchvision", "lightning_fabric"}
+FORBIDDEN = {  # part of the package -> what it may not import
+    "": {"miram.cli", "snakemake", "dvc"},
+    "params.py": TORCH,
+    "record.py": TORCH,
+    "layout.py": TORCH,
+    "errors.py": TORCH,
+    "files.py": TORCH,
+    "progress.py": TORCH,
+    "models": {"miram.params", "miram.record", "miram.data", "miram.train", "miram.evaluate"},
+    "data": TORCH | {"miram.params", "miram.models", "miram.train", "miram.evaluate"},
+    "train": {"miram.params", "miram.evaluate"},
+    "evaluate": TORCH | {"miram.params", "miram.models", "miram.train", "miram.data"},
+}
+
+
+def imported(source: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{source}: imports are absolute"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_imports_what_its_part_may_not(source):
+    place = source.relative_to(PACKAGE).as_posix()
+    for part, forbidden in FORBIDDEN.items():
+        if place == part or part == "" or place.startswith(f"{part}/"):
+            found = {
+                name for name in imported(source) for rule in forbidden if name == rule or name.startswith(f"{rule}.")
+            }
+            assert not found, f"miram/{place} imports {sorted(found)}"
+
+
+def test_only_one_module_imports_timm():
+    found = [
+        path.name for path in PACKAGE.rglob("*.py") if any(name.split(".")[0] == "timm" for name in imported(path))
+    ]
+    assert found == ["_timm.py"]

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from miram import params
+from miram.cli import main
+from miram.errors import ParameterError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = (ROOT / "params.yaml").read_text()
+
+
+def load_edited(tmp_path, old, new, preset=None):
+    assert old in SHIPPED
+    file = tmp_path / "params.yaml"
+    file.write_text(SHIPPED.replace(old, new, 1))
+    return params.load(file, preset)
+
+
+def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
+    assert params.load(ROOT / "params.yaml").preset == "demo"
+    paper = params.load(ROOT / "params.yaml", "paper")
+    assert (paper.encoder.width, paper.encoder.depth, paper.pretrain.epochs) == (768, 12, 500)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("mask_ratio: 0.75", "mask_ratio: 7.5e-1", None),
+        ("mask_ratio: 0.75", "mask_ratio: 75e-2", "75.0e-2"),
+        ("mask_ratio: 0.75", "mask_ratio: 1.75", "less than 1"),
+        ("mask_ratio: 0.75", "mask_ration: 0.75", "Unknown key pretrain.mask_ration"),
+        ("component: union", "component: both", "'union' or 'largest'"),
+        ("seeds: [0, 1, 2]", "seeds: []", "finetune.seeds"),
+        ("batch: 16", "batch: true", "finetune.batch: True"),
+        ("batch: 16", "batch: 16.5", "finetune.batch: 16.5"),
+        ("rank: 128", "ranks: 128", "methods.miram-linformer.options.ranks"),
+        ("attention: full", "attention: sparse", "'linformer'"),
+        ("attention: full", "attention: full\n    backend: fused", "attention full has one form"),
+        ("objective: mae", "objective: mae\n    attention: full", "Only objective miram"),
+        ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
+        ("side: 112", "side: 100", "not a multiple of encoder.patch"),
+        ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "stands twice"),
+        ("preset: demo", "preset: tiny", "demo, paper"),
+        ("workers: 2", "workers: [", "not valid YAML"),
+    ],
+)
+def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, named):
+    if named is None:
+        assert load_edited(tmp_path, old, new).pretrain.mask_ratio == 0.75
+        return
+    with pytest.raises(ParameterError) as fault:
+        load_edited(tmp_path, old, new)
+    assert named in str(fault.value)
+
+
+def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(SHIPPED.replace("lr: 5.0e-4", "lr: 5e-4"))
+    assert main(["crops"]) == 2
+    assert "5.0e-4" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_method_overrides_pretraining_values_for_itself_alone():
+    chosen = params.load(ROOT / "params.yaml", "paper")
+    assert chosen.methods["miram-nystrom"].pretrain.side == 224
+    assert chosen.methods["mae"].pretrain.side == chosen.pretrain.side == 112
+    assert params.finetune_side(chosen, "miram-nystrom") == 224
+    assert chosen.methods["mocov3"].pretrain.weight_decay == 0.1
+
+
+def test_a_stage_depends_on_its_own_values_only(tmp_path):
+    before = params.load(ROOT / "params.yaml")
+    after = load_edited(tmp_path, "drop_path: 0.1", "drop_path: 0.2")
+    for stage in ("archive", "download", "crops", "pack", "splits", "evaluate", "table"):
+        assert params.stage_values(before, stage) == params.stage_values(after, stage)
+    for method in before.methods:
+        assert params.stage_values(before, "pretrain", method) == params.stage_values(after, "pretrain", method)
+        assert params.stage_values(before, "finetune", method) != params.stage_values(after, "finetune", method)
+
+
+def test_how_to_transfer_changes_no_stage(tmp_path):
+    before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "workers: 2", "workers: 8")
+    assert params.stage_values(before, "download") == params.stage_values(after, "download")

@@ -1,0 +1,61 @@
+"""What every rule needs: the parameters, the places of the records, and the triggers of a new run."""
+
+import fcntl
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)  # the package, also where only Snakemake is installed
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
+
+from miram import layout, params, record
+from miram.errors import MiramError
+
+unknown = set(config) - {"preset", "params"}
+if unknown:
+    raise WorkflowError(f"--config {sorted(unknown)}: only preset and params=FILE are read; every other value stands in params.yaml.")
+try:
+    P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
+except MiramError as error:
+    raise WorkflowError(str(error))
+
+# Snakemake's own lock survives a kill and then blocks the next run; this one goes with its process.
+if workflow.is_main_process:
+    Path(".snakemake").mkdir(exist_ok=True)
+    run_lock = open(".snakemake/miram.lock", "w")
+    try:
+        fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError("Another run of this workflow is at work in this folder: wait for it, or stop it.")
+
+MIRAM = f"miram --params {config.get('params', 'params.yaml')} --preset {P.preset}"
+PRETRAINED = list(P.methods)
+METHODS = [layout.FROM_SCRATCH, *PRETRAINED]
+FINETUNED = [(method, seed) for method in METHODS for seed in P.finetune.seeds]
+
+
+wildcard_constraints:
+    method="[a-z0-9-]+",
+    seed=r"\d+",
+
+
+def RECORD(stage, method="{method}", seed="{seed}"):
+    """Path of a stage's record, with wildcards in braces where no value is given."""
+    return str(layout.record(stage, P.preset, method, seed))
+
+
+def LOG(stage, name=""):
+    return f"logs/{P.preset}/{stage}{name}.log"
+
+
+def values(stage):
+    """The parameters that decide a stage, as text: Snakemake runs a job again when they change."""
+    return lambda wildcards: json.dumps(params.stage_values(P, stage, wildcards.get("method")), sort_keys=True)
+
+
+def code(stage):
+    """Digest of a stage's code, blind to comments: Snakemake runs a job again when it changes."""
+    return record.code_digest(record.STAGE_MODULES[stage])

@@ -1,0 +1,32 @@
+# evaluate -> table
+
+
+rule evaluate:
+    input:
+        [RECORD("finetune", method, seed) for method, seed in FINETUNED],
+    output:
+        RECORD("evaluate"),
+    log:
+        LOG("evaluate"),
+    params:
+        values=values("evaluate"),
+        code=code("evaluate"),
+    shell:
+        "{MIRAM} evaluate > {log} 2>&1"
+
+
+rule table:
+    input:
+        RECORD("evaluate"),
+        RECORD("crops"),
+        [RECORD("pretrain", method) for method in PRETRAINED],
+        "workflow/resources/paper.csv",
+    output:
+        RECORD("table"),
+    log:
+        LOG("table"),
+    params:
+        values=values("table"),
+        code=code("table"),
+    shell:
+        "{MIRAM} table > {log} 2>&1"
