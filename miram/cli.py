@@ -11,6 +11,7 @@ from miram import __version__, layout, params, record
 from miram.errors import MiramError, ParameterError
 from miram.files import sole_writer
 
+PAPER = Path("workflow", "resources", "paper.csv")
 EMBEDDED = "embedded"  # source.api_url and csv_url of the archive that comes with this software
 
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("archive", archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
+    add("doctor", doctor, "check GPU, disk and network against what the preset needs (first stage of preset paper)")
     add("download", download, "download and verify the case lists and every series that they name")
     add("crops", crops, "cut the lesions out of the films; write lesions.csv and set_aside.csv")
     add("pack", pack, "decode all crops into one file for training")
@@ -102,6 +104,23 @@ def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
     serve(layout.data(chosen.preset) / "archive", arguments.port)
 
 
+def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Examine this machine before anything large starts."""
+    from miram.doctor import examine
+
+    if chosen.archive is not None:
+        raise ParameterError(
+            f"Preset {chosen.preset} needs no preflight: it brings its archive.", "Allowed: --preset paper."
+        )
+    source = {name: getattr(chosen.source, name) for name in ("archive_gb", "csv_url", "api_url")}
+    compute = {"accelerator": chosen.compute.accelerator, "timeout_seconds": chosen.transfer.timeout_seconds}
+
+    def work() -> dict[str, Any]:
+        return examine(layout.data(chosen.preset), **source, **compute)
+
+    _stage(chosen, "doctor", [], [], work)
+
+
 def download(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Download from the source that the preset names; the embedded archive is served for that time."""
     from dataclasses import asdict
@@ -110,6 +129,7 @@ def download(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     data = layout.data(chosen.preset)
     source = params.stage_values(chosen, "download")["source"]
+    del source["archive_gb"]  # the preflight's
     inputs = []
     server: Any = nullcontext((source["api_url"], source["csv_url"]))
     if EMBEDDED in (source["api_url"], source["csv_url"]):
@@ -190,19 +210,15 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     seen = table.loc[table["split"].isin(["train", "validation"]), "lesion_id"]
     pictured = table.loc[table["split"] == "validation", "lesion_id"].iloc[:: max(1, len(table) // 40)][:4]
     values = params.stage_values(chosen, "pretrain", method)
-    keywords = {**values, **values["pretrain"], **values["compute"]}
-    del keywords["pretrain"], keywords["compute"]
     out = layout.pretrain(chosen.preset, method)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if values["objective"] != "mocov3":
         outputs.append(out / "reconstructions.npz")
-    _stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *_store(chosen), seen, pictured, **keywords), method)
+    _stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *_store(chosen), seen, pictured, **values), method)
 
 
 def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fine-tune a method with one seed."""
-    import pandas as pd
-
     from miram.train.finetune import finetune as train
 
     method, seed = arguments.method, arguments.seed
@@ -216,13 +232,11 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
         record.read(path)
     data = layout.data(chosen.preset)
     values = params.stage_values(chosen, "finetune", method)
-    keywords = {**values, **values["finetune"], **values["compute"]}
-    del keywords["finetune"], keywords["compute"]
     out = layout.finetune(chosen.preset, method, seed)
 
     def work() -> dict[str, Any]:
-        lesions, parts = pd.read_csv(data / "lesions.csv"), pd.read_csv(data / "splits.csv")
-        return train(out, *_store(chosen), lesions, parts, encoder_file=encoder_file, seed=seed, **keywords)
+        tables = data / "lesions.csv", data / "splits.csv"
+        return train(out, *_store(chosen), *tables, encoder_file, seed=seed, **values)
 
     outputs = [out / "model.safetensors", out / "predictions.parquet", out / "log.csv"]
     _stage(chosen, "finetune", inputs, outputs, work, method, seed)
@@ -243,15 +257,16 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
-    from miram.evaluate.figures import draw_reconstructions, write_set_aside
-    from miram.evaluate.table import comparison
+    from miram.evaluate.figures import draw_reconstructions
+    from miram.evaluate.table import comparison, write_set_aside
 
     preset, out = chosen.preset, layout.results(chosen.preset)
     pretrained = {method: layout.record("pretrain", preset, method) for method in chosen.methods}
-    inputs = [layout.record("evaluate", preset), layout.record("crops", preset), *pretrained.values()]
+    finished = {method: path for method, path in pretrained.items() if path.exists()}  # the table names the others
+    inputs = [layout.record("evaluate", preset), layout.record("crops", preset), *finished.values()]
     for path in inputs:
         record.read(path)
-    masked = [method for method, values in chosen.methods.items() if values.objective != "mocov3"]
+    masked = [method for method in finished if chosen.methods[method].objective != "mocov3"]
     figures = {method: out / f"reconstructions_{method}.png" for method in masked}
     outputs = [out / f"comparison.{end}" for end in ("csv", "md", "png")] + [out / "set_aside.md", *figures.values()]
 
@@ -260,10 +275,11 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
             draw_reconstructions(
                 layout.pretrain(preset, method) / "reconstructions.npz", figure, method=method, preset=preset
             )
-        write_set_aside(layout.data(preset) / "set_aside.csv", out / "set_aside.md", preset=preset)
+        data = layout.data(preset)
+        write_set_aside(data / "set_aside.csv", data / "lesions.csv", out / "set_aside.md", preset=preset)
         return comparison(
             out / "metrics.csv",
-            Path("workflow/resources/paper.csv"),
+            PAPER,
             pretrained,
             _finetunings(chosen),
             out,
@@ -271,7 +287,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
             task=chosen.finetune.task,
         )
 
-    _stage(chosen, "table", inputs, outputs, work)
+    _stage(chosen, "table", [*inputs, PAPER], outputs, work)
 
 
 def _finetunings(chosen: params.Params) -> dict[tuple[str, int], Path]:

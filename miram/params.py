@@ -38,6 +38,7 @@ class Source:
     collection: str
     api_url: str
     csv_url: str
+    archive_gb: Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -158,6 +159,7 @@ class Finetune:
     weight_decay: NonNegative
     drop_path: Fraction
     head_init_std: Positive
+    head_init_std_mocov3: Positive
     rotation_degrees: NonNegative
     zoom_min: Positive
     zoom_max: Positive
@@ -271,10 +273,13 @@ def load(path: Path, preset: str | None = None) -> Params:
 
 def stage_values(params: Params, stage: str, method: str | None = None) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again."""
-    if stage in ("pretrain", "finetune"):
-        return {**_training_values(params, stage, method), "compute": asdict(params.compute)}
+    if stage == "pretrain":
+        return {**_pretrain_values(params, params.methods[method]), **asdict(params.compute)}
+    if stage == "finetune":
+        return _finetune_values(params, params.methods.get(method))
     sections = {
         "archive": {"archive": params.archive},
+        "doctor": {"source": params.source, "compute": params.compute},
         "download": {"source": params.source},
         "crops": {"crops": params.crops},
         "pack": {},
@@ -285,26 +290,31 @@ def stage_values(params: Params, stage: str, method: str | None = None) -> dict[
     return {name: asdict(value) for name, value in sections.items()}
 
 
-def _training_values(params: Params, stage: str, method: str | None) -> dict[str, Any]:
-    encoder = asdict(params.encoder)
-    if stage == "finetune":
-        values = {name: value for name, value in asdict(params.finetune).items() if name != "seeds"}
-        return {"encoder": encoder, "side": finetune_side(params, method), "finetune": values}
-    chosen = params.methods[method]
-    values = {"objective": chosen.objective, "encoder": encoder, "pretrain": asdict(chosen.pretrain)}
-    if chosen.objective == "mocov3":
-        read = {name: value for name, value in values["pretrain"].items() if name not in MASKED_ONLY}
-        return {**values, "pretrain": read, "moco": asdict(params.moco)}
+def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
+    values = {"objective": method.objective, "encoder": asdict(params.encoder), **asdict(method.pretrain)}
+    if method.objective == "mocov3":
+        return {name: value for name, value in values.items() if name not in MASKED_ONLY} | {
+            "moco": asdict(params.moco)
+        }
     values["decoder"] = asdict(params.decoder)
-    if chosen.objective == "miram":
-        attention = {"attention": chosen.attention, "backend": chosen.backend, "options": chosen.options}
+    if method.objective == "miram":
+        attention = {name: getattr(method, name) for name in ("attention", "backend", "options")}
         values |= {"highres": asdict(params.highres), **attention}
     return values
 
 
-def finetune_side(params: Params, method: str) -> int:
-    """Input side in px: that of the method's pre-training; from scratch, the common one."""
-    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
+def _finetune_values(params: Params, method: Method | None) -> dict[str, Any]:
+    """`method` is None from scratch: the input side is then the common one; a method's is that of its pre-training."""
+    values = asdict(params.finetune)
+    del values["seeds"]  # a job each
+    head_init_std_mocov3 = values.pop("head_init_std_mocov3")
+    moco = method is not None and method.objective == "mocov3"
+    if moco:
+        values["head_init_std"] = head_init_std_mocov3
+    side = (method.pretrain if method else params.pretrain).side
+    values |= {"encoder": asdict(params.encoder), "side": side, "pool": "class" if moco else "mean"}
+    compute = {name: value for name, value in asdict(params.compute).items() if name != "devices"}  # one is enough
+    return {**values, **compute}
 
 
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:

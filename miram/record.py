@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 STAGE_MODULES = {
+    "doctor": "miram.doctor",
     "archive": "miram.data.phantom.archive",
     "download": "miram.data.download",
     "crops": "miram.data.crops",

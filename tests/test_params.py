@@ -32,9 +32,9 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("mask_ratio: 0.75", "mask_ration: 0.75", "Unknown key pretrain.mask_ration"),
         ("component: union", "component: both", "'union' or 'largest'"),
         ("seeds: [0, 1, 2]", "seeds: []", "finetune.seeds"),
-        ("batch: 16", "batch: true", "finetune.batch: True"),
-        ("batch: 16", "batch: 16.5", "finetune.batch: 16.5"),
-        ("rank: 128", "ranks: 128", "methods.miram-linformer.options.ranks"),
+        ("batch: 8", "batch: true", "finetune.batch: True"),
+        ("batch: 8", "batch: 8.5", "finetune.batch: 8.5"),
+        ("rank: 128", "ranks: 128", "Unknown key methods.miram-linformer.options.ranks"),
         ("attention: full", "attention: sparse", "'linformer'"),
         ("attention: full", "attention: full\n    backend: fused", "attention full has one form"),
         ("objective: mae", "objective: mae\n    attention: full", "Only objective miram"),
@@ -66,7 +66,10 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
     chosen = params.load(ROOT / "params.yaml", "paper")
     assert chosen.methods["miram-nystrom"].pretrain.side == 224
     assert chosen.methods["mae"].pretrain.side == chosen.pretrain.side == 112
-    assert params.finetune_side(chosen, "miram-nystrom") == 224
+    sides = {
+        method: params.stage_values(chosen, "finetune", method)["side"] for method in ("miram-nystrom", "from-scratch")
+    }
+    assert sides == {"miram-nystrom": 224, "from-scratch": 112}
     assert chosen.methods["mocov3"].pretrain.weight_decay == 0.1
 
 

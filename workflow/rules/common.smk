@@ -8,7 +8,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, workflow.basedir)  # the package, also where only Snakemake is installed
+# The code whose digests stand below is the code that the jobs run, whichever copy of the package is installed.
+sys.path.insert(0, workflow.basedir)
+os.environ["PYTHONPATH"] = workflow.basedir
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
 
 from miram import layout, params, record

@@ -1,4 +1,4 @@
-# archive (demo only) -> download -> crops -> pack, splits
+# archive (demo) or doctor (paper) -> download -> crops -> pack, splits
 
 
 if P.archive is not None:
@@ -8,6 +8,8 @@ if P.archive is not None:
             RECORD("archive"),
         log:
             LOG("archive"),
+        message:
+            "the embedded archive is written"
         params:
             values=values("archive"),
             code=code("archive"),
@@ -15,13 +17,32 @@ if P.archive is not None:
             "{MIRAM} archive > {log} 2>&1"
 
 
+else:
+
+    # fails at once on a machine that cannot do it, and says what will be downloaded
+    rule doctor:
+        output:
+            RECORD("doctor"),
+        log:
+            LOG("doctor"),
+        message:
+            "this machine is examined"
+        params:
+            values=values("doctor"),
+            code=code("doctor"),
+        shell:
+            "{MIRAM} doctor > {log} 2>&1"
+
+
 rule download:
     input:
-        [RECORD("archive")] if P.archive is not None else [],
+        RECORD("archive" if P.archive is not None else "doctor"),
     output:
         RECORD("download"),
     log:
         LOG("download"),
+    message:
+        "the archive is downloaded and verified"
     params:
         values=values("download"),
         code=code("download"),
@@ -36,6 +57,8 @@ rule crops:
         RECORD("crops"),
     log:
         LOG("crops"),
+    message:
+        "the lesions are cut out of their films"
     params:
         values=values("crops"),
         code=code("crops"),
@@ -50,6 +73,8 @@ rule pack:
         RECORD("pack"),
     log:
         LOG("pack"),
+    message:
+        "the crops are packed for training"
     params:
         values=values("pack"),
         code=code("pack"),
@@ -64,6 +89,8 @@ rule splits:
         RECORD("splits"),
     log:
         LOG("splits"),
+    message:
+        "the lesions are split"
     params:
         values=values("splits"),
         code=code("splits"),

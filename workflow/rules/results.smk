@@ -8,6 +8,8 @@ rule evaluate:
         RECORD("evaluate"),
     log:
         LOG("evaluate"),
+    message:
+        "the predictions are measured"
     params:
         values=values("evaluate"),
         code=code("evaluate"),
@@ -25,6 +27,8 @@ rule table:
         RECORD("table"),
     log:
         LOG("table"),
+    message:
+        "the table and the figures are made"
     params:
         values=values("table"),
         code=code("table"),

@@ -9,6 +9,8 @@ rule pretrain:
         RECORD("pretrain"),
     log:
         LOG("pretrain", "/{method}"),
+    message:
+        "{wildcards.method} is pre-trained"
     params:
         values=values("pretrain"),
         code=code("pretrain"),
@@ -26,6 +28,8 @@ rule finetune:
         RECORD("finetune"),
     log:
         LOG("finetune", "/{method}-seed-{seed}"),
+    message:
+        "{wildcards.method} is fine-tuned, seed {wildcards.seed}"
     params:
         values=values("finetune"),
         code=code("finetune"),

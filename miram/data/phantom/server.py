@@ -1,0 +1,187 @@
+"""The phantom archive on loopback, speaking the calls of the NBIA REST API v4 that TCIA is downloaded with.
+
+Like the real server it streams zips without announcing their length, and answers 400 to what it does not know.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import parse_qs, urlsplit
+
+from pydicom import dcmread
+
+from miram.errors import MiramError
+
+COLLECTION = "CBIS-DDSM"
+API, UPLOADS = "/nbia-api/services/v4/", "/uploads/"
+LICENSE_NAME, LICENSE_URI = "CC BY 3.0", "http://creativecommons.org/licenses/by/3.0/"
+MEMBER_DATE = (2016, 1, 1, 0, 0, 0)  # the same zip for the same series
+CHUNK_BYTES = 1 << 16
+
+
+@contextmanager
+def running(archive: Path, port: int = 0) -> Iterator[tuple[str, str]]:
+    """Serve `archive` while the block runs; yields the addresses of API and case lists. Port 0: any free one."""
+    server = _server(archive, port)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield _addresses(server)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def serve(archive: Path, port: int) -> None:
+    """Serve `archive` until interrupted, and say where."""
+    with _server(archive, port) as server:
+        print(
+            *(f"{name}: {url}" for name, url in zip(("api_url", "csv_url"), _addresses(server), strict=True)), sep="\n"
+        )
+        print("Stop with Ctrl-C.", flush=True)
+        server.serve_forever()
+
+
+def _server(archive: Path, port: int) -> ThreadingHTTPServer:
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except (OSError, OverflowError) as error:
+        raise MiramError(
+            f"Port {port} of this machine cannot be listened on: {error}", "Choose another port, or 0 for any free one."
+        ) from error
+    server.daemon_threads = True
+    server.archive = Path(archive)
+    return server
+
+
+def _addresses(server: ThreadingHTTPServer) -> tuple[str, str]:
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    return base + API, base + UPLOADS
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request; `server.archive` is the folder that it is answered from."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "miram-phantom"
+
+    def do_GET(self) -> None:
+        """A call of the API, a case list, or the manifest."""
+        address = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(address.query).items()}
+        calls = {
+            "getSeries": self._get_series,
+            "getImage": lambda query: self._get_image(query, hashes=False),
+            "getImageWithMD5Hash": lambda query: self._get_image(query, hashes=True),
+        }
+        name = address.path.removeprefix(API)
+        if address.path.startswith(API) and name in calls:
+            calls[name](query)
+        elif address.path.startswith(UPLOADS):
+            self._upload(address.path.removeprefix(UPLOADS))
+        else:
+            self._answer(404, "text/html", b"<html>Not Found</html>")
+
+    def do_POST(self) -> None:
+        """The one call that is posted: metadata of a list of series, as CSV."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        if urlsplit(self.path).path != f"{API}getSeriesMetadata":
+            self._answer(404, "text/html", b"<html>Not Found</html>")
+            return
+        uids = parse_qs(body).get("list", [""])[-1].split(",")
+        rows = [self._metadata(uid) for uid in uids if self._folder(uid)]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else ["Series UID"])
+        writer.writeheader()
+        writer.writerows(rows)
+        self._answer(200, "text/csv", text.getvalue().encode())
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Nothing: the client says what it does."""
+
+    def _get_series(self, query: dict[str, str]) -> None:
+        unknown = set(query) - {"Collection", "format", "SeriesInstanceUID"}
+        if unknown or query.get("format", "json") != "json":
+            self._answer(400, "text/plain", f"Unknown parameter: {', '.join(sorted(unknown)) or 'format'}".encode())
+            return
+        chosen = query.get("Collection", COLLECTION) == COLLECTION
+        rows = [self._series(folder) for folder in sorted((self.server.archive / "series").iterdir()) if chosen]
+        wanted = query.get("SeriesInstanceUID")
+        found = [row for row in rows if wanted in (None, row["SeriesInstanceUID"])]
+        self._answer(200, "application/json", json.dumps(found).encode())
+
+    def _get_image(self, query: dict[str, str], hashes: bool) -> None:
+        folder = self._folder(query.get("SeriesInstanceUID", ""))
+        if folder is None:
+            self._answer(400, "text/plain", b"SeriesInstanceUID is missing or unknown")
+            return
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        if hashes:
+            sums = [f"{name},{hashlib.md5(content).hexdigest()}" for name, content in files.items()]
+            extra = {"md5hashes.csv": "\n".join(["Filename,MD5Hash", *sums, ""]).encode()}
+        else:
+            extra = {"LICENSE": f"{LICENSE_NAME} {LICENSE_URI}\n".encode()}
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in (files | extra).items():
+                archive.writestr(zipfile.ZipInfo(name, MEMBER_DATE), data)
+        self._stream("application/zip", content.getvalue())
+
+    def _upload(self, name: str) -> None:
+        path = self.server.archive / "csv" / name
+        if "/" in name or not path.is_file():
+            self._answer(404, "text/html", b"<html>Not Found</html>")
+            return
+        self._answer(200, "text/csv", path.read_bytes())
+
+    def _folder(self, uid: str) -> Path | None:
+        folder = self.server.archive / "series" / uid
+        return folder if uid and "/" not in uid and folder.is_dir() else None
+
+    def _series(self, folder: Path) -> dict[str, object]:
+        files = sorted(folder.iterdir())
+        tags = ["PatientID", "StudyInstanceUID", "SeriesDescription", "Modality"]
+        header = dcmread(files[0], stop_before_pixels=True, specific_tags=tags)
+        return {
+            "SeriesInstanceUID": folder.name,
+            "StudyInstanceUID": header.StudyInstanceUID,
+            "Collection": COLLECTION,
+            "PatientID": header.PatientID,
+            "SeriesDescription": header.SeriesDescription,
+            "Modality": header.Modality,
+            "ImageCount": len(files),
+            "FileSize": sum(file.stat().st_size for file in files),
+            "LicenseName": LICENSE_NAME,
+            "LicenseURI": LICENSE_URI,
+        }
+
+    def _metadata(self, uid: str) -> dict[str, object]:
+        row = self._series(self._folder(uid))
+        names = {"SeriesInstanceUID": "Series UID", "PatientID": "Subject ID", "ImageCount": "Number of Images"}
+        return {names.get(name, name): value for name, value in row.items()}
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, kind: str, body: bytes) -> None:
+        """Chunked, as the real server: the client is not told how long the body should be."""
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for start in range(0, len(body), CHUNK_BYTES):
+            chunk = body[start : start + CHUNK_BYTES]
+            self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")

@@ -1,0 +1,94 @@
+"""Who trains, who validates, who tests: one seeded pure function for each protocol.
+
+"paper" is the authors' split with its known leaks: views of one patient, and patients of the official test set, occur
+on both sides. "strict" closes them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+from miram.data.tasks import labels
+from miram.errors import MiramError
+from miram.files import atomic_path
+
+COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
+SPLITS = ("train", "validation", "test", "excluded")
+CANDIDATES = 200  # random grouped splits, of which the best stratified one is taken
+
+
+def write_splits(
+    lesions_csv: Path, splits_csv: Path, *, protocol: str, validation_fraction: float, seed: int
+) -> dict[str, dict[str, int]]:
+    """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds."""
+    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, seed=seed)
+    with atomic_path(splits_csv) as temporary:
+        splits.to_csv(temporary, index=False, lineterminator="\n")
+    joined = lesions.merge(splits, on="lesion_id")
+    classes = labels(joined, "pathology_4class")
+    return {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
+
+
+def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: float, seed: int) -> pd.DataFrame:
+    """Assign each row of a table of lesions to train, validation, test or excluded (with a reason), by lesion_id.
+
+    Reads the columns lesion_id, patient_id, official_split, abnormality, pathology, film_uid and film_sha256; the
+    order of the rows has no influence. `validation_fraction`: share of the training lesions. Raises MiramError when
+    they cannot be divided.
+    """
+    lesions = lesions.sort_values("lesion_id", ignore_index=True)
+    split = lesions["official_split"].copy()
+    reason = pd.Series("", index=lesions.index)
+    if protocol == "strict":
+        reason = _why_excluded(lesions)
+        split[reason != ""] = "excluded"
+    training = lesions[split == "train"]
+    choose = {"strict": _grouped_validation, "paper": _image_validation}[protocol]
+    try:
+        split[choose(training, validation_fraction, seed)] = "validation"
+    except ValueError as error:  # scikit-learn: too few of a class, or of patients
+        raise MiramError(
+            f"{len(training)} training lesions of {training['patient_id'].nunique()} patients cannot be divided for "
+            f"validation_fraction = {validation_fraction}: {error}",
+            "Change splits.validation_fraction, or use an archive with more patients.",
+        ) from error
+    return lesions.assign(split=split, reason=reason)[COLUMNS]
+
+
+def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
+    """For each row the reason for which no training may see it, empty for most."""
+    reason = pd.Series("", index=lesions.index)
+    test = lesions[lesions["official_split"] == "test"]
+    train = lesions["official_split"] == "train"
+    films = train & lesions["film_sha256"].isin(test["film_sha256"])
+    reason[films] = "film " + lesions["film_uid"][films] + " has the pixels of a film of the test set"
+    patients = train & lesions["patient_id"].isin(test["patient_id"])
+    reason[patients] = "patient " + lesions["patient_id"][patients] + " is also in the test set"
+    return reason
+
+
+def _grouped_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+    """Rows for validation such that no patient and no film is on both sides, with about `fraction` of each class."""
+    classes = pd.get_dummies(labels(training, "pathology_4class")).to_numpy(float)
+    splitter = GroupShuffleSplit(CANDIDATES, test_size=fraction, random_state=seed)
+    candidates = [rows for _, rows in splitter.split(training, groups=_groups(training))]
+    deviation = [np.abs(classes[rows].sum(axis=0) / classes.sum(axis=0) - fraction).max() for rows in candidates]
+    return training.index[candidates[int(np.argmin(deviation))]]
+
+
+def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+    """Rows for validation drawn image by image, stratified by pathology, as the authors' code does."""
+    return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=training["pathology"])[1]
+
+
+def _groups(training: pd.DataFrame) -> np.ndarray:
+    """A number for each row; rows that share a patient or a film, directly or through others, have the same."""
+    patients, films = (pd.factorize(training[name])[0] for name in ("patient_id", "film_sha256"))
+    nodes = patients.max() + films.max() + 2
+    graph = coo_matrix((np.ones(len(training)), (patients, patients.max() + 1 + films)), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][patients]

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the comparison table and figures, from files alone."""

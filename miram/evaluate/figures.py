@@ -1,0 +1,129 @@
+"""Figures of the comparison, from files alone; the same input gives the same PNG bytes.
+
+Axis letters: N images, H and W pixels.
+"""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from miram.errors import MiramError
+from miram.evaluate.metrics import MAJORITY
+from miram.files import atomic_path
+
+PRESET_LABELS = {
+    "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
+    "paper": "CBIS-DDSM, models of full size",
+}
+PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
+BLUE, SKY, VERMILION, GREY = (
+    "#0072B2",
+    "#56B4E9",
+    "#D55E00",
+    "#555555",
+)  # Okabe and Ito's, told apart by the colour-blind
+STYLE = [
+    "default",
+    {
+        "font.family": "DejaVu Sans",
+        "figure.titlesize": 11,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    },
+]
+DOTS_PER_INCH = 150
+RECONSTRUCTION_COLUMNS = {
+    "input": "input",
+    "masked": "what the encoder sees",
+    "lowres": "low-resolution\nprediction",
+    "target_highres": "high-resolution\ntarget",
+    "highres": "high-resolution\nprediction",
+}
+RECONSTRUCTION_ROWS = 3
+RECONSTRUCTION_CAPTION = (
+    "Low resolution: patches that the encoder saw are copied.\n"
+    "Predicted patches are given mean and variance of the true ones: they show structure, not brightness."
+)
+
+
+def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str) -> None:
+    """Draw test accuracy and macro AUC of each method: every seed, mean ± sd, and the answer that needs no model.
+
+    `table` is the comparison table, `runs` the rows of metrics.csv for the test split. The paper's accuracy is drawn
+    for preset paper only: beside phantom data it would invite a comparison that means nothing.
+    """
+    methods = table[table["method"] != MAJORITY].reset_index(drop=True)
+    majority = table[table["method"] == MAJORITY].iloc[0]
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(10, 1.8 + 0.45 * len(methods)), layout="constrained")
+        panels = figure.subplots(1, len(PANELS), sharey=True)
+        for axes, (metric, label) in zip(panels, PANELS.items(), strict=True):
+            _draw_methods(axes, methods, runs[runs["metric"] == metric], metric)
+            axes.axvline(
+                majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class"
+            )
+            axes.set_xlabel(f"{label} on the test split, %")
+        if preset == "paper":
+            paper = methods["paper_accuracy_percent"]
+            panels[0].plot(paper, methods.index, "D", ms=9, mfc="none", mec=VERMILION, label="the paper's accuracy")
+        panels[0].set_yticks(methods.index, methods["method"])
+        panels[0].set_ylim(len(methods) - 0.4, -0.6)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(f"Comparison of methods\n{PRESET_LABELS[preset]}")
+        _save(figure, path)
+
+
+def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str) -> None:
+    """One row a method: mean ± sd, below it the seeds in their order from top to bottom; or that there is no value."""
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    mean, sd = methods[f"{metric}_percent_mean"], methods[f"{metric}_percent_sd"]
+    axes.errorbar(mean, methods.index, xerr=sd, fmt="o", ms=7, capsize=4, color=BLUE, label="mean ± standard deviation")
+    for row, method in methods["method"].items():
+        values = 100 * runs.loc[runs["method"] == method, "value"]
+        heights = row + np.linspace(0.18, 0.38, len(values))
+        axes.plot(values, heights, "o", ms=4, color=SKY, mec=BLUE, mew=0.5, label="" if row else "one seed")
+    for row in methods.index[mean.isna()]:
+        axes.text(0.5, row, "no value", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic")
+
+
+def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, preset: str) -> None:
+    """Draw some crops as the pre-trained model sees and predicts them, at high resolution where the model has it.
+
+    The arrays are uint8: input, masked, lowres (N, H, W) and, with two scales, target_highres, highres (N, 2H, 2W).
+    Raises MiramError when the file cannot be read or lacks an array of the first three.
+    """
+    remedy = f"Delete it and run the pre-training of {method} again."
+    try:
+        with np.load(reconstructions_npz) as arrays:
+            images = {name: arrays[name] for name in RECONSTRUCTION_COLUMNS if name in arrays}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise MiramError(f"{reconstructions_npz} cannot be read: {error}", remedy) from error
+    missing = [name for name in ("input", "masked", "lowres") if name not in images]
+    if missing:
+        raise MiramError(f"{reconstructions_npz} lacks {', '.join(missing)}.", remedy)
+    rows = min(RECONSTRUCTION_ROWS, len(images["input"]))
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(2.1 * len(images), 1.2 + 2.1 * rows), layout="constrained")
+        grid = figure.subplots(rows, len(images), squeeze=False)
+        for column, (name, stack) in zip(grid.T, images.items(), strict=True):
+            height, width = stack.shape[1:]
+            column[0].set_title(f"{RECONSTRUCTION_COLUMNS[name]}\n{height} by {width} px")
+            for axes, image in zip(column, stack[:rows], strict=True):
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.set_axis_off()
+        figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
+        figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a PNG without the line that names matplotlib's version."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

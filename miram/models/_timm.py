@@ -1,0 +1,37 @@
+"""The one place that imports timm, and what miram uses of it.
+
+timm imports torchvision, which registers fake kernels for its compiled operators. The registry has no CPU build of
+torchvision: beside a CPU build of torch its compiled extension does not load, the operators' schemas are missing, and
+the import fails. Declaring the two schemas that it asks for is enough; nothing here calls the operators.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def _extension_loads() -> bool:
+    """Try torchvision's compiled extension, without importing torchvision."""
+    spec = importlib.util.find_spec("torchvision")
+    files = sorted(Path(spec.origin).parent.glob("_C*.so")) if spec else []
+    try:
+        for file in files:
+            torch.ops.load_library(file)
+    except OSError:
+        return False
+    return bool(files)
+
+
+if not _extension_loads():
+    _schemas = torch.library.Library("torchvision", "DEF")  # kept: the schemas live as long as this object
+    for _name in ("nms", "qnms"):
+        _schemas.define(_name + _SIGNATURE)
+
+from timm import create_model  # noqa: E402
+from timm.layers import resample_abs_pos_embed  # noqa: E402
+from timm.models.vision_transformer import Block  # noqa: E402
+
+__all__ = ["Block", "create_model", "resample_abs_pos_embed"]

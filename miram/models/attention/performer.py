@@ -1,0 +1,114 @@
+"""Performer attention (arXiv 2009.14794, FAVOR+): softmax through positive orthogonal random features.
+
+Shapes: B batch, N tokens, D width, H heads, d = D / H, r = int(d ln d) random features.
+"""
+
+import math
+from collections import OrderedDict
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from miram.models.attention.blocks import FeedForward, Stack, check_backend, check_heads
+from miram.models.attention.favor import RandomFeatureAttention
+
+
+def draw_projection(rows: int, columns: int) -> Tensor:
+    """Draw (rows, columns) Gaussian-length directions, orthogonal within each block of `columns` rows.
+
+    It draws from the global CPU generator, and on a CPU what performer-pytorch would draw.
+    """
+    blocks = -(-rows // columns)
+    directions = [torch.linalg.qr(torch.randn(columns, columns)).Q.T for _ in range(blocks)]
+    lengths = torch.randn(rows, columns).norm(dim=1)
+    return lengths[:, None] * torch.cat(directions)[:rows]
+
+
+class RandomFeatures(nn.Module):
+    """Linear attention over random features of queries and keys."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("projection_matrix", draw_projection(int(head_dim * math.log(head_dim)), head_dim))
+
+    @torch.no_grad()
+    def redraw(self) -> None:
+        """Replace the projection."""
+        self.projection_matrix.copy_(draw_projection(*self.projection_matrix.shape))
+
+
+class PerformerAttention(nn.Module):
+    """Linear attention of N queries on N keys."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fast_attention = RandomFeatures(check_heads(dim, heads))
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, D) to (B, N, D); keeps queries, keys and values."""
+        q, k, v = (to(x).unflatten(-1, (self.heads, -1)) for to in (self.to_q, self.to_k, self.to_v))
+        projection = self.fast_attention.projection_matrix.to(torch.promote_types(q.dtype, torch.float32))
+        return RandomFeatureAttention.apply(
+            q, k, v, projection, self.to_out.weight.to(q.dtype), self.to_out.bias.to(q.dtype)
+        )
+
+
+class RedrawClock(nn.Module):
+    """Counts training forwards since the last redraw; the count is a buffer, so that checkpoints hold it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls_since_last_redraw", torch.tensor(0))
+
+
+class Performer(nn.Module):
+    """Performer blocks that redraw their projections on every training forward after `interval` others (0: never)."""
+
+    def __init__(self, dim: int, depth: int, heads: int, interval: int) -> None:
+        super().__init__()
+        self.interval = interval
+        attention = partial(PerformerAttention, dim, heads)
+        self.net = Stack(dim, depth, attention, lambda: nn.Sequential(OrderedDict(fn=FeedForward(dim, ("w1", "w2")))))
+        self.proj_updater = RedrawClock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, D) to (B, N, D)."""
+        if self.training:
+            self._tick()
+        return self.net(x)
+
+    def _tick(self) -> None:
+        calls = self.proj_updater.calls_since_last_redraw
+        if self.interval and calls >= self.interval:
+            for attention, _ in self.net.layers:
+                attention.fn.fast_attention.redraw()
+            calls.zero_()
+        else:
+            calls += 1
+
+
+def build(*, backend: str, dim: int, depth: int, heads: int, tokens: int, redraw_interval: int) -> nn.Module:
+    """Return `depth` Performer blocks for any number of tokens.
+
+    The projections are redrawn on training forwards `redraw_interval` + 1, 2 (`redraw_interval` + 1), ...; 0: never.
+    ValueError for an unknown backend, heads that do not divide `dim`, or heads too narrow for a feature.
+    """
+    check_backend(backend)
+    head_dim = check_heads(dim, heads)
+    if head_dim < 2:
+        raise ValueError(f"heads of width {head_dim}: a Performer needs at least 2 for one random feature")
+    if redraw_interval < 0:
+        raise ValueError(f"redraw_interval {redraw_interval} is negative; 0 means never")
+    if backend == "fused":
+        return Performer(dim, depth, heads, redraw_interval)
+    import performer_pytorch
+
+    # The package registers its layers again under the updater, which would double every entry of the state dict.
+    stack = performer_pytorch.Performer(dim, depth, heads, head_dim, feature_redraw_interval=redraw_interval or None)
+    updater = stack.proj_updater
+    del updater._modules["instance"]
+    object.__setattr__(updater, "instance", stack.net)
+    return stack

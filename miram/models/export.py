@@ -1,0 +1,88 @@
+"""An encoder as a file: safetensors with timm's names, and its architecture as JSON in the metadata."""
+
+import argparse
+import json
+import math
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from miram.errors import MiramError
+from miram.files import atomic_path
+from miram.models._timm import resample_abs_pos_embed
+from miram.models.encoder import Encoder
+
+ARCHITECTURE_KEY = "miram_encoder"
+
+
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Write the encoder, whole or not at all.
+
+    `timm.create_model("vit_…", num_classes=0, checkpoint_path=path)` loads the file.
+    """
+    state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={ARCHITECTURE_KEY: json.dumps(encoder.architecture)})
+
+
+def load_encoder(encoder: Encoder, path: Path) -> None:
+    """Load an exported encoder, or that of a public MAE or timm ViT (.pth or .safetensors), into `encoder`.
+
+    Weights that an encoder does not have (heads, decoders) are left out; positions of another side are resampled
+    (bicubic). A public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the
+    file is missing, cut short, or holds another architecture.
+    """
+    state, architecture = _read(Path(path))
+    wanted = encoder.state_dict()
+    differences = [
+        f"{key} {architecture[key]} instead of {value}"
+        for key, value in encoder.architecture.items()
+        if key != "side" and architecture.get(key, value) != value
+    ] or [
+        f"{name} {tuple(state[name].shape) if name in state else 'absent'} instead of {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name not in state or not _fits(name, state[name].shape, value.shape)
+    ]
+    if differences:
+        shown = ", ".join(differences[:4]) + (f" and {len(differences) - 4} more" if len(differences) > 4 else "")
+        raise MiramError(
+            f"{path} holds another architecture: {shown}",
+            "Give a file with the configured patch, channels, width, depth, heads and MLP ratio, or change these.",
+        )
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [encoder.grid, encoder.grid])
+    encoder.load_state_dict({name: state[name] for name in wanted})
+
+
+def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a weight can be loaded; positions may be of any square grid."""
+    if name != "pos_embed":
+        return found == wanted
+    patches = found[1] - 1
+    return found[2] == wanted[2] and math.isqrt(patches) ** 2 == patches
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors by name, and the architecture where the file tells it."""
+    if not path.is_file():
+        raise MiramError(
+            f"{path} does not exist", "Give the path of a .safetensors or .pth file of a Vision Transformer."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                return state, json.loads(metadata.get(ARCHITECTURE_KEY, "{}"))
+        # facebookresearch/mae keeps its command line, a Namespace, beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise MiramError(
+            f"{path} cannot be read as a checkpoint: cut short, or not one ({error})",
+            "Delete it and run the stage that writes it again, or fetch the public file again.",
+        ) from error
+    return checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else {}, {}

@@ -1,0 +1,97 @@
+"""MoCo-v3: two augmented views of an image shall have features closer to each other than to those of other images.
+
+Shapes: B images, D = width of the encoder, F = features that are compared; W processes.
+"""
+
+from copy import deepcopy
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from miram.models.encoder import Encoder
+
+
+class ContrastiveOutput(NamedTuple):
+    """Loss, and the spread of the features: 0 where all images get the same (collapse), 1 where they fill a sphere."""
+
+    loss: Tensor  # ()
+    feature_std: Tensor  # (), standard deviation over the batch of the unit-length class tokens, times √D
+
+
+def mlp(layers: int, inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear layers without bias, each with BatchNorm, ReLU between them; the last BatchNorm has no scale and shift."""
+    widths = [inputs, *[hidden] * (layers - 1), outputs]
+    parts: list[nn.Module] = []
+    for index, (before, after) in enumerate(pairwise(widths), start=1):
+        parts.append(nn.Linear(before, after, bias=False))
+        parts += [nn.BatchNorm1d(after), nn.ReLU()] if index < layers else [nn.BatchNorm1d(after, affine=False)]
+    return nn.Sequential(*parts)
+
+
+class MoCoV3(nn.Module):
+    """MoCo-v3 on a ViT with a frozen patch projection (Chen et al. 2021; facebookresearch/moco-v3).
+
+    Departures from the reference's start values: the encoder is initialised as that of the masked methods (the
+    reference draws query, key and value apart and the class token with 1e-6), and its positions are MAE's.
+    """
+
+    def __init__(self, encoder: Encoder, *, projector_width: int, projector_out: int, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.encoder = encoder
+        self.encoder.patch_embed.requires_grad_(False)
+        self.projector = mlp(3, encoder.width, projector_width, projector_out)
+        self.predictor = mlp(2, projector_out, projector_width, projector_out)
+        self.key_encoder = deepcopy(self.encoder).requires_grad_(False)
+        self.key_projector = deepcopy(self.projector).requires_grad_(False)
+
+    @torch.no_grad()
+    def update_keys(self, momentum: float) -> None:
+        """Move the key encoder towards the trained one: key ← momentum·key + (1 - momentum)·query."""
+        keys = list(chain(self.key_encoder.parameters(), self.key_projector.parameters()))
+        queries = list(chain(self.encoder.parameters(), self.projector.parameters()))
+        get_ema_multi_avg_fn(momentum)(keys, queries, None)
+
+    def forward(self, first: Tensor, second: Tensor, momentum: float) -> ContrastiveOutput:
+        """Two views (B, C, side, side) of the same images; the key encoder is updated before it computes the keys.
+
+        A momentum of 1 leaves the key encoder alone: for the micro-batches after the first of an accumulated step.
+        """
+        views = torch.cat([first, second])  # one pass; only BatchNorm must see the views apart
+        features = self.encoder.class_features(views)
+        queries = [self.predictor(self.projector(view)) for view in features.chunk(2)]
+        with torch.no_grad():
+            self.update_keys(momentum)
+            keys = [self.key_projector(view) for view in self.key_encoder.class_features(views).chunk(2)]
+        loss = self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])
+        return ContrastiveOutput(loss, _spread(features.detach().chunk(2)[0]))
+
+    def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """2T x cross-entropy of each query (B, F) picking its own among the keys of all processes, by cosine / T."""
+        candidates = _gather(F.normalize(keys, dim=1))
+        logits = F.normalize(queries, dim=1) @ candidates.mT / self.temperature
+        own = torch.arange(len(queries), device=queries.device)
+        if distributed.is_initialized():
+            own += distributed.get_rank() * len(queries)
+        return 2 * self.temperature * F.cross_entropy(logits, own)
+
+
+def _gather(keys: Tensor) -> Tensor:
+    """The keys of all processes in the order of their ranks, (B, F) -> (W·B, F), without gradient."""
+    if not distributed.is_initialized():
+        return keys
+    gathered = keys.new_empty(distributed.get_world_size() * len(keys), keys.shape[1])
+    distributed.all_gather_into_tensor(gathered, keys.contiguous())
+    return gathered
+
+
+def _spread(features: Tensor) -> Tensor:
+    """Standard deviation over the batch of unit-length features (B, D), averaged over them, times √D.
+
+    Taken before the projector: its last BatchNorm would hide a collapse.
+    """
+    return F.normalize(features.float(), dim=1).std(dim=0, correction=0).mean() * features.shape[1] ** 0.5

@@ -1,0 +1,1 @@
+"""Training: the crop store, augmentation, schedules, checkpoints, pre-training and fine-tuning."""

@@ -1,0 +1,141 @@
+"""Augmentation of grey crops, each from its own random stream, and their way into the network.
+
+Shapes: a crop is (rows, columns) uint8, a view (side, side) uint8; images are (B, C, side, side) float32, B samples
+of C channels. What happens to a sample is decided by (seed, epoch, sample) alone, so neither the order of a batch nor
+the number of workers or processes changes it.
+"""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+PURPOSES = ("order", "view", "step", "figure")  # of a random stream
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision
+CROP_ATTEMPTS = 10  # as torchvision
+SOLARISE_THRESHOLD = 128  # grey levels, as moco-v3
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def stream(purpose: str, seed: int, epoch: int, sample: int = 0) -> np.random.Generator:
+    """The random stream of one purpose, "order" | "view" | "step" | "figure", for a sample of an epoch."""
+    return np.random.default_rng((PURPOSES.index(purpose), seed, epoch, sample))
+
+
+def resize(crop: np.ndarray, side: int) -> np.ndarray:
+    """A crop as (side, side) uint8: bicubic and antialiased, by PIL, as torchvision resizes a PIL image."""
+    image = Image.fromarray(np.ascontiguousarray(crop))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def crop_box(rows: int, columns: int, scale_min: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+    """A random box (top, left, height, width) in px with `scale_min`..1 of the area and an aspect ratio of 3/4..4/3.
+
+    Drawn as torchvision's RandomResizedCrop; when no draw fits, the largest centred box of an allowed aspect ratio.
+    """
+    low, high = ASPECT_RATIOS
+    for _ in range(CROP_ATTEMPTS):
+        area = rows * columns * random.uniform(scale_min, 1.0)
+        ratio = math.exp(random.uniform(math.log(low), math.log(high)))
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < width <= columns and 0 < height <= rows:
+            return int(random.integers(rows - height + 1)), int(random.integers(columns - width + 1)), height, width
+    width = max(1, min(columns, round(rows * high)))
+    height = max(1, min(rows, round(columns / low)))
+    return (rows - height) // 2, (columns - width) // 2, height, width
+
+
+def random_resized_crop(crop: np.ndarray, side: int, scale_min: float, random: np.random.Generator) -> np.ndarray:
+    """A random box of the crop, resized to (side, side)."""
+    top, left, height, width = crop_box(*crop.shape, scale_min, random)
+    return resize(crop[top : top + height, left : left + width], side)
+
+
+def pretrain_view(crop: np.ndarray, side: int, scale_min: float, random: np.random.Generator) -> np.ndarray:
+    """Random resized crop and horizontal flip: the view of the masked methods."""
+    view = random_resized_crop(crop, side, scale_min, random)
+    return view[:, ::-1] if random.random() < 0.5 else view
+
+
+def moco_view(
+    crop: np.ndarray,
+    side: int,
+    scale_min: float,
+    random: np.random.Generator,
+    *,
+    jitter_brightness: float,
+    jitter_contrast: float,
+    jitter_probability: float,
+    blur_sigma_min: float,
+    blur_sigma_max: float,
+    blur_probability: float,
+    solarise_probability: float,
+) -> np.ndarray:
+    """One view of MoCo-v3: random resized crop, brightness and contrast jitter, blur, solarisation, flip.
+
+    The two jitters come in random order.     Jitter strengths are relative (factor 1 ± strength), blur's sigma is in
+    px of the view. Hue, saturation and grey of the reference do nothing to a grey image and are left out.
+    """
+    image = Image.fromarray(random_resized_crop(crop, side, scale_min, random))
+    if random.random() < jitter_probability:
+        jitters = [(ImageEnhance.Brightness, jitter_brightness), (ImageEnhance.Contrast, jitter_contrast)]
+        for place in random.permutation(2):
+            enhance, strength = jitters[place]
+            image = enhance(image).enhance(random.uniform(max(0.0, 1.0 - strength), 1.0 + strength))
+    if random.random() < blur_probability:
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(blur_sigma_min, blur_sigma_max)))
+    if random.random() < solarise_probability:
+        image = ImageOps.solarize(image, SOLARISE_THRESHOLD)
+    view = np.asarray(image)
+    return view[:, ::-1] if random.random() < 0.5 else view
+
+
+def finetune_view(
+    view: np.ndarray,
+    random: np.random.Generator,
+    *,
+    rotation_degrees: float,
+    zoom_min: float,
+    zoom_max: float,
+    intensity_shift: float,
+) -> np.ndarray:
+    """A resized crop with random flips both ways, rotation, zoom and shift of intensity.
+
+    Rotation is up to ± `rotation_degrees` about the centre, zoom a factor of `zoom_min`..`zoom_max`, both in one
+    bilinear step with zeros outside; the shift is up to ± `intensity_shift` grey levels of 255.
+    """
+    if random.random() < 0.5:
+        view = view[:, ::-1]
+    if random.random() < 0.5:
+        view = view[::-1]
+    angle = math.radians(random.uniform(-rotation_degrees, rotation_degrees))
+    zoom = random.uniform(zoom_min, zoom_max)
+    shift = random.uniform(-intensity_shift, intensity_shift)
+    cosine, sine, centre = math.cos(angle) / zoom, math.sin(angle) / zoom, view.shape[0] / 2
+    to_source = (cosine, sine, centre - (cosine + sine) * centre, -sine, cosine, centre - (cosine - sine) * centre)
+    image = Image.fromarray(np.ascontiguousarray(view))
+    turned = np.asarray(image.transform(image.size, Image.Transform.AFFINE, to_source, Image.Resampling.BILINEAR))
+    return np.clip(np.rint(turned + shift), 0, 255).astype(np.uint8)
+
+
+def to_images(views: torch.Tensor, channels: int) -> torch.Tensor:
+    """(B, side, side) uint8 -> (B, C, side, side) float32, grey repeated, normalised by ImageNet's statistics.
+
+    One channel takes the average of the three means and of the three deviations.
+    """
+    mean, std = _normalisation(channels, views.device)
+    return torch.addcmul(-mean / std, views[:, None].float(), 1 / (255 * std))
+
+
+def to_grey(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_images`: (B, C, side, side) -> (B, side, side) uint8, channels averaged, clipped to 0..255."""
+    mean, std = _normalisation(images.shape[1], images.device)
+    return ((images * std + mean).mean(1) * 255.0).round().clamp(0, 255).to(torch.uint8)
+
+
+def _normalisation(channels: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (C, 1, 1) of grey levels in [0, 1]."""
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (mean, std) if channels == len(IMAGENET_MEAN) else (mean.mean(0, True), std.mean(0, True))

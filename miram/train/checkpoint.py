@@ -1,0 +1,34 @@
+"""Checkpoints: written whole or not at all, read without running what they hold."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from miram.errors import MiramError
+from miram.files import atomic_path
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Replace `path` by `state` (tensors and plain values) in one step. Raises MiramError when it cannot be written."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load(path: Path, keys: set[str]) -> dict[str, Any]:
+    """The state that `save` wrote to `path`, on the CPU.
+
+    Raises MiramError naming the file when it is cut short, holds anything but tensors and plain values, or lacks a
+    key of `keys`.
+    """
+    remedy = f"Delete {path} and run again: training starts anew."
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MiramError(f"The checkpoint {path} is cut short or not a checkpoint ({reason}).", remedy) from error
+    if not isinstance(state, dict) or not keys <= state.keys():
+        raise MiramError(f"{path} is not a checkpoint of this program: it lacks {', '.join(sorted(keys))}.", remedy)
+    return state

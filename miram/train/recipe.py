@@ -1,0 +1,86 @@
+"""What decides the weights that pre-training ends with."""
+
+import dataclasses
+import json
+
+from torch import nn
+
+from miram.errors import MiramError
+from miram.models.build import build_pretrainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A method's values; names, units and sources as in params.yaml. None: the objective does not read it."""
+
+    objective: str
+    encoder: dict
+    seed: int
+    side: int
+    batch: int  # images per optimiser step, over all micro-batches and devices
+    accumulate: int
+    epochs: int
+    warmup_epochs: int
+    lr_per_256: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    crop_scale_min: float
+    precision: str
+    mask_ratio: float | None = None
+    loss_on: str | None = None
+    decoder: dict | None = None
+    highres: dict | None = None
+    attention: str | None = None
+    backend: str | None = None
+    options: dict | None = None
+    moco: dict | None = None
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate: `lr_per_256` is meant for a batch of 256."""
+        return self.lr_per_256 * self.batch / 256
+
+    @property
+    def patches(self) -> int:
+        """Patches of an input image."""
+        return (self.side // self.encoder["patch"]) ** 2
+
+    @property
+    def native_scale(self) -> int | None:
+        """Side of the native high-resolution image / side of the input; None where the target is not native."""
+        return self.highres["scale"] if self.highres and self.highres["target"] == "native" else None
+
+    @property
+    def moco_views(self) -> list[dict[str, float]]:
+        """The keywords of `augment.moco_view` for the first and for the second view."""
+        shared = {name: value for name, value in self.moco.items() if name.startswith(("jitter_", "blur_sigma_"))}
+        blur, solarise = self.moco["blur_probabilities"], self.moco["solarise_probabilities"]
+        return [
+            {**shared, "blur_probability": p_blur, "solarise_probability": p_solarise}
+            for p_blur, p_solarise in zip(blur, solarise, strict=True)
+        ]
+
+    def fingerprint(self, crops_digest: str) -> str:
+        """The recipe and its data as text: training may go on from a checkpoint that has the same."""
+        return json.dumps({**dataclasses.asdict(self), "crops": crops_digest}, sort_keys=True)
+
+    def build(self) -> nn.Module:
+        """The model that is pre-trained, drawn from torch's generator. Raises MiramError on values that do not fit."""
+        highres = self.highres or {"scale": None, "target": None}
+        try:
+            return build_pretrainer(
+                self.objective,
+                side=self.side,
+                **self.encoder,
+                decoder=self.decoder,
+                attention=self.attention,
+                backend=self.backend,
+                options=self.options,
+                **highres,
+                loss_on=self.loss_on,
+                mask_ratio=self.mask_ratio,
+                moco=self.moco,
+            )
+        except ValueError as error:
+            raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error

@@ -1,0 +1,58 @@
+"""What a masked method makes of crops, as grey images for the figure.
+
+Shapes: n crops; L patches of P values; H = W = side px, and scale times that for MIRAM's second decoder.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from miram.models.patches import patchify, unpatchify
+from miram.train.augment import resize, stream, to_grey, to_images
+from miram.train.recipe import Recipe
+from miram.train.store import Store
+
+PATCH_EPS = 1e-6  # added to a patch's variance, as in the loss
+
+
+@torch.no_grad()
+def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recipe) -> dict[str, np.ndarray]:
+    """Input, masked input, and reconstruction of whole crops under a fixed mask: (n, H, W) uint8 by name.
+
+    Predictions are brought back to grey levels by mean and variance of the true patch, as in MAE's demonstration:
+    they show structure, not brightness. `lowres` shows visible patches as they are; `highres`, of MIRAM, the
+    prediction everywhere, beside `target_highres`.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    crops = np.stack([resize(store[place], recipe.side * (recipe.native_scale or 1)) for place in places])
+    noise = np.stack([stream("figure", recipe.seed, 0, place).random(recipe.patches, np.float32) for place in places])
+    inputs = masked_inputs(torch.from_numpy(crops).to(device), torch.from_numpy(noise).to(device), recipe)
+    output = model(*inputs)
+    patch, images = recipe.encoder["patch"], inputs[0]
+    removed = output.mask[..., None]
+    visible = patchify(images, patch)
+    lowres = removed * _unnormalised(output.lowres_pred, visible) + (1 - removed) * visible
+    masked = unpatchify((1 - removed) * visible, patch)
+    figures = {"input": images, "masked": masked, "lowres": unpatchify(lowres, patch)}
+    if output.highres_pred is not None:
+        target = inputs[2] if recipe.native_scale else interpolate(images, scale_factor=recipe.highres["scale"])
+        highres = _unnormalised(output.highres_pred, patchify(target, patch))
+        figures |= {"highres": unpatchify(highres, patch), "target_highres": target}
+    return {name: to_grey(images.float()).cpu().numpy() for name, images in figures.items()}
+
+
+def masked_inputs(views: Tensor, noise: Tensor, recipe: Recipe) -> list[Tensor]:
+    """The arguments of a masked model: images, noise and, for a native target, the high-resolution images.
+
+    There the views have the higher side, and the input is their average over squares of scale px.
+    """
+    images = to_images(views, recipe.encoder["channels"])
+    return [avg_pool2d(images, recipe.native_scale), noise, images] if recipe.native_scale else [images, noise]
+
+
+def _unnormalised(predicted: Tensor, patches: Tensor) -> Tensor:
+    """Predicted patches (n, L, P) with mean and variance of the true ones."""
+    deviation = (patches.var(dim=-1, keepdim=True) + PATCH_EPS).sqrt()
+    return predicted * deviation + patches.mean(dim=-1, keepdim=True)

@@ -1,0 +1,70 @@
+"""What a step of pre-training reads: the order of the crops, their augmented views and masking noise, in batches.
+
+A sample of a masked method is a view (side, side) uint8 and noise (patches,) float32; of MoCo-v3, two views.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from miram.train.augment import moco_view, pretrain_view, stream
+from miram.train.recipe import Recipe
+from miram.train.store import Store
+
+Key = tuple[int, int]  # epoch, sample
+
+
+class PretrainViews(Dataset):
+    """`views[epoch, place]` is the sample that crop `place` of the store gives in an epoch."""
+
+    def __init__(self, store: Store, recipe: Recipe) -> None:
+        self.store, self.recipe = store, recipe
+
+    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
+        epoch, place = key
+        recipe, crop = self.recipe, self.store[place]
+        random = stream("view", recipe.seed, epoch, place)
+        if recipe.objective == "mocov3":
+            return tuple(
+                moco_view(crop, recipe.side, recipe.crop_scale_min, random, **view) for view in recipe.moco_views
+            )
+        view = pretrain_view(crop, recipe.side * (recipe.native_scale or 1), recipe.crop_scale_min, random)
+        return view, random.random(recipe.patches, dtype=np.float32)
+
+
+def micro_batches(
+    places: list[int], recipe: Recipe, first_step: int, rank: int, world_size: int
+) -> Iterator[list[Key]]:
+    """The (epoch, place) keys of each micro-batch of one process, from optimiser step `first_step` to the end.
+
+    Every epoch has its own order; what does not fill a batch is left out of it. Micro-batch and process are slices of
+    the same batch, whatever their number.
+    """
+    steps = len(places) // recipe.batch
+    first_epoch, skipped = divmod(first_step, steps)
+    for epoch in range(first_epoch, recipe.epochs):
+        order = stream("order", recipe.seed, epoch).permutation(places)[: steps * recipe.batch]
+        own = order.reshape(steps, recipe.accumulate, world_size, -1)[skipped:, :, rank]
+        for micro_batch in own.reshape(-1, own.shape[-1]):
+            yield [(epoch, int(place)) for place in micro_batch]
+        skipped = 0
+
+
+def load_batches(views: Dataset, keys: Iterable[list[Key]], workers: int) -> Iterator[list[torch.Tensor]]:
+    """The samples of each list of keys as stacked tensors, made ahead by `workers` processes, or on demand (0)."""
+    return iter(
+        DataLoader(
+            views, batch_sampler=keys, num_workers=workers, collate_fn=_stack, pin_memory=torch.cuda.is_available()
+        )
+    )
+
+
+def loading_workers(device: torch.device, threads: int) -> int:
+    """On a CPU the threads are the model's, and views are made on demand; beside a GPU they load."""
+    return threads if device.type == "cuda" else 0
+
+
+def _stack(samples: list[tuple]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.stack(values)) for values in zip(*samples, strict=True)]

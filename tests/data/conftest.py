@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+
+import pytest
+from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
+
+
+@pytest.fixture
+def archive() -> Archive:
+    """Four plain lesions, one in each case list, on four films."""
+    made = Archive()
+    for number, (kind, part) in enumerate((k, p) for k in ("mass", "calc") for p in ("train", "test")):
+        made.lesion(number, made.film(number), mask_of(FILM_SHAPE, (20, 30, 40, 60)), kind=kind, part=part)
+    return made
+
+
+@pytest.fixture
+def server(archive: Archive) -> Iterator[Server]:
+    running = Server(archive)
+    yield running
+    running.close()

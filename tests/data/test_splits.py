@@ -1,0 +1,128 @@
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miram.data.catalogue import read_lesions
+from miram.data.splits import split_lesions, write_splits
+from miram.data.tasks import labels
+from miram.errors import MiramError
+
+LEAKING = (
+    "16 41 159 394 495 510 591 601 639 652 678 723 753 882 906 924 969 1108 1152 1179 1237 1307 1365 1467 1566 1605"
+)
+LEAKING += " 1621 1635 1741 1803 1883"
+
+
+@pytest.fixture(scope="module")
+def real(shared):
+    lesions = read_lesions(shared / "data")
+    return lesions.assign(film_sha256=lesions["film_uid"])  # without pixels, each film counts as its own
+
+
+def split(lesions, protocol="strict", seed=42):
+    return split_lesions(lesions, protocol=protocol, validation_fraction=0.3, seed=seed)
+
+
+def test_strict_leaves_2781_lesions_to_train_on_and_704_to_test_and_says_why(real):
+    result = split(real)
+    assert result["split"].replace("validation", "train").value_counts().to_dict() == {
+        "train": 2781,
+        "test": 704,
+        "excluded": 83,
+    }
+    excluded = result[result["split"] == "excluded"]
+    assert set(excluded["patient_id"]) == {f"P_{int(number):05d}" for number in LEAKING.split()}
+    assert all(patient in reason for patient, reason in zip(excluded["patient_id"], excluded["reason"], strict=True))
+    test = real[real["official_split"] == "test"]
+    assert int(test["patient_id"].isin(excluded["patient_id"]).sum()) == 60
+    assert (result["reason"][result["split"] != "excluded"] == "").all()
+
+
+def test_strict_has_no_patient_and_no_film_in_two_splits(real):
+    used = real.merge(split(real).query("split != 'excluded'"), on=["lesion_id", "patient_id"])
+    assert used.groupby("patient_id")["split"].nunique().max() == 1
+    assert used.groupby("film_sha256")["split"].nunique().max() == 1
+
+
+def test_strict_validation_holds_its_share_of_every_class(real):
+    joined = real.merge(split(real), on="lesion_id")
+    classes = labels(joined, "pathology_4class")
+    training = joined["split"].isin(["train", "validation"])
+    share = (joined["split"] == "validation")[training].groupby(classes[training]).mean()
+    assert share.between(0.28, 0.32).all(), share
+
+
+def test_paper_splits_images_so_that_patients_lie_on_both_sides(real):
+    result = split(real, "paper")
+    assert result["split"].value_counts().to_dict() == {"train": 2004, "validation": 860, "test": 704}
+    joined = real.merge(result, on=["lesion_id", "patient_id"])
+    share = (joined["split"] == "validation").groupby([joined["official_split"], joined["pathology"]]).mean()["train"]
+    assert share.to_numpy() == pytest.approx(0.3, abs=0.001)
+    assert joined[joined["split"] != "test"].groupby("patient_id")["split"].nunique().max() == 2
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_rows(real, protocol):
+    first = split(real, protocol)
+    assert first.equals(split(real.sample(frac=1, random_state=1), protocol))
+    assert not first.equals(split(real, protocol, seed=43))
+    assert first["lesion_id"].is_monotonic_increasing and set(first["lesion_id"]) == set(real["lesion_id"])
+
+
+def lesions_of(rows) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["patient_id", "film_sha256", "official_split", "pathology", "abnormality"])
+    table = table.astype(str)
+    return table.assign(film_uid=table["film_sha256"], lesion_id=[f"L{number:03d}" for number in range(len(table))])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 30),
+            st.integers(0, 60),
+            st.sampled_from(["train", "train", "test"]),
+            st.sampled_from(["BENIGN", "MALIGNANT"]),
+            st.sampled_from(["mass", "calcification"]),
+        ),
+        max_size=80,
+    )
+)
+def test_strict_never_shares_a_patient_or_film_whatever_the_table(rows):
+    train = [(100 + number, 100 + number, "train", "BENIGN", "mass") for number in range(2)]
+    lesions = lesions_of(rows + train)
+    used = lesions.merge(split(lesions).query("split != 'excluded'"), on=["lesion_id", "patient_id"])
+    assert used.groupby("patient_id")["split"].nunique().max() == 1
+    assert used.groupby("film_sha256")["split"].nunique().max() == 1
+    assert {"train", "validation"} <= set(used["split"])
+
+
+def test_strict_excludes_a_training_film_that_is_a_test_film_under_another_patient():
+    rows = [(number, number, "train", "BENIGN", "mass") for number in range(5)] + [(9, 0, "test", "BENIGN", "mass")]
+    result = split(lesions_of(rows))
+    assert result["split"].iloc[0] == "excluded" and "film 0 " in result["reason"].iloc[0]
+
+
+def test_the_stage_writes_one_row_a_lesion_and_counts_classes(tmp_path):
+    rows = [(number, number, "train", "BENIGN", "mass") for number in range(10)] + [
+        (99, 99, "test", "MALIGNANT", "mass")
+    ]
+    lesions_of(rows).to_csv(tmp_path / "lesions.csv", index=False)
+    facts = write_splits(
+        tmp_path / "lesions.csv", tmp_path / "splits.csv", protocol="strict", validation_fraction=0.3, seed=1
+    )
+    assert facts == {
+        "train": {"BENIGN_MASS": 7},
+        "validation": {"BENIGN_MASS": 3},
+        "test": {"MALIGNANT_MASS": 1},
+        "excluded": {},
+    }
+    written = (tmp_path / "splits.csv").read_text().splitlines()
+    assert len(written) == 12 and written[0] == "lesion_id,patient_id,split,reason" and written[-1] == "L010,99,test,"
+
+
+def test_too_few_patients_are_refused_with_what_to_change():
+    lesions = lesions_of([(1, number, "train", "BENIGN", "mass") for number in range(5)])
+    with pytest.raises(MiramError, match=r"5 training lesions of 1 patients[\s\S]*splits\.validation_fraction"):
+        split(lesions)

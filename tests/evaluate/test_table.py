@@ -1,0 +1,210 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from miram.errors import MiramError
+from miram.evaluate.metrics import MAJORITY, evaluate
+from miram.evaluate.table import LINE_WIDTH, comparison, write_set_aside
+
+PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
+TASK = "pathology_4class"
+RESULTS = Path("results")
+
+
+def compare(study, preset="demo", task=TASK):
+    files, pretrain_records, finetune_records = study
+    evaluate(files, RESULTS / "metrics.csv")
+    metrics = RESULTS / "metrics.csv"
+    return comparison(metrics, PAPER, pretrain_records, finetune_records, RESULTS, preset=preset, task=task)
+
+
+def read_csv():
+    return pd.read_csv(RESULTS / "comparison.csv", keep_default_na=False, dtype=str).set_index("method")
+
+
+def read_md():
+    return (RESULTS / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_papers_figures_are_those_of_the_abstract_and_marked():
+    paper = pd.read_csv(PAPER)
+    assert list(paper) == ["method", "task", "metric", "value", "unit", "source", "status"]
+    assert set(paper["task"]) == {TASK}
+    assert paper["source"].notna().all()
+    known, unknown = paper[paper["value"].notna()], paper[paper["value"].isna()]
+    assert dict(zip(known["method"], known["value"], strict=True)) == {
+        "mae": 58.9,
+        "mocov3": 60.2,
+        "miram-nystrom": 61.0,
+    }
+    assert set(known["status"]) == {"inferred"}
+    assert set(unknown["method"]) == {"miram-full", "miram-linformer", "miram-performer"}
+    assert set(unknown["status"]) == {"unknown"}
+
+
+def test_a_row_holds_mean_and_sample_deviation_over_the_seeds_of_the_test_split(study):
+    compare(study)
+    values = pd.read_csv(RESULTS / "metrics.csv").query("method == 'mae' and split == 'test' and metric == 'macro_auc'")
+    row = read_csv().loc["mae"]
+    assert float(row["macro_auc_percent_mean"]) == pytest.approx(100 * values["value"].mean(), abs=1e-4)
+    assert float(row["macro_auc_percent_sd"]) == pytest.approx(100 * np.std(values["value"], ddof=1), abs=1e-4)
+    assert (row["seeds"], row["test_lesions"], row["classes_present"]) == ("2", "24", "4")
+
+
+def test_rows_are_the_methods_in_their_order_and_the_majority_class(study):
+    compare(study)
+    table = read_csv()
+    assert list(table.index) == ["from-scratch", "mae", "miram-linformer", MAJORITY]
+    assert table.at[MAJORITY, "accuracy_percent_mean"] == "25.0000"
+    assert table.at[MAJORITY, "seeds"] == "0"
+    assert table.at[MAJORITY, "notes"].startswith("always answers BENIGN_MASS")
+
+
+def test_a_row_names_its_records_and_what_pretraining_cost(study):
+    compare(study)
+    row = read_csv().loc["mae"]
+    assert row["pretrain_record"] == "runs/mae/record.json"
+    assert row["finetune_records"] == "runs/mae/0/record.json; runs/mae/1/record.json"
+    assert row["pretrain_parameters"] == "2500000"
+    assert row["pretrain_seconds"] == "61.0000"
+    assert row["pretrain_peak_memory_mib"] == "3.0000"
+    assert row["pretrain_peak_memory_kind"] == "RSS"
+    assert read_csv().at["from-scratch", "notes"] == "no pre-training"
+
+
+def test_the_papers_figure_stands_only_at_its_method_and_task(study):
+    compare(study)
+    table = read_csv()
+    assert table["paper_accuracy_percent"].to_dict() == {
+        **{"from-scratch": "", "mae": "58.9000", "miram-linformer": "", MAJORITY: ""}
+    }
+    assert table["paper_status"].to_list() == ["", "inferred", "unknown", ""]
+    assert "58.9 (inferred)" in read_md()
+    compare(study, task="pathology")
+    assert set(read_csv()["paper_accuracy_percent"]) == {""}
+
+
+def test_a_run_without_predictions_keeps_its_row_and_names_the_gap(study):
+    files, pretrain_records, _ = study
+    for run in (("mae", 0), ("mae", 1), ("miram-linformer", 1)):
+        files[run].unlink()
+    pretrain_records["mae"].unlink()
+    facts = compare(study)
+    table = read_csv()
+    assert table.at["mae", "accuracy_percent_mean"] == ""
+    assert table.at["mae", "seeds"] == "0"
+    gaps = "no test predictions of seed 0; no test predictions of seed 1; runs/mae/record.json is missing"
+    assert table.at["mae", "notes"] == facts["notes"]["mae"] == gaps
+    assert table.at["miram-linformer", "seeds"] == "1"
+    assert table.at["miram-linformer", "accuracy_percent_mean"] != ""
+    assert table.at["miram-linformer", "accuracy_percent_sd"] == ""
+    assert table.at["miram-linformer", "finetune_records"] == "runs/miram-linformer/0/record.json"
+    assert "mae: no test predictions of seed 0" in read_md()
+
+
+def test_a_record_that_is_gone_is_not_named_as_a_source(study):
+    study[2]["mae", 1].unlink()
+    compare(study)
+    row = read_csv().loc["mae"]
+    assert row["finetune_records"] == "runs/mae/0/record.json"
+    assert row["notes"] == "runs/mae/1/record.json is missing"
+
+
+def test_a_split_without_test_lesions_still_makes_a_table(study):
+    files, _, _ = study
+    for file in files.values():
+        pd.read_parquet(file).query("split == 'validation'").to_parquet(file)
+    compare(study)
+    assert set(read_csv()["accuracy_percent_mean"]) == {""}
+    assert (RESULTS / "comparison.png").stat().st_size > 0
+
+
+def test_an_absent_class_is_named_once(study, predictions):
+    files, _, _ = study
+    for number, file in enumerate(files.values()):
+        predictions(number, test_labels=(0, 1, 3, 3)).to_parquet(file)
+    compare(study)
+    table = read_csv()
+    assert set(table["classes_present"]) == {"3"}
+    assert table.at["mae", "notes"] == "no test lesion of BENIGN_CALC: macro is the mean over 3 classes"
+
+
+def test_a_missing_fact_names_record_and_fact(study, write_record):
+    write_record(study[1]["mae"], seconds=None)
+    with pytest.raises(MiramError, match=r"runs/mae/record\.json lacks the fact 'seconds'"):
+        compare(study)
+
+
+def test_only_time_and_memory_differ_between_two_runs(study, write_record):
+    _, pretrain_records, _ = study
+    compare(study)
+    names = ("comparison.csv", "comparison.md", "comparison.png")
+    first, table = {name: (RESULTS / name).read_bytes() for name in names}, read_csv()
+    compare(study)
+    assert first == {name: (RESULTS / name).read_bytes() for name in names}
+    write_record(pretrain_records["mae"], seconds=99.0, peak_memory_bytes=7)
+    compare(study)
+    changed = table.columns[(table != read_csv()).any()]
+    assert set(changed) == {"pretrain_seconds", "pretrain_peak_memory_mib"}
+    assert (RESULTS / "comparison.png").read_bytes() == first["comparison.png"]
+
+
+def test_the_demo_says_so_everywhere(study):
+    compare(study)
+    assert set(read_csv()["preset"]) == {"demo"}
+    heading, _, warning = read_md().splitlines()[:3]
+    assert "demo" in heading
+    assert warning.startswith("**DEMO")
+    assert "cannot be compared" in " ".join(read_md().split())
+    compare(study, preset="paper")
+    assert set(read_csv()["preset"]) == {"paper"}
+    assert "demo" not in read_md().lower()
+
+
+def test_the_markdown_is_aligned_in_plain_text(study):
+    compare(study)
+    blocks = [block.splitlines() for block in read_md().split("\n\n")]
+    tables = [block for block in blocks if block[0].startswith("|")]
+    assert [len(table) for table in tables] == [4 + 2, 3 + 2]
+    for table in tables:
+        bars = {tuple(place for place, sign in enumerate(line) if sign == "|") for line in table}
+        assert len(bars) == 1
+    assert all(len(line) <= LINE_WIDTH for block in blocks if block not in tables for line in block)
+
+
+def test_lesions_set_aside_are_listed_and_counted(tmp_path):
+    pd.DataFrame(
+        {
+            "lesion_id": [
+                "Mass-Training_P_00001_LEFT_CC_1",
+                "Mass-Training_P_00001_LEFT_CC_2",
+                "Calc-Test_P_00002_RIGHT_MLO_1",
+            ],
+            "patient_id": ["P_00001", "P_00001", "P_00002"],
+            "official_split": ["train", "train", "test"],
+            "film_uid": ["1.2.3", "1.2.3", "1.2.4"],
+            "reason": ["mask of series 1.2.5 is empty", "no mask", "film 1.2.4 has no pixel data"],
+        }
+    ).to_csv(tmp_path / "set_aside.csv", index=False)
+    pd.DataFrame({"lesion_id": list("abc"), "official_split": ["train", "train", "test"]}).to_csv(
+        tmp_path / "lesions.csv"
+    )
+    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "set_aside.md")]
+    assert write_set_aside(*files, preset="demo") == {"set_aside": 3, "kept": 3}
+    text = files[2].read_text(encoding="utf-8")
+    assert "demo" in text.splitlines()[0]
+    assert "* Mass-Training_P_00001_LEFT_CC_1 (train): mask of series 1.2.5 is empty" in text
+    assert "* Calc-Test_P_00002_RIGHT_MLO_1 (test): film 1.2.4 has no pixel data" in text
+    train = next(line for line in text.splitlines() if line.startswith("| train"))
+    assert [cell.strip() for cell in train.strip("|").split("|")] == ["train", "4", "2", "1"]
+
+
+def test_nothing_set_aside_is_said(tmp_path):
+    columns = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
+    pd.DataFrame(columns=columns).to_csv(tmp_path / "set_aside.csv", index=False)
+    pd.DataFrame({"official_split": ["train"]}).to_csv(tmp_path / "lesions.csv")
+    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "set_aside.md")]
+    assert write_set_aside(*files, preset="paper")["set_aside"] == 0
+    assert "No lesion was set aside." in files[2].read_text(encoding="utf-8")

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+from torch.nn import functional as F
+
+from miram.models.encoder import Encoder
+from miram.models.mocov3 import MoCoV3
+
+
+def moco(depth: int = 2) -> MoCoV3:
+    torch.manual_seed(0)
+    encoder = Encoder(side=24, patch=8, channels=1, width=16, depth=depth, heads=2, mlp_ratio=2.0, drop_path=0.0)
+    return MoCoV3(encoder, projector_width=32, projector_out=8, temperature=0.2)
+
+
+def views(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.rand(count, 1, 24, 24, generator=generator) for _ in range(2))
+
+
+def straightforward_loss(model: MoCoV3, first: Tensor, second: Tensor, momentum: float) -> Tensor:
+    """Two encoder passes a side, the whole last block, one parameter at a time."""
+
+    def query(images: Tensor) -> Tensor:
+        return model.predictor(model.projector(model.encoder(images)[:, 0]))
+
+    def contrast(queries: Tensor, keys: Tensor) -> Tensor:
+        logits = F.normalize(queries) @ F.normalize(keys).T / 0.2
+        return F.cross_entropy(logits, torch.arange(len(queries))) * 2 * 0.2
+
+    queries = [query(first), query(second)]
+    with torch.no_grad():
+        for trained, slow in ((model.encoder, model.key_encoder), (model.projector, model.key_projector)):
+            for parameter, average in zip(trained.parameters(), slow.parameters(), strict=True):
+                average.copy_(average * momentum + parameter * (1 - momentum))
+        keys = [model.key_projector(model.key_encoder(images)[:, 0]) for images in (first, second)]
+    return contrast(queries[0], keys[1]) + contrast(queries[1], keys[0])
+
+
+def test_equals_the_straightforward_form_in_loss_gradients_and_state() -> None:
+    ours, plain = moco().double(), moco().double()
+    plain.load_state_dict(ours.state_dict())
+    for model in (ours, plain):  # the average must have something to do
+        torch.manual_seed(2)
+        with torch.no_grad():
+            for parameter in model.encoder.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    first, second = (images.double() for images in views(6))
+    loss = ours(first, second, 0.9).loss
+    expected = straightforward_loss(plain, first, second, 0.9)
+    loss.backward()
+    expected.backward()
+    exactly = {"rtol": 1e-9, "atol": 1e-10}
+    torch.testing.assert_close(loss, expected, **exactly)
+    torch.testing.assert_close(dict(ours.state_dict()), dict(plain.state_dict()), **exactly)
+    for (name, mine), theirs in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None), name
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, theirs.grad, **exactly)
+
+
+def test_the_patch_projection_and_the_key_side_are_frozen_and_the_rest_learns() -> None:
+    model = moco()
+    model(*views(4), 0.99).loss.backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    expected = {name for name, _ in model.named_parameters() if not name.startswith(("key_", "encoder.patch_embed."))}
+    assert learning == expected == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_momentum_one_leaves_the_key_encoder_alone_and_less_moves_it() -> None:
+    model = moco()
+    with torch.no_grad():
+        model.encoder.cls_token.add_(1)
+    before = model.key_encoder.cls_token.clone()
+    model(*views(4), 1.0)
+    assert torch.equal(model.key_encoder.cls_token, before)
+    model(*views(4), 0.75)
+    torch.testing.assert_close(model.key_encoder.cls_token, before + 0.25)
+
+
+def test_the_spread_is_zero_for_collapsed_features_and_near_one_for_random_ones() -> None:
+    model = moco(depth=1)
+    with torch.no_grad():
+        model.encoder.norm.weight.zero_()
+        model.encoder.norm.bias.fill_(1)
+    assert model(*views(4), 0.99).feature_std.item() == pytest.approx(0, abs=1e-6)
+    model.encoder.class_features = lambda images: torch.randn(len(images), 16)
+    assert model(*views(200), 0.99).feature_std.item() == pytest.approx(1, abs=0.1)
+
+
+def half_a_batch(rank: int, address: str, results: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    # Without batch statistics, which only GPUs share, each process computes what one process would of its half.
+    model = moco().eval()
+    output = model(*(images.chunk(2)[rank] for images in views(8)), 0.99)
+    output.loss.backward()
+    torch.save((output.loss.detach(), model.encoder.cls_token.grad), f"{results}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_compare_with_each_others_keys(tmp_path: Path) -> None:
+    multiprocessing.spawn(half_a_batch, (f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    model = moco().eval()
+    whole = model(*views(8), 0.99)
+    whole.loss.backward()
+    torch.testing.assert_close(sum(loss for loss, _ in halves) / 2, whole.loss.detach())
+    torch.testing.assert_close(sum(gradient for _, gradient in halves) / 2, model.encoder.cls_token.grad)

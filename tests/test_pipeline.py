@@ -1,0 +1,183 @@
+"""The whole pipeline on a small archive: what runs, what runs again after a change, and what a kill leaves."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SOURCES = (
+    "Snakefile",
+    "miram",
+    "workflow",
+    "profiles",
+    "params.yaml",
+    "requirements.lock",
+    "dvc.yaml",
+    ".dvc/config",
+    ".dvcignore",
+)
+BIN = Path(sys.executable).parent
+VARYING = r"pretrain_(seconds|peak_memory)"
+RUN = [BIN / "snakemake", "--cores", "2"]
+
+
+def small_project(folder: Path) -> Path:
+    """A copy of the project whose demo is as short as it gets: two methods, one seed, two epochs."""
+    for name in SOURCES:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    edit(folder, small)
+    return folder
+
+
+def small(document):
+    methods = document["methods"]
+    document["methods"] = {name: methods[name] for name in ("mae", "miram-nystrom")}
+    for preset in document["presets"].values():
+        del preset["methods"]["miram-linformer"]
+    demo = document["presets"]["demo"]
+    demo["archive"]["patients"] = 40
+    demo["encoder"]["depth"] = demo["decoder"]["depth"] = 1
+    demo["pretrain"] |= {"epochs": 3, "warmup_epochs": 1, "checkpoint_every_epochs": 1}
+    demo["finetune"] |= {"seeds": [0], "epochs": 2, "warmup_epochs": 1}
+
+
+def edit(folder, change):
+    file = folder / "params.yaml"
+    document = yaml.safe_load(file.read_text())
+    change(document)
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def run(folder, command=RUN, **more):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, **more)
+
+
+def finished(folder, command=RUN):
+    done = run(folder, command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def jobs(folder):
+    """The rules that a run would do now."""
+    planned = finished(folder, [*RUN, "--dry-run", "--quiet", "progress"])
+    return set(re.findall(r"^(\w+) +\d+$", planned.stdout + planned.stderr, re.MULTILINE)) - {"total", "all"}
+
+
+def table(folder):
+    found = pd.read_csv(folder / "results/demo/comparison.csv")
+    return found[[column for column in found if not re.match(VARYING, column)]]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = small_project(tmp_path_factory.mktemp("project"))
+    finished(folder)
+    return folder
+
+
+@pytest.fixture
+def restored(project):
+    """The finished project, given back with its sources as they were."""
+    kept = {path: path.read_text() for path in [project / "params.yaml", *project.glob("miram/**/*.py")]}
+    yield project
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def test_the_table_has_a_row_for_each_method_and_says_demo(project):
+    found = table(project)
+    assert {"from-scratch", "mae", "miram-nystrom"} <= set(found["method"])
+    assert set(found["preset"]) == {"demo"}
+    assert "demo" in (project / "results/demo/comparison.md").read_text()
+    assert (project / "results/demo/reconstructions_miram-nystrom.png").stat().st_size > 1000
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    assert jobs(project) == set()
+
+
+def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
+    edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
+    assert jobs(restored) == {"finetune", "evaluate", "table"}
+
+
+def test_a_pretraining_parameter_leaves_the_data_alone(restored):
+    edit(restored, lambda document: document["pretrain"].update(mask_ratio=0.5))
+    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "table"}
+
+
+def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
+    source = restored / "miram/train/finetune.py"
+    source.write_text("# a comment\n" + source.read_text())
+    assert jobs(restored) == set()
+    source.write_text(source.read_text() + "\nSOMETHING = 1\n")
+    assert jobs(restored) == {"finetune", "evaluate", "table"}
+
+
+def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
+    edit(restored, lambda document: document["pretrain"].update(mask_ration=0.5))
+    stopped = run(restored, [*RUN, "--dry-run"])
+    assert stopped.returncode != 0
+    assert "Unknown key pretrain.mask_ration" in stopped.stderr
+
+
+def test_two_runs_in_one_folder_are_refused(project):
+    holder = "import fcntl, sys; f = open('.snakemake/miram.lock', 'w'); fcntl.flock(f, 2); print(flush=True); input()"
+    first = subprocess.Popen([sys.executable, "-c", holder], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    first.stdout.readline()
+    try:
+        refused = run(project)
+    finally:
+        first.communicate(b"\n")
+    assert refused.returncode != 0
+    assert "Another run of this workflow" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path):
+    folder = small_project(tmp_path / "killed")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for log in ("download.log", "pretrain/mae.log", "finetune/mae-seed-0.log"):
+        running = subprocess.Popen(RUN, cwd=folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+        while not (folder / "logs/demo" / log).exists():
+            assert running.poll() is None, f"the run ended before {log}"
+            time.sleep(0.05)
+        time.sleep(1.0)
+        if log.startswith("pretrain"):  # its jobs too; at the other stages they are left working, as a lone kill does
+            os.killpg(running.pid, signal.SIGKILL)
+        running.kill()
+        running.wait()
+    finished(folder)
+    pd.testing.assert_frame_equal(table(folder), table(project))
+
+
+@pytest.mark.slow
+def test_dvc_runs_what_snakemake_would(tmp_path):
+    folder = small_project(tmp_path / "dvc")
+    run(folder, ["git", "init", "-q"])
+    dvc = [BIN / "dvc", "repro"]
+    finished(folder, dvc)
+    again = finished(folder, dvc)
+    assert "didn't change, skipping" in again.stdout
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/pretrain/*/record.json")}
+    fine_tuned = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/finetune/*/*/record.json")}
+    edit(folder, lambda document: document["finetune"].update(drop_path=0.2))
+    finished(folder, dvc)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert all(path.stat().st_mtime_ns != old for path, old in fine_tuned.items())

@@ -1,0 +1,214 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.metrics import roc_auc_score
+
+from miram.errors import MiramError
+from miram.train import finetune as module
+from miram.train.finetune import class_weights, finetune, macro_auc, shuffled_batches
+
+VALUES = {
+    "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0},
+    "pool": "mean",
+    "task": "pathology_4class",
+    "side": 32,
+    "seed": 0,
+    "batch": 4,
+    "epochs": 3,
+    "warmup_epochs": 1,
+    "lr": 0.01,
+    "weight_decay": 0.01,
+    "drop_path": 0.1,
+    "head_init_std": 0.01,
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "threads": 1,
+    "rotation_degrees": 25.0,
+    "zoom_min": 0.8,
+    "zoom_max": 1.2,
+    "intensity_shift": 20.0,
+}
+FILES = ["log.csv", "model.safetensors", "predictions.parquet"]
+
+
+@pytest.fixture
+def tune(lesions, store_paths, tmp_path):
+    """tune(name, encoder_file=None, edit=None, **changes); `edit` changes the lesion table with its splits."""
+
+    def run(name, encoder_file=None, edit=None, **changes):
+        tables = pd.read_csv(lesions / "lesions.csv").merge(pd.read_csv(lesions / "splits.csv")[["lesion_id", "split"]])
+        if edit is not None:
+            edit(tables)
+        lesions_csv, splits_csv = tmp_path / "lesions.csv", tmp_path / "splits.csv"
+        tables.drop(columns="split").to_csv(lesions_csv, index=False)
+        tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
+        values = {**VALUES, **changes}
+        return finetune(tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, **values)
+
+    return run
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_path):
+    facts = tune("run")
+    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    classes = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
+    probabilities = [f"prob_{name}" for name in classes]
+    assert list(predictions.columns) == ["lesion_id", "patient_id", "split", "label", *probabilities]
+    assert predictions["split"].tolist() == ["validation"] * 3 + ["test"] * 3
+    assert predictions["lesion_id"].tolist() == [f"lesion_{i:02}" for i in range(6, 12)]
+    assert set(predictions["label"]) <= set(classes)
+    assert (predictions[probabilities].dtypes == np.float32).all()
+    assert predictions[probabilities].sum(1).to_numpy() == pytest.approx(1.0, abs=1e-6)
+    assert facts["lesions"] == {"train": 6, "validation": 3, "test": 3} and facts["parameters"] > 1000
+
+
+def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
+    facts = tune("run", epochs=6)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    names = ["epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_auc", "lr"]
+    assert list(log.columns) == names and len(log) == 6
+    best = log.sort_values(["val_macro_auc", "val_accuracy"], ascending=False, kind="stable").iloc[0]
+    assert facts["best_epoch"] == best["epoch"] and facts["val_macro_auc"] == best["val_macro_auc"]
+    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet").query("split == 'validation'")
+    chosen = predictions.filter(like="prob_").to_numpy().argmax(1)
+    classes = [name.removeprefix("prob_") for name in predictions.filter(like="prob_")]
+    assert np.mean([classes[c] for c in chosen] == predictions["label"]) == pytest.approx(best["val_accuracy"])
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        assert {"head.weight", "norm.weight", "encoder.pos_embed"} <= set(file.keys())
+
+
+def test_predictions_are_those_of_the_kept_model(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_best", lambda log: log[0])
+    tune("first", epochs=3)
+    predictions = pd.read_parquet(tmp_path / "first" / "predictions.parquet").filter(like="prob_").to_numpy()
+    monkeypatch.setattr(module, "_train_epoch", lambda fabric, model, *rest: kept(model))
+
+    def kept(model):
+        with safe_open(tmp_path / "first" / "model.safetensors", "pt") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return 0.0
+
+    tune("again", epochs=1)
+    again = pd.read_parquet(tmp_path / "again" / "predictions.parquet").filter(like="prob_").to_numpy()
+    assert np.array_equal(predictions, again)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tune, tmp_path):
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        tune(name, seed=seed)
+    assert contents(tmp_path / "first") == contents(tmp_path / "again")
+    assert contents(tmp_path / "first") != contents(tmp_path / "other")
+
+
+def test_test_lesions_have_no_part_in_the_model(tune, tmp_path):
+    def relabelled(tables):
+        tables.loc[tables["split"] == "test", "pathology"] = "MALIGNANT"
+
+    def removed(tables):
+        tables.drop(tables[tables["split"] == "test"].index[1:], inplace=True)
+
+    for name, edit in (("whole", None), ("relabelled", relabelled), ("removed", removed)):
+        tune(name, edit=edit)
+    for name in ("log.csv", "model.safetensors"):
+        assert len({contents(tmp_path / folder)[name] for folder in ("whole", "relabelled", "removed")}) == 1
+
+
+def test_lesions_set_apart_have_no_part_at_all(tune, tmp_path):
+    def set_apart(tables):
+        tables.loc[tables["lesion_id"].isin(["lesion_00", "lesion_11"]), "split"] = "excluded"
+
+    facts = tune("run", edit=set_apart)
+    assert facts["lesions"] == {"train": 5, "validation": 3, "test": 2}
+
+
+def test_a_pretrained_encoder_is_the_start(tune, tmp_path, run_pretraining):
+    run_pretraining(tmp_path / "mae", "mae", epochs=1, warmup_epochs=0)
+    encoder_file = tmp_path / "mae" / "encoder.safetensors"
+    tune("scratch", lr=1e-12)
+    tune("tuned", encoder_file, lr=1e-12)
+    with safe_open(encoder_file, "pt") as pretrained:
+        for name, same in (("scratch", False), ("tuned", True)):
+            with safe_open(tmp_path / name / "model.safetensors", "pt") as model:
+                weight = model.get_tensor("encoder.blocks.0.attn.qkv.weight")
+                assert torch.allclose(weight, pretrained.get_tensor("blocks.0.attn.qkv.weight"), atol=1e-6) == same
+
+
+def test_the_class_token_can_be_the_feature_and_there_are_two_class_tasks(tune, tmp_path):
+    tune("run", pool="class", task="pathology")
+    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert list(predictions.columns[4:]) == ["prob_BENIGN", "prob_MALIGNANT"]
+    assert set(predictions["label"]) <= {"BENIGN", "MALIGNANT"}
+
+
+def test_a_class_that_validation_lacks_is_left_out_of_the_auc(tune):
+    def two_classes(tables):
+        tables["abnormality"] = "mass"
+        tables.loc[tables["split"] == "validation", "pathology"] = ["BENIGN", "MALIGNANT", "BENIGN"]
+
+    assert 0 <= tune("run", edit=two_classes)["val_macro_auc"] <= 1
+
+
+def test_a_validation_split_of_one_class_is_refused(tune):
+    def one_class(tables):
+        tables["abnormality"], tables["pathology"] = "mass", "BENIGN"
+
+    with pytest.raises(MiramError, match="All validation lesions are BENIGN_MASS"):
+        tune("run", edit=one_class)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda tables: tables.drop(tables[tables["split"] == "train"].index, inplace=True),
+            "No lesion is in split train",
+        ),
+        (lambda tables: tables.replace("lesion_04", "lesion_99", inplace=True), "lesion_99 is not in the store"),
+        (lambda tables: tables.replace("BENIGN", "UNPROVEN", inplace=True), "lesion_00 is of class UNPROVEN_MASS"),
+    ],
+    ids=["empty split", "no crop", "unknown class"],
+)
+def test_tables_that_do_not_fit_are_named(edit, message, tune):
+    with pytest.raises(MiramError, match=message):
+        tune("run", edit=edit)
+
+
+def test_divergence_is_named_and_leaves_no_file(tune, tmp_path):
+    with pytest.raises(MiramError, match=r"finite|diverged"):
+        tune("run", lr=1e30)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_predictions", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune("run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_are_inverse_to_the_classes_share():
+    assert class_weights(np.array([0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 4 / 2])
+    assert class_weights(np.array([0, 0, 2]), 3).tolist() == pytest.approx([3 / 6, 0.0, 3 / 3])
+
+
+def test_macro_auc_is_that_of_one_class_against_the_rest():
+    random = np.random.default_rng(0)
+    labels, probabilities = np.arange(40) % 4, random.dirichlet(np.ones(4), 40)
+    reference = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    assert macro_auc(labels, probabilities) == pytest.approx(reference)
+
+
+def test_every_epoch_takes_each_lesion_once_in_its_own_order():
+    batches = list(shuffled_batches(10, 0, 4, 2))
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 2
+    first, second = ([i for batch in half for _, i in batch] for half in (batches[:3], batches[3:]))
+    assert sorted(first) == sorted(second) == list(range(10)) and first != second

@@ -1,0 +1,261 @@
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from miram.errors import MiramError
+from miram.train import checkpoint
+from miram.train import pretrain as module
+from miram.train.pretrain import CHECKPOINT_KEYS, Run, parameter_groups
+
+KILLED = ["mae", "performer", "mocov3"]
+
+
+def state_of(folder) -> dict:
+    return checkpoint.load(folder / "checkpoint.pt", CHECKPOINT_KEYS)
+
+
+def assert_same_end(first, second):
+    """Model, optimiser and exported encoder, bit by bit, and the log but for the speed."""
+    states = [state_of(folder) for folder in (first, second)]
+    for name, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][name]), name
+    for index, moments in states[0]["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, states[1]["optimizer"]["state"][index][name]), (index, name)
+    assert (first / "encoder.safetensors").read_bytes() == (second / "encoder.safetensors").read_bytes()
+    logs = [pd.read_csv(folder / "log.csv").drop(columns="images_per_second") for folder in (first, second)]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def before_step(monkeypatch, step, action):
+    """Have `action()` done before optimiser step `step` (counted from 0 over all epochs)."""
+    optimise = Run._optimise
+
+    def stopped(run, batches, epoch):
+        if run.step == step:
+            action()
+        return optimise(run, batches, epoch)
+
+    monkeypatch.setattr(Run, "_optimise", stopped)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, run_pretraining):
+    folders = {}
+
+    def run(objective):
+        if objective not in folders:
+            folders[objective] = tmp_path_factory.mktemp(objective)
+            run_pretraining(folders[objective], objective)
+        return folders[objective]
+
+    return run
+
+
+@pytest.mark.parametrize("objective", [*KILLED, "native"])
+def test_weights_move_and_the_facts_and_files_are_there(objective, tmp_path, run_pretraining, recipe_of):
+    facts = run_pretraining(tmp_path, objective)
+    torch.manual_seed(recipe_of(objective).seed)
+    start = recipe_of(objective).build().encoder.state_dict()
+    encoder = load_file(tmp_path / "encoder.safetensors")
+    assert any(not torch.equal(value, start[name]) for name, value in encoder.items())
+    assert facts["steps"] == 9 and facts["images"] == 12 and facts["epochs"] == 3
+    assert facts["seconds"] > 0 and facts["peak_memory_bytes"] > 10**7 and facts["peak_memory_kind"] == "resident set"
+    log = pd.read_csv(tmp_path / "log.csv")
+    spread = ["feature_std"] if objective == "mocov3" else []
+    assert list(log.columns) == ["epoch", "loss", "lr", "grad_norm", *spread, "images_per_second"]
+    assert log["epoch"].tolist() == [1, 2, 3] and facts["loss"] == log["loss"].iloc[-1]
+    assert (tmp_path / "reconstructions.npz").exists() == (objective != "mocov3")
+
+
+@pytest.mark.parametrize("objective", KILLED)
+def test_a_run_killed_at_random_steps_ends_with_the_weights_of_an_uninterrupted_one(
+    objective, tmp_path, monkeypatch, run_pretraining, uninterrupted
+):
+    process = multiprocessing.get_context("fork").Process
+    for step in sorted(np.random.default_rng().choice(9, 2, replace=False).tolist()):
+        with monkeypatch.context() as patch:
+            before_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            run = process(target=run_pretraining, args=(tmp_path, objective))
+            run.start()
+            run.join()
+        assert run.exitcode == -signal.SIGKILL and not (tmp_path / "encoder.safetensors").exists()
+    run_pretraining(tmp_path, objective)
+    assert_same_end(uninterrupted(objective), tmp_path)
+
+
+@pytest.mark.parametrize("objective", KILLED)
+def test_sigterm_stops_at_once_keeps_the_step_and_goes_on_from_it(
+    objective, tmp_path, monkeypatch, capfd, run_pretraining, uninterrupted
+):
+    with monkeypatch.context() as patch:
+        before_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stop:
+            run_pretraining(tmp_path, objective, checkpoint_every_epochs=100)
+    assert stop.value.code == 143 and "run again to go on" in capfd.readouterr().err
+    assert state_of(tmp_path)["step"] == 5
+    run_pretraining(tmp_path, objective)
+    assert "goes on after step 5 of 9" in capfd.readouterr().err
+    assert_same_end(uninterrupted(objective), tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_finished_run_takes_no_further_step(tmp_path, monkeypatch, run_pretraining, uninterrupted):
+    (tmp_path / "checkpoint.pt").write_bytes((uninterrupted("mae") / "checkpoint.pt").read_bytes())
+    before_step(monkeypatch, 9, lambda: pytest.fail("a step was taken"))
+    run_pretraining(tmp_path, "mae")
+    assert_same_end(uninterrupted("mae"), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"lr_per_256": 0.2}, {"encoder": {"width": 24}}])
+def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, capfd, change, run_pretraining, recipe_of):
+    run_pretraining(tmp_path / "run", "mae")
+    changed = {
+        name: {**recipe_of("mae").encoder, **value} if isinstance(value, dict) else value
+        for name, value in change.items()
+    }
+    run_pretraining(tmp_path / "run", "mae", **changed)
+    assert "starts anew" in capfd.readouterr().err
+    run_pretraining(tmp_path / "fresh", "mae", **changed)
+    assert_same_end(tmp_path / "run", tmp_path / "fresh")
+
+
+def test_a_checkpoint_that_is_cut_short_is_named(tmp_path, run_pretraining):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(MiramError, match=r"checkpoint\.pt is cut short"):
+        run_pretraining(tmp_path, "mae")
+
+
+@pytest.mark.parametrize("objective", ["mae", "native"])
+def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining):
+    losses = []
+    for accumulate in (1, 4):
+        run_pretraining(tmp_path / str(accumulate), objective, accumulate=accumulate, batch=8)
+        losses.append(pd.read_csv(tmp_path / str(accumulate) / "log.csv")["loss"].to_numpy())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    weights = [load_file(tmp_path / name / "encoder.safetensors") for name in ("1", "4")]
+    for name, value in weights[0].items():
+        if not name.endswith("qkv.bias"):  # no loss depends on the keys' bias: AdamW makes steps of rounding errors
+            assert torch.allclose(value, weights[1][name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["mae", "performer"])
+def test_two_processes_give_the_loss_curve_of_one(objective, tmp_path, run_pretraining):
+    losses = []
+    for devices in (1, 2):
+        run_pretraining(tmp_path / str(devices), objective, devices=devices)
+        losses.append(pd.read_csv(tmp_path / str(devices) / "log.csv")["loss"].to_numpy())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_key_encoder_moves_once_a_step_however_many_micro_batches(tmp_path, monkeypatch, run_pretraining):
+    momenta = []
+    forward = Run._forward
+
+    def noted(run, batch, first):
+        keys = next(run.module.key_encoder.blocks.parameters())
+        before = keys.clone()
+        result = forward(run, batch, first)
+        momenta.append(not torch.equal(before, keys))
+        return result
+
+    monkeypatch.setattr(Run, "_forward", noted)
+    run_pretraining(tmp_path, "mocov3", accumulate=2, epochs=1, warmup_epochs=0)
+    assert momenta[0::2] == [False, True, True] and not any(momenta[1::2])  # the first step finds both alike
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch, run_pretraining
+):
+    inputs = module.masked_inputs
+
+    def spoilt(views, noise, recipe):
+        images, noise = inputs(views, noise, recipe)
+        return [images * float("nan") if torch.is_grad_enabled() and poisoned else images, noise]
+
+    poisoned = []
+    monkeypatch.setattr(module, "masked_inputs", spoilt)
+    before_step(monkeypatch, 5, lambda: poisoned.append(True))
+    with pytest.raises(MiramError, match=r"epoch 2, step 6: loss nan.*learning rate .*\n.*Lower.*last good state"):
+        run_pretraining(tmp_path, "mae")
+    state = state_of(tmp_path)
+    assert state["step"] == 3 and all(value.isfinite().all() for value in state["model"].values())
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_take_them(
+    tmp_path, monkeypatch, run_pretraining
+):
+    forward = Run._forward
+
+    def steep(run, batch, first):
+        loss, spread = forward(run, batch, first)
+        return loss + (next(run.module.parameters()).sum() * 0).sqrt() if run.step == 4 else loss, spread
+
+    monkeypatch.setattr(Run, "_forward", steep)
+    with pytest.raises(MiramError, match=r"epoch 2, step 5: loss [\d.]+, gradient norm nan"):
+        run_pretraining(tmp_path, "mae")
+
+
+def test_checkpoints_are_written_every_so_many_epochs_and_at_the_end(tmp_path, monkeypatch, run_pretraining):
+    steps = []
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: steps.append(state["step"]))
+    run_pretraining(tmp_path, "mae", epochs=5, checkpoint_every_epochs=2)
+    assert steps == [6, 12, 15]
+
+
+def test_collapsed_features_raise_an_alarm(tmp_path, capfd, monkeypatch, run_pretraining):
+    forward = Run._forward
+    monkeypatch.setattr(Run, "_forward", lambda *args, **names: (forward(*args, **names)[0], torch.tensor(1e-4)))
+    run_pretraining(tmp_path, "mocov3", epochs=1)
+    assert "the features have collapsed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 16}, "batch 16 exceeds the 12 images"),
+        ({"accumulate": 3}, "batch 4 does not divide into 3 micro-batches"),
+        ({"side": 30}, "side 30 px is not a multiple of the patch"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(changes, message, tmp_path, run_pretraining):
+    with pytest.raises(MiramError, match=message):
+        run_pretraining(tmp_path, "mae", **changes)
+
+
+def test_weight_decay_is_for_matrices_and_frozen_weights_are_left_out(recipe_of):
+    model = recipe_of("mocov3").build()
+    decayed, plain = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    plain_names = [names[id(parameter)] for parameter in plain["params"]]
+    assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
+    assert all(name.endswith("bias") or "norm" in name or name.startswith("p") for name in plain_names)
+    assert not any("bias" in names[id(parameter)] for parameter in decayed["params"])
+    taken = {id(parameter) for parameter in decayed["params"] + plain["params"]}
+    assert taken == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert id(model.encoder.patch_embed.proj.weight) not in taken
+
+
+@pytest.mark.parametrize("objective", ["mae", "performer", "native"])
+def test_reconstructions_show_visible_patches_as_they_are(objective, uninterrupted):
+    with np.load(uninterrupted(objective) / "reconstructions.npz") as figures:
+        images = {name: figures[name] for name in figures}
+    names = {"input", "masked", "lowres"} | ({"highres", "target_highres"} if objective != "mae" else set())
+    assert set(images) == names and {image.dtype for image in images.values()} == {np.dtype(np.uint8)}
+    assert images["input"].shape == images["masked"].shape == images["lowres"].shape == (2, 32, 32)
+    visible = (images["masked"] == images["input"]).reshape(2, 4, 8, 4, 8).all((2, 4))
+    assert visible.sum((1, 2)).tolist() == [4, 4]
+    shown = visible.repeat(8, 1).repeat(8, 2)
+    assert np.array_equal(images["lowres"][shown], images["input"][shown])
+    if objective != "mae":
+        assert images["highres"].shape == images["target_highres"].shape == (2, 64, 64)
+    if objective == "performer":
+        assert np.array_equal(images["target_highres"][:, ::2, ::2], images["input"])

@@ -1,0 +1,96 @@
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from miram.errors import MiramError
+from miram.train.store import Store, pack
+
+
+def packed(folder, crops: dict[str, np.ndarray | bytes]):
+    """Pack the crops (arrays, or a file's bytes) and open the store."""
+    folder.mkdir(exist_ok=True)
+    for lesion_id, crop in crops.items():
+        if isinstance(crop, bytes):
+            (folder / f"{lesion_id}.png").write_bytes(crop)
+        else:
+            Image.fromarray(crop).save(folder / f"{lesion_id}.png")
+    pd.DataFrame({"lesion_id": list(crops)}).to_csv(folder / "lesions.csv", index=False)
+    pack(folder, folder / "lesions.csv", folder / "crops.u8", folder / "index.csv")
+    return Store(folder / "crops.u8", folder / "index.csv")
+
+
+def test_crops_come_back_as_they_were_in_the_order_of_the_table(lesions, store_paths, lesion_ids):
+    store = Store(*store_paths)
+    assert store.lesion_ids == lesion_ids and len(store) == 12
+    for i, lesion_id in enumerate(lesion_ids):
+        assert np.array_equal(store[i], np.asarray(Image.open(lesions / "crops" / f"{lesion_id}.png")))
+
+
+def test_lesions_are_found_by_name(store_paths):
+    assert Store(*store_paths).places(["lesion_07", "lesion_02"]) == [7, 2]
+
+
+def test_an_unknown_lesion_is_named(store_paths):
+    with pytest.raises(MiramError, match="lesion_99"):
+        Store(*store_paths).places(["lesion_01", "lesion_99"])
+
+
+def test_16_bit_crops_keep_the_high_byte(tmp_path):
+    pixels = np.array([[0, 255, 256], [4660, 65279, 65535]], dtype=np.uint16)
+    assert packed(tmp_path, {"a": pixels})[0].tolist() == [[0, 0, 1], [18, 254, 255]]
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [b"", b"no image", np.zeros((4, 4, 3), np.uint8)],
+    ids=["empty", "not an image", "coloured"],
+)
+def test_a_damaged_crop_is_named_and_leaves_no_store(tmp_path, crop):
+    with pytest.raises(MiramError, match=r"lesion_b\.png"):
+        packed(tmp_path, {"lesion_a": np.ones((4, 4), np.uint8), "lesion_b": crop})
+    assert not list(tmp_path.glob("*crops.u8*")) and not list(tmp_path.glob("*index.csv*"))
+
+
+def test_a_crop_that_is_cut_short_is_named(tmp_path, lesions):
+    whole = (lesions / "crops" / "lesion_00.png").read_bytes()
+    with pytest.raises(MiramError, match=r"lesion_00\.png"):
+        packed(tmp_path, {"lesion_00": whole[: len(whole) // 2]})
+
+
+def test_a_missing_crop_is_named(tmp_path):
+    pd.DataFrame({"lesion_id": ["gone"]}).to_csv(tmp_path / "lesions.csv", index=False)
+    with pytest.raises(MiramError, match=r"gone\.png is missing"):
+        pack(tmp_path, tmp_path / "lesions.csv", tmp_path / "crops.u8", tmp_path / "index.csv")
+
+
+def test_a_store_and_the_index_of_another_are_refused(tmp_path, store_paths):
+    store = tmp_path / "crops.u8"
+    shutil.copy(store_paths[0], store)
+    with open(store, "r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(MiramError, match="100 bytes"):
+        Store(store, store_paths[1])
+
+
+def test_a_missing_store_is_named(tmp_path, store_paths):
+    with pytest.raises(MiramError, match="nowhere"):
+        Store(tmp_path / "nowhere", store_paths[1])
+
+
+def test_a_worker_maps_the_store_again_instead_of_copying_it(store_paths):
+    store = Store(*store_paths)
+    sent = pickle.dumps(store)
+    assert len(sent) < 500
+    assert np.array_equal(pickle.loads(sent)[5], store[5])
+
+
+def test_the_digest_follows_pixels_sizes_and_order(tmp_path):
+    flat = np.arange(6, dtype=np.uint8)
+    store = packed(tmp_path / "a", {"a": flat.reshape(2, 3), "b": flat.reshape(3, 2)})
+    changed = packed(tmp_path / "b", {"a": flat.reshape(2, 3), "b": flat[::-1].reshape(3, 2).copy()})
+    assert store.digest([0, 1]) == store.digest([0, 1])
+    assert len({store.digest([0]), store.digest([1]), store.digest([0, 1]), changed.digest([0, 1])}) == 4
