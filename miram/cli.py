@@ -177,22 +177,13 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Divide the lesions."""
-    import pandas as pd
-
-    from miram.data.splits import split_lesions
-    from miram.files import atomic_path
+    from miram.data.splits import write_splits
 
     data = layout.data(chosen.preset)
-    source = layout.record("crops", chosen.preset)
+    source, table = layout.record("crops", chosen.preset), data / "splits.csv"
     record.read(source)
-
-    def work() -> dict[str, Any]:
-        table = split_lesions(pd.read_csv(data / "lesions.csv"), **params.stage_values(chosen, "splits")["splits"])
-        with atomic_path(data / "splits.csv") as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
-        return table["split"].value_counts().to_dict()
-
-    _stage(chosen, "splits", [source], [data / "splits.csv"], work)
+    values = params.stage_values(chosen, "splits")["splits"]
+    _stage(chosen, "splits", [source], [table], lambda: write_splits(data / "lesions.csv", table, **values))
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -156,13 +156,12 @@ class Run:
                 values = self._optimise(batches, epoch)
                 self.step_log.append({**values, "seconds": time.perf_counter() - start})
                 self.step += 1
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch(epoch)
                 if stopped():
                     self._save()
-                    self._say(
-                        f"stopped by SIGTERM in epoch {epoch + 1}; run again to go on from {self.checkpoint_path}"
-                    )
+                    self._say(f"stopped by SIGTERM; run again to go on from {self.checkpoint_path}")
                     raise SystemExit(128 + signal.SIGTERM)
-            self._end_epoch(epoch)
             if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
                 self._save()
 

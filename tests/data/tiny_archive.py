@@ -110,7 +110,7 @@ class Archive:
         return f"{kind.capitalize()}-{'Training' if part == 'train' else 'Test'}_{patient}_LEFT_CC_1"
 
     def case_lists(self) -> dict[str, bytes]:
-        """The four lists; an empty one gets a lesion without any series."""
+        """The four lists; those of masses say breast_density where the others say breast density."""
         lists = {}
         for kind, columns in (("mass", MASS), ("calc", CALC)):
             for part in ("train", "test"):

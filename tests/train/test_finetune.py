@@ -4,10 +4,25 @@ import pytest
 import torch
 from safetensors import safe_open
 from sklearn.metrics import roc_auc_score
+from torch.nn.functional import cross_entropy
 
 from miram.errors import MiramError
+from miram.models.classifier import Classifier
+from miram.models.encoder import Encoder
 from miram.train import finetune as module
-from miram.train.finetune import class_weights, finetune, macro_auc, shuffled_batches
+from miram.train.augment import to_images
+from miram.train.finetune import (
+    TASKS,
+    FinetuneViews,
+    Split,
+    class_weights,
+    finetune,
+    labelled_lesions,
+    macro_auc,
+    read_split,
+    shuffled_batches,
+)
+from miram.train.store import Store
 
 VALUES = {
     "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0},
@@ -193,6 +208,36 @@ def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tune("run")
     assert not (tmp_path / "run").exists()
+
+
+def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, lesions, store_paths):
+    tune("run", epochs=1, warmup_epochs=0, drop_path=0.0)
+    table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
+    split = read_split(Store(*store_paths), table, "train", TASKS[VALUES["task"]], 32)
+    names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
+    views = FinetuneViews(split, 0, {name: VALUES[name] for name in names})
+    torch.manual_seed(0)
+    model = Classifier(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), classes=4, pool="mean", head_init_std=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.01)
+    for rate, keys in zip((0.01, 0.005), shuffled_batches(6, 0, 4, 1), strict=True):
+        samples, labels = zip(*(views[key] for key in keys), strict=True)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        logits = model(to_images(torch.from_numpy(np.stack(samples)), 1))
+        cross_entropy(logits, torch.tensor(np.stack(labels)), class_weights(split.labels, 4)).backward()
+        optimizer.step()
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        for name, value in model.state_dict().items():
+            if not name.endswith("qkv.bias"):  # the keys' bias has no gradient but rounding errors
+                assert torch.allclose(file.get_tensor(name), value, atol=1e-5), name
+
+
+def test_the_augmentation_follows_the_seed():
+    split = Split(None, np.random.default_rng(0).integers(0, 256, (1, 8, 8), dtype=np.uint8), np.zeros(1, np.int64))
+    augmentation = {"rotation_degrees": 25.0, "zoom_min": 0.8, "zoom_max": 1.2, "intensity_shift": 20.0}
+    seen = [FinetuneViews(split, seed, augmentation)[epoch, 0][0] for seed, epoch in ((0, 0), (1, 0), (0, 1), (0, 0))]
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
+    assert np.array_equal(seen[0], seen[3])
 
 
 def test_class_weights_are_inverse_to_the_classes_share():

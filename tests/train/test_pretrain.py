@@ -90,18 +90,18 @@ def test_a_run_killed_at_random_steps_ends_with_the_weights_of_an_uninterrupted_
     assert_same_end(uninterrupted(objective), tmp_path)
 
 
-@pytest.mark.parametrize("objective", KILLED)
+@pytest.mark.parametrize(("objective", "step"), [*[(objective, 4) for objective in KILLED], ("mae", 5), ("mae", 8)])
 def test_sigterm_stops_at_once_keeps_the_step_and_goes_on_from_it(
-    objective, tmp_path, monkeypatch, capfd, run_pretraining, uninterrupted
+    objective, step, tmp_path, monkeypatch, capfd, run_pretraining, uninterrupted
 ):
     with monkeypatch.context() as patch:
-        before_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        before_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
             run_pretraining(tmp_path, objective, checkpoint_every_epochs=100)
     assert stop.value.code == 143 and "run again to go on" in capfd.readouterr().err
-    assert state_of(tmp_path)["step"] == 5
+    assert state_of(tmp_path)["step"] == step + 1
     run_pretraining(tmp_path, objective)
-    assert "goes on after step 5 of 9" in capfd.readouterr().err
+    assert f"goes on after step {step + 1} of 9" in capfd.readouterr().err
     assert_same_end(uninterrupted(objective), tmp_path)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -202,6 +202,13 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_take_them
     monkeypatch.setattr(Run, "_forward", steep)
     with pytest.raises(MiramError, match=r"epoch 2, step 5: loss [\d.]+, gradient norm nan"):
         run_pretraining(tmp_path, "mae")
+
+
+@pytest.mark.parametrize("objective", ["mae", "performer"])
+def test_bf16_trains_near_to_float32(objective, tmp_path, run_pretraining, uninterrupted):
+    run_pretraining(tmp_path, objective, precision="bf16-mixed")
+    losses = [pd.read_csv(folder / "log.csv")["loss"].to_numpy() for folder in (tmp_path, uninterrupted(objective))]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05) and not np.array_equal(*losses)
 
 
 def test_checkpoints_are_written_every_so_many_epochs_and_at_the_end(tmp_path, monkeypatch, run_pretraining):

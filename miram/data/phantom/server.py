@@ -15,13 +15,15 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from miram.errors import MiramError
 
 COLLECTION = "CBIS-DDSM"
 API, UPLOADS = "/nbia-api/services/v4/", "/uploads/"
 LICENSE_NAME, LICENSE_URI = "CC BY 3.0", "http://creativecommons.org/licenses/by/3.0/"
+TAGS = ("PatientID", "StudyInstanceUID", "SeriesDescription", "Modality")  # of a series, beside its own UID
 MEMBER_DATE = (2016, 1, 1, 0, 0, 0)  # the same zip for the same series
 CHUNK_BYTES = 1 << 16
 
@@ -148,15 +150,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _series(self, folder: Path) -> dict[str, object]:
         files = sorted(folder.iterdir())
-        tags = ["PatientID", "StudyInstanceUID", "SeriesDescription", "Modality"]
-        header = dcmread(files[0], stop_before_pixels=True, specific_tags=tags)
+        try:
+            header = dcmread(files[0], stop_before_pixels=True, specific_tags=list(TAGS))
+        except InvalidDicomError:  # listed all the same: a file that is damaged in the archive is the client's to find
+            header = Dataset()
         return {
             "SeriesInstanceUID": folder.name,
-            "StudyInstanceUID": header.StudyInstanceUID,
             "Collection": COLLECTION,
-            "PatientID": header.PatientID,
-            "SeriesDescription": header.SeriesDescription,
-            "Modality": header.Modality,
+            **{tag: str(header.get(tag, "")) for tag in TAGS},
             "ImageCount": len(files),
             "FileSize": sum(file.stat().st_size for file in files),
             "LicenseName": LICENSE_NAME,

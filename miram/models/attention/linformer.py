@@ -26,7 +26,7 @@ class LinformerAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D); keeps the queries, and keys of k tokens."""
-        keys = torch.einsum("bnd,nk->bkd", self.to_k(x), self.proj_k)
+        keys = torch.einsum("bnd,nk->bkd", self.to_k(x), self.proj_k).contiguous()  # or no fused kernel takes them
         return recompute(self._attend, self.to_q(x), keys)
 
     def _attend(self, queries: Tensor, keys: Tensor) -> Tensor:
