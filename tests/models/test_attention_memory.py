@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from miram.bench.memory import kept_bytes
@@ -27,12 +28,15 @@ class FullAttention(nn.Module):
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+def fused(kind, tokens, part, **options):
+    """One fused layer: `part` 0 is attention, 1 the MLP."""
+    options = OPTIONS[kind] | options
+    stack = build_stack(kind, backend="fused", dim=DIM, depth=1, heads=HEADS, tokens=tokens, **options)
+    return stack.get_submodule(f"{'' if kind == 'nystrom' else 'net.'}layers.0.{part}.fn")
+
+
 def kept_by(kind, tokens):
-    if kind == "full":
-        layer = FullAttention()
-    else:
-        stack = build_stack(kind, backend="fused", dim=DIM, depth=1, heads=HEADS, tokens=tokens, **OPTIONS[kind])
-        layer = stack.get_submodule("layers.0.0.fn" if kind == "nystrom" else "net.layers.0.0.fn")
+    layer = FullAttention() if kind == "full" else fused(kind, tokens, 0)
     x = torch.randn(1, tokens, DIM, requires_grad=True)
     return kept_bytes(lambda: layer(x))
 
@@ -78,15 +82,13 @@ def test_keeps_less_than_full_attention_at_12545_tokens(kind):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_mlp_keeps_its_hidden_layer_once(kind):
-    stack = build_stack(
-        kind,
-        backend="fused",
-        dim=DIM,
-        depth=1,
-        heads=HEADS,
-        tokens=50,
-        **(OPTIONS[kind] | ({"landmarks": 9} if kind == "nystrom" else {})),
-    )
-    mlp = stack.get_submodule("layers.0.1.fn" if kind == "nystrom" else "net.layers.0.1.fn")
-    x = torch.randn(1, 50, DIM, requires_grad=True)
+    mlp, x = fused(kind, 64, 1), torch.randn(1, 64, DIM, requires_grad=True)
     assert kept_bytes(lambda: mlp(x)) == 5 * x.nbytes  # the input, and the hidden layer before GELU
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", ["linformer", "nystrom"])
+def test_softmax_products_use_the_fused_kernel(kind, batch):
+    layer, x = fused(kind, 197, 0), torch.randn(batch, 197, DIM, requires_grad=True)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises where the kernel cannot take the tensors as they lie
+        layer(x).sum().backward()

@@ -1,0 +1,61 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from miram import layout, params, record
+from miram.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_help_names_a_sub_command_for_every_stage(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n    {stage}" in text for stage in record.STAGE_MODULES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["pretrain", "simclr"], 2, "Allowed: mae, mocov3"),
+        (["finetune", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
+        (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
+        (["doctor"], 2, "Allowed: --preset paper"),
+        (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
+        (["download"], 1, "There is no record data/demo/archive.json"),
+        (["crops"], 1, "There is no record data/demo/download.json"),
+        (["pretrain", "mae"], 1, "There is no record data/demo/pack.json"),
+        (["evaluate"], 1, "no predictions"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_two_lines_with_its_remedy(folder, capsys, arguments, code, named):
+    assert main(arguments) == code
+    message = capsys.readouterr().err
+    assert named in message
+    assert len(message.strip().splitlines()) == 2
+
+
+def test_an_unwritable_folder_is_named(folder, capsys):
+    (folder / "data").write_text("a file where a folder belongs")
+    assert main(["archive"]) == 1
+    assert "data/demo cannot be written" in capsys.readouterr().err
+
+
+def test_every_stage_has_a_record_of_its_own():
+    paths = [layout.record(stage, "demo", "mae", 0) for stage in record.STAGE_MODULES]
+    assert len(set(paths)) == len(paths)
+
+
+def test_every_stage_has_values():
+    chosen = params.load(ROOT / "params.yaml")
+    for stage in record.STAGE_MODULES:
+        assert isinstance(params.stage_values(chosen, stage, "mae"), dict)
