@@ -11,6 +11,7 @@ from miram import __version__, layout, params, record
 from miram.errors import MiramError, ParameterError
 from miram.files import sole_writer
 
+PICTURED = 4  # validation lesions in a reconstruction figure
 PAPER = Path("workflow", "resources", "paper.csv")
 EMBEDDED = "embedded"  # source.api_url and csv_url of the archive that comes with this software
 
@@ -199,7 +200,8 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         record.read(path)
     table = pd.read_csv(layout.data(chosen.preset) / "splits.csv")
     seen = table.loc[table["split"].isin(["train", "validation"]), "lesion_id"]
-    pictured = table.loc[table["split"] == "validation", "lesion_id"].iloc[:: max(1, len(table) // 40)][:4]
+    validation = table.loc[table["split"] == "validation", "lesion_id"]
+    pictured = validation.iloc[:: max(1, len(validation) // PICTURED)][:PICTURED]
     values = params.stage_values(chosen, "pretrain", method)
     out = layout.pretrain(chosen.preset, method)
     outputs = [out / "encoder.safetensors", out / "log.csv"]

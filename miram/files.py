@@ -18,7 +18,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     Raises MiramError when the folder cannot be written or the disk is full.
     """
     final = Path(final)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    temporary = final.with_name(f".{final.name}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from miram.errors import MiramError
@@ -26,7 +26,7 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
     """
     state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={ARCHITECTURE_KEY: json.dumps(encoder.architecture)})
+        temporary.write_bytes(save(state, metadata={ARCHITECTURE_KEY: json.dumps(encoder.architecture)}))
 
 
 def load_encoder(encoder: Encoder, path: Path) -> None:

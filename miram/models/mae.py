@@ -52,6 +52,8 @@ class MAE(nn.Module):
         super().__init__()
         if loss_on not in LOSS_ON:
             raise ValueError(f"loss_on {loss_on!r}: one of {', '.join(LOSS_ON)}")
+        if not 0 < mask_ratio < 1:
+            raise ValueError(f"mask_ratio {mask_ratio}: above 0 and below 1")
         self.mask_ratio, self.loss_on = mask_ratio, loss_on
         self.encoder = encoder
         width = decoder["width"]

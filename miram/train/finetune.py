@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from miram.data.tasks import classes as classes_of
+from miram.data.tasks import labels
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.models.classifier import Classifier
@@ -32,11 +34,6 @@ from miram.train.schedule import warmup_cosine
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers
 
-TASKS = {  # classes in the order of the logits
-    "pathology_4class": ("BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"),
-    "pathology": ("BENIGN", "MALIGNANT"),
-}
-ABNORMALITY_WORDS = {"mass": "MASS", "calcification": "CALC"}
 EVALUATION_BATCH = 64  # images; decides memory, not results
 
 
@@ -96,7 +93,8 @@ def finetune(
     start = time.perf_counter()
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
     prepare_torch(fabric.device, threads)
-    store, lesions, classes = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task), TASKS[task]
+    store, classes = Store(store_u8, index_csv), classes_of(task)
+    lesions = labelled_lesions(lesions_csv, splits_csv, task)
     train, validation = (read_split(store, lesions, name, classes, side) for name in ("train", "validation"))
     _check_two_classes(validation)
     torch.manual_seed(seed)
@@ -143,24 +141,18 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> pd.DataF
     lesions = pd.read_csv(lesions_csv, usecols=["lesion_id", "patient_id", "abnormality", "pathology"], dtype=str)
     splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
     lesions = lesions.merge(splits, on="lesion_id", validate="one_to_one")
-    lesions["label"] = lesions["pathology"]
-    if task == "pathology_4class":
-        lesions["label"] += "_" + lesions["abnormality"].map(ABNORMALITY_WORDS)
+    try:
+        lesions["label"] = labels(lesions, task)
+    except ValueError as error:
+        raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
     return lesions[["lesion_id", "patient_id", "split", "label"]]
 
 
 def read_split(store: Store, lesions: pd.DataFrame, name: str, classes: tuple[str, ...], side: int) -> Split:
-    """The lesions of split `name`; MiramError when there is none, or one without a crop or of an unknown class."""
+    """The lesions of split `name`; MiramError when there is none, or one without a crop."""
     chosen = lesions[lesions["split"] == name].reset_index(drop=True)
     if chosen.empty:
         raise MiramError(f"No lesion is in split {name}.", "Change validation_fraction and run the stage `splits`.")
-    unknown = chosen[~chosen["label"].isin(classes)]
-    if len(unknown):
-        lesion = unknown.iloc[0]
-        raise MiramError(
-            f"Lesion {lesion['lesion_id']} is of class {lesion['label']}, not of {', '.join(classes)}.",
-            "Mend its row in the lesion table.",
-        )
     views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, chosen["label"].map(classes.index).to_numpy(np.int64, copy=True))
 

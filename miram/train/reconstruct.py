@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from miram.models.patches import patchify, unpatchify
+from miram.models.patches import patchify, restore_pixels, unpatchify
 from miram.train.augment import resize, stream, to_grey, to_images
 from miram.train.recipe import Recipe
 from miram.train.store import Store
-
-PATCH_EPS = 1e-6  # added to a patch's variance, as in the loss
 
 
 @torch.no_grad()
@@ -33,12 +31,12 @@ def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recip
     patch, images = recipe.encoder["patch"], inputs[0]
     removed = output.mask[..., None]
     visible = patchify(images, patch)
-    lowres = removed * _unnormalised(output.lowres_pred, visible) + (1 - removed) * visible
+    lowres = removed * restore_pixels(output.lowres_pred, visible) + (1 - removed) * visible
     masked = unpatchify((1 - removed) * visible, patch)
     figures = {"input": images, "masked": masked, "lowres": unpatchify(lowres, patch)}
     if output.highres_pred is not None:
         target = inputs[2] if recipe.native_scale else interpolate(images, scale_factor=recipe.highres["scale"])
-        highres = _unnormalised(output.highres_pred, patchify(target, patch))
+        highres = restore_pixels(output.highres_pred, patchify(target, patch))
         figures |= {"highres": unpatchify(highres, patch), "target_highres": target}
     return {name: to_grey(images.float()).cpu().numpy() for name, images in figures.items()}
 
@@ -50,9 +48,3 @@ def masked_inputs(views: Tensor, noise: Tensor, recipe: Recipe) -> list[Tensor]:
     """
     images = to_images(views, recipe.encoder["channels"])
     return [avg_pool2d(images, recipe.native_scale), noise, images] if recipe.native_scale else [images, noise]
-
-
-def _unnormalised(predicted: Tensor, patches: Tensor) -> Tensor:
-    """Predicted patches (n, L, P) with mean and variance of the true ones."""
-    deviation = (patches.var(dim=-1, keepdim=True) + PATCH_EPS).sqrt()
-    return predicted * deviation + patches.mean(dim=-1, keepdim=True)

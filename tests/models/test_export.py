@@ -8,7 +8,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from miram.errors import MiramError
-from miram.models import export
 from miram.models._timm import create_model, resample_abs_pos_embed
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder, save_encoder
@@ -46,12 +45,12 @@ def test_an_exported_encoder_comes_back_whole(exported: tuple[Encoder, Path]) ->
 def test_an_export_that_fails_half_way_leaves_the_earlier_file(
     exported: tuple[Encoder, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(state: dict, path: Path, metadata: dict) -> None:
-        Path(path).write_bytes(b"half")
+    def fail(temporary: Path, content: bytes) -> None:
+        temporary.touch()
         raise RuntimeError("killed")
 
     source, path = exported
-    monkeypatch.setattr(export, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(RuntimeError, match="killed"):
         save_encoder(encoder(), path)
     target = encoder()
