@@ -256,7 +256,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     preset, out = chosen.preset, layout.results(chosen.preset)
     pretrained = {method: layout.record("pretrain", preset, method) for method in chosen.methods}
     finished = {method: path for method, path in pretrained.items() if path.exists()}  # the table names the others
-    inputs = [layout.record("evaluate", preset), layout.record("crops", preset), *finished.values()]
+    inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops", "splits")), *finished.values()]
     for path in inputs:
         record.read(path)
     masked = [method for method in finished if chosen.methods[method].objective != "mocov3"]
@@ -269,7 +269,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
                 layout.pretrain(preset, method) / "reconstructions.npz", figure, method=method, preset=preset
             )
         data = layout.data(preset)
-        write_set_aside(data / "set_aside.csv", data / "lesions.csv", out / "set_aside.md", preset=preset)
+        tables = (data / f"{name}.csv" for name in ("set_aside", "lesions", "splits"))
+        write_set_aside(*tables, out / "set_aside.md", preset=preset)
         return comparison(
             out / "metrics.csv",
             PAPER,

@@ -202,10 +202,12 @@ def _aligned(rows: list[dict[str, str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def write_set_aside(set_aside_csv: Path, lesions_csv: Path, path: Path, *, preset: str) -> dict[str, int]:
-    """Write the lesions that have no crop, each with its reason, and their counts per official split, as Markdown.
+def write_set_aside(
+    set_aside_csv: Path, lesions_csv: Path, splits_csv: Path, path: Path, *, preset: str
+) -> dict[str, int]:
+    """Write the lesions that have no crop or no split, each with its reason, and their counts, as Markdown.
 
-    `lesions_csv` holds the lesions that have one.
+    `lesions_csv` holds the lesions that have a crop, `splits_csv` the split of each of them.
     """
     lost = pd.read_csv(set_aside_csv, dtype=str)
     kept = pd.read_csv(lesions_csv, usecols=["official_split"], dtype=str)
@@ -219,13 +221,17 @@ def write_set_aside(set_aside_csv: Path, lesions_csv: Path, path: Path, *, prese
         for split in ("train", "test")
         for part in [lost[lost["official_split"] == split]]
     ]
+    splits = pd.read_csv(splits_csv, dtype=str)
+    excluded = [f"* {row.lesion_id}: {row.reason}" for row in splits[splits["split"] == "excluded"].itertuples()]
     reasons = [f"* {row.lesion_id} ({row.official_split}): {row.reason}" for row in lost.itertuples()]
     parts = [
         f"# Lesions set aside, preset {preset}",
         f"**{PRESET_LABELS[preset]}.**",
         _aligned(counts),
         "\n".join(reasons) or "No lesion was set aside.",
+        "## Left out of all splits by the protocol",
+        "\n".join(excluded) or "No lesion was left out.",
     ]
     with atomic_path(path) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return {"set_aside": len(lost), "kept": len(kept)}
+    return {"set_aside": len(lost), "excluded": len(excluded), "kept": len(kept)}

@@ -191,12 +191,16 @@ def test_lesions_set_aside_are_listed_and_counted(tmp_path):
     pd.DataFrame({"lesion_id": list("abc"), "official_split": ["train", "train", "test"]}).to_csv(
         tmp_path / "lesions.csv"
     )
-    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "set_aside.md")]
-    assert write_set_aside(*files, preset="demo") == {"set_aside": 3, "kept": 3}
-    text = files[2].read_text(encoding="utf-8")
+    pd.DataFrame(
+        {"lesion_id": list("abc"), "split": ["train", "excluded", "test"], "reason": ["", "patient P is in test", ""]}
+    ).to_csv(tmp_path / "splits.csv", index=False)
+    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "splits.csv", "set_aside.md")]
+    assert write_set_aside(*files, preset="demo") == {"set_aside": 3, "excluded": 1, "kept": 3}
+    text = files[3].read_text(encoding="utf-8")
     assert "demo" in text.splitlines()[0]
     assert "* Mass-Training_P_00001_LEFT_CC_1 (train): mask of series 1.2.5 is empty" in text
     assert "* Calc-Test_P_00002_RIGHT_MLO_1 (test): film 1.2.4 has no pixel data" in text
+    assert "* b: patient P is in test" in text
     train = next(line for line in text.splitlines() if line.startswith("| train"))
     assert [cell.strip() for cell in train.strip("|").split("|")] == ["train", "4", "2", "1"]
 
@@ -205,6 +209,8 @@ def test_nothing_set_aside_is_said(tmp_path):
     columns = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
     pd.DataFrame(columns=columns).to_csv(tmp_path / "set_aside.csv", index=False)
     pd.DataFrame({"official_split": ["train"]}).to_csv(tmp_path / "lesions.csv")
-    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "set_aside.md")]
+    pd.DataFrame({"lesion_id": ["a"], "split": ["train"], "reason": [""]}).to_csv(tmp_path / "splits.csv")
+    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "splits.csv", "set_aside.md")]
     assert write_set_aside(*files, preset="paper")["set_aside"] == 0
-    assert "No lesion was set aside." in files[2].read_text(encoding="utf-8")
+    assert "No lesion was set aside." in files[3].read_text(encoding="utf-8")
+    assert "No lesion was left out." in files[3].read_text(encoding="utf-8")

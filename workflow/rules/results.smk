@@ -21,6 +21,7 @@ rule table:
     input:
         RECORD("evaluate"),
         RECORD("crops"),
+        RECORD("splits"),
         [RECORD("pretrain", method) for method in PRETRAINED],
         "workflow/resources/paper.csv",
     output:
