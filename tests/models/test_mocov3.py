@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
-from torch.nn import functional as F
 
+from miram.bench.mocov3_plain import straightforward_loss
 from miram.models.encoder import Encoder
 from miram.models.mocov3 import MoCoV3
 
@@ -18,25 +18,6 @@ def moco(depth: int = 2) -> MoCoV3:
 def views(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return tuple(torch.rand(count, 1, 24, 24, generator=generator) for _ in range(2))
-
-
-def straightforward_loss(model: MoCoV3, first: Tensor, second: Tensor, momentum: float) -> Tensor:
-    """Two encoder passes a side, the whole last block, one parameter at a time."""
-
-    def query(images: Tensor) -> Tensor:
-        return model.predictor(model.projector(model.encoder(images)[:, 0]))
-
-    def contrast(queries: Tensor, keys: Tensor) -> Tensor:
-        logits = F.normalize(queries) @ F.normalize(keys).T / 0.2
-        return F.cross_entropy(logits, torch.arange(len(queries))) * 2 * 0.2
-
-    queries = [query(first), query(second)]
-    with torch.no_grad():
-        for trained, slow in ((model.encoder, model.key_encoder), (model.projector, model.key_projector)):
-            for parameter, average in zip(trained.parameters(), slow.parameters(), strict=True):
-                average.copy_(average * momentum + parameter * (1 - momentum))
-        keys = [model.key_projector(model.key_encoder(images)[:, 0]) for images in (first, second)]
-    return contrast(queries[0], keys[1]) + contrast(queries[1], keys[0])
 
 
 def test_equals_the_straightforward_form_in_loss_gradients_and_state() -> None:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 EPSILON = 1e-4
-CPU_BLOCK, DEVICE_BLOCK = 2**20, 2**28  # entries of the features of one block; only CPUs gain from small ones
+CPU_BLOCK, DEVICE_BLOCK = 2**19, 2**28  # entries of the features of one block; only CPUs gain from small ones
 
 
 class RandomFeatureAttention(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CPU_GROUP, DEVICE_GROUP = 2**20, 2**28  # entries of the matrices that are worked on together
+CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices that are worked on together
 
 
 class PseudoInverse(torch.autograd.Function):
