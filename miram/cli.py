@@ -11,7 +11,6 @@ from miram import __version__, layout, params, record
 from miram.errors import MiramError, ParameterError
 from miram.files import sole_writer
 
-PICTURED = 4  # validation lesions in a reconstruction figure
 PAPER = Path("workflow", "resources", "paper.csv")
 EMBEDDED = "embedded"  # source.api_url and csv_url of the archive that comes with this software
 
@@ -73,11 +72,11 @@ def _stage(
     """Do a stage's work as the sole writer of its folder, and write the record."""
     path = layout.record(stage, chosen.preset, method, seed)
     values = params.stage_values(chosen, stage, method or None)
+    if seed != "":
+        values = {**values, "seed": seed}
     with sole_writer(path.parent, stage):
-        facts = work()
-        if seed != "":
-            values = {**values, "seed": seed}
-        record.write(path, stage=stage, values=values, inputs=inputs, outputs=outputs, facts=facts)
+        begun = record.begin(path, stage=stage, values=values, inputs=inputs)
+        record.finish(path, begun, facts=work(), outputs=outputs)
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -130,7 +129,6 @@ def download(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     data = layout.data(chosen.preset)
     source = params.stage_values(chosen, "download")["source"]
-    del source["archive_gb"]  # the preflight's
     inputs = []
     server: Any = nullcontext((source["api_url"], source["csv_url"]))
     if EMBEDDED in (source["api_url"], source["csv_url"]):
@@ -189,8 +187,7 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pre-train a method on the crops of the training and validation lesions."""
-    import pandas as pd
-
+    from miram.data.splits import pretraining_lesions
     from miram.train.pretrain import pretrain as train
 
     method = arguments.method
@@ -198,10 +195,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs = [layout.record(stage, chosen.preset) for stage in ("pack", "splits")]
     for path in inputs:
         record.read(path)
-    table = pd.read_csv(layout.data(chosen.preset) / "splits.csv")
-    seen = table.loc[table["split"].isin(["train", "validation"]), "lesion_id"]
-    validation = table.loc[table["split"] == "validation", "lesion_id"]
-    pictured = validation.iloc[:: max(1, len(validation) // PICTURED)][:PICTURED]
+    seen, pictured = pretraining_lesions(layout.data(chosen.preset) / "splits.csv")
     values = params.stage_values(chosen, "pretrain", method)
     out = layout.pretrain(chosen.preset, method)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
@@ -216,7 +210,7 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     method, seed = arguments.method, arguments.seed
     _known(method, [layout.FROM_SCRATCH, *chosen.methods])
-    inputs = [layout.record(stage, chosen.preset) for stage in ("pack", "splits")]
+    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack", "splits")]
     encoder_file = None
     if method != layout.FROM_SCRATCH:
         inputs.append(layout.record("pretrain", chosen.preset, method))
@@ -240,12 +234,12 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.metrics import evaluate as measure
 
     runs = _finetunings(chosen)
-    inputs = [path for path in runs.values() if path.exists()]
-    for path in inputs:
-        record.read(path)
     metrics = layout.results(chosen.preset) / "metrics.csv"
-    predictions = {run: path.parent / "predictions.parquet" for run, path in runs.items()}
-    _stage(chosen, "evaluate", inputs, [metrics], lambda: measure(predictions, metrics))
+    finished = {run: path for run, path in runs.items() if path.exists()}  # predictions without a record prove nothing
+    predictions = {run: path.parent / "predictions.parquet" for run, path in finished.items()}
+    for path in finished.values():
+        record.read(path)
+    _stage(chosen, "evaluate", finished.values(), [metrics], lambda: measure(predictions, metrics))
 
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import torch
 from miram.errors import MiramError
 
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-PICTURES_GB = 10  # crops, packed crops, checkpoints and results, beside the archive itself (an upper estimate)
+PICTURES_GB = 30  # crops, packed crops, checkpoints and results, beside the archive itself (an upper estimate)
 
 
 class Finding(NamedTuple):

@@ -36,5 +36,5 @@ def record(stage: str, preset: str, method: str = "", seed: int | str = "") -> P
     if stage == "finetune":
         return finetune(preset, method, seed) / "record.json"
     if stage in ("evaluate", "table"):
-        return results(preset) / f"{stage}.json"
+        return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

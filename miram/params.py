@@ -168,10 +168,11 @@ class Finetune:
 
 @dataclass(frozen=True, config=STRICT)
 class Compute:
-    """Device, precision, threads."""
+    """Device, precision, compilation, threads."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
     threads: Count
     devices: Count
 
@@ -244,6 +245,18 @@ class Params:
     compute: Compute
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, where YAML's own rule keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """As the parent, after a look at the keys."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path, preset: str | None = None) -> Params:
     """Read a parameter file; `preset` replaces the file's own choice.
 
@@ -252,7 +265,7 @@ def load(path: Path, preset: str | None = None) -> Params:
     """
     path = Path(path)
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), UniqueKeys)
     except FileNotFoundError as error:
         raise ParameterError(
             f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
@@ -279,15 +292,15 @@ def stage_values(params: Params, stage: str, method: str | None = None) -> dict[
         return _finetune_values(params, params.methods.get(method))
     sections = {
         "archive": {"archive": params.archive},
-        "doctor": {"source": params.source, "compute": params.compute},
-        "download": {"source": params.source},
+        "doctor": {"source": params.source, "compute": {"accelerator": params.compute.accelerator}},
+        "download": {"source": {name: getattr(params.source, name) for name in ("collection", "api_url", "csv_url")}},
         "crops": {"crops": params.crops},
         "pack": {},
         "splits": {"splits": params.splits},
         "evaluate": {},
         "table": {},
     }[stage]
-    return {name: asdict(value) for name, value in sections.items()}
+    return {name: value if isinstance(value, dict) else asdict(value) for name, value in sections.items()}
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
@@ -313,8 +326,9 @@ def _finetune_values(params: Params, method: Method | None) -> dict[str, Any]:
         values["head_init_std"] = head_init_std_mocov3
     side = (method.pretrain if method else params.pretrain).side
     values |= {"encoder": asdict(params.encoder), "side": side, "pool": "class" if moco else "mean"}
-    compute = {name: value for name, value in asdict(params.compute).items() if name != "devices"}  # one is enough
-    return {**values, **compute}
+    values |= asdict(params.compute)
+    del values["devices"], values["compile"]  # fine-tuning is short: one device, and no time lost on compiling
+    return values
 
 
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
@@ -338,10 +352,11 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
         place = f"methods.{name}"
         pretrain = _validated(Pretrain, {**merged["pretrain"], **own[name]}, path, place)
         _check_attention(method, path, place)
-        _check_sides(pretrain, params, path, place)
         resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
     values = {f.name: getattr(params, f.name) for f in fields(Params)}
-    return Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
+    checked = Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
+    _check_together(checked, path)
+    return checked
 
 
 def _check_attention(method: Method, path: Path, place: str) -> None:
@@ -363,16 +378,45 @@ def _check_attention(method: Method, path: Path, place: str) -> None:
     _validated(ATTENTION_OPTIONS[method.attention], method.options or {}, path, f"{place}.options")
 
 
-def _check_sides(pretrain: Pretrain, params: Params, path: Path, place: str) -> None:
-    if pretrain.side % params.encoder.patch:
-        raise ParameterError(
-            f"{place}: side {pretrain.side} is not a multiple of encoder.patch {params.encoder.patch} in {path}",
-            "Choose a side that the patch divides.",
-        )
-    if pretrain.warmup_epochs > pretrain.epochs:
-        raise ParameterError(
-            f"{place}: warmup_epochs {pretrain.warmup_epochs} exceeds epochs {pretrain.epochs} in {path}", "Lower it."
-        )
+def _check_together(params: Params, path: Path) -> None:
+    """What no field can tell by itself."""
+    finetune, moco, source = params.finetune, params.moco, params.source
+    embedded = [url == "embedded" for url in (source.api_url, source.csv_url)]
+    widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
+    faults = {
+        **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
+        f"finetune: warmup_epochs {finetune.warmup_epochs} exceeds epochs {finetune.epochs}": (
+            finetune.warmup_epochs > finetune.epochs
+        ),
+        f"finetune: zoom_min {finetune.zoom_min} exceeds zoom_max {finetune.zoom_max}": (
+            finetune.zoom_min > finetune.zoom_max
+        ),
+        f"finetune.seeds: {finetune.seeds} names one twice": len(set(finetune.seeds)) < len(finetune.seeds),
+        f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
+            moco.blur_sigma_min > moco.blur_sigma_max
+        ),
+        "source: api_url and csv_url are `embedded` both, with an archive section, or neither": (
+            set(embedded) != {params.archive is not None}
+        ),
+    }
+    for name, method in params.methods.items():
+        own, place = method.pretrain, f"methods.{name}"
+        patches = (own.side // params.encoder.patch) ** 2
+        faults |= {
+            f"{place}: side {own.side} is not a multiple of encoder.patch {params.encoder.patch}": (
+                own.side % params.encoder.patch
+            ),
+            f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
+            f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
+                own.batch % (own.accumulate * params.compute.devices)
+            ),
+            f"{place}: mask_ratio {own.mask_ratio} keeps none of {patches} patches": (
+                int(patches * (1 - own.mask_ratio)) < 1
+            ),
+        }
+    wrong = next((text for text, is_wrong in faults.items() if is_wrong), None)
+    if wrong:
+        raise ParameterError(f"{wrong}; in {path}, preset {params.preset}", "Change one of the values that it names.")
 
 
 def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,8 +12,13 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items of `iterable` and show on standard error how far it is; `total` where it has no length."""
+def track(
+    iterable: Iterable[T], description: str, total: int | None = None, note: Callable[[], str] = lambda: ""
+) -> Iterator[T]:
+    """Yield the items of `iterable` and show on standard error how far it is and what time remains.
+
+    `total` where it has no length; `note()`, asked for after each item, stands behind.
+    """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if sys.stderr.isatty():
@@ -23,9 +28,13 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            yield from bar.track(iterable, total=total, description=description)
+            task = bar.add_task(description, total=total, note="")
+            for item in iterable:
+                yield item
+                bar.update(task, advance=1, note=note())
         return
     start = last = time.monotonic()
     done = 0
@@ -34,11 +43,14 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
         done += 1
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
-            _line(description, done, total, now - start)
+            _line(description, done, total, now - start, note())
             last = now
-    _line(description, done, total, time.monotonic() - start)
+    _line(description, done, total, time.monotonic() - start, note())
 
 
-def _line(description: str, done: int, total: int | None, seconds: float) -> None:
+def _line(description: str, done: int, total: int | None, seconds: float, note: str) -> None:
     of = "" if total is None else f"/{total}"
-    print(f"{description}: {done}{of} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    parts = [f"{description}: {done}{of} in {seconds:.0f} s"]
+    if total is not None and 0 < done < total:
+        parts.append(f"{seconds * (total - done) / done:.0f} s left")
+    print(", ".join([*parts, note] if note else parts), file=sys.stderr, flush=True)

@@ -20,45 +20,42 @@ from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 
 PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
+INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "record")}
 ROOT = Path(__file__).parent
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
-STAGE_MODULES = {
+STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.doctor",
     "archive": "miram.data.phantom.archive",
     "download": "miram.data.download",
     "crops": "miram.data.crops",
     "pack": "miram.train.store",
     "splits": "miram.data.splits",
-    "pretrain": "miram.train.pretrain",
+    "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
     "finetune": "miram.train.finetune",
     "evaluate": "miram.evaluate.metrics",
     "table": "miram.evaluate.table",
 }
 
 
-def write(
-    path: Path,
-    *,
-    stage: str,
-    values: dict[str, Any],
-    inputs: Iterable[Path],
-    outputs: Iterable[Path],
-    facts: dict[str, Any],
-) -> None:
-    """Write the record of a finished stage; `facts` are what it measured."""
-    record = {
+def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
+    """Take down what a stage starts from, before it works: later, code and inputs may differ. The old record goes."""
+    path.unlink(missing_ok=True)
+    return {
         "stage": stage,
         "values": values,
         "inputs": {str(file): sha256_file(file) for file in inputs},
-        "outputs": {str(file): sha256_file(file) for file in outputs},
-        "facts": facts,
-        "code": code_digest(STAGE_MODULES[stage]),
-        "lock": sha256_file(LOCK) if LOCK.exists() else None,
+        "code": code_digest(stage),
+        "lock": lock_digest(),
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
+
+
+def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
+    """Write the record of a stage that has ended well; `facts` are what it measured."""
+    record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
@@ -86,14 +83,20 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
-@cache
-def code_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of `module` and of all of this package that it imports, without docstrings.
+def lock_digest() -> str | None:
+    """SHA-256 of requirements.lock; None where the package lies without it."""
+    return sha256_file(LOCK) if LOCK.exists() else None
 
-    It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings.
+
+@cache
+def code_digest(stage: str) -> str:
+    """SHA-256 of the syntax trees of a stage's module and of all of this package that it imports.
+
+    It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
+    modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
     """
     digest = hashlib.sha256()
-    for name, tree in sorted(_closure(module).items()):
+    for name, tree in sorted(_closure(STAGE_MODULES[stage]).items()):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
     return digest.hexdigest()
 
@@ -104,7 +107,7 @@ def _closure(module: str) -> dict[str, ast.Module]:
     while waiting:
         name = waiting.pop()
         path = _source(name)
-        if name in found or path is None:
+        if name in found or path is None or name in INFRASTRUCTURE:
             continue
         found[name] = ast.parse(path.read_text())
         for node in ast.walk(found[name]):
@@ -143,7 +146,9 @@ def _git() -> dict[str, Any] | None:
 
 
 def _ask_git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "--no-optional-locks", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:

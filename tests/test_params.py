@@ -43,6 +43,14 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "stands twice"),
         ("preset: demo", "preset: tiny", "demo, paper"),
         ("workers: 2", "workers: [", "not valid YAML"),
+        ("workers: 2", "workers: 2\n  workers: 3", "'workers' stands twice"),
+        ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", "names one twice"),
+        ("accumulate: 1 #", "accumulate: 3 #", "not a multiple of accumulate 3"),
+        ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps none of 36 patches"),
+        ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
+        ("      epochs: 30\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
+        ("csv_url: embedded", "csv_url: https://example.org/", "`embedded` both"),
     ],
 )
 def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, named):
@@ -81,6 +89,13 @@ def test_a_stage_depends_on_its_own_values_only(tmp_path):
     for method in before.methods:
         assert params.stage_values(before, "pretrain", method) == params.stage_values(after, "pretrain", method)
         assert params.stage_values(before, "finetune", method) != params.stage_values(after, "finetune", method)
+
+
+def test_compiling_concerns_pretraining_alone(tmp_path):
+    before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "compile: false", "compile: true")
+    assert params.stage_values(after, "pretrain", "mae")["compile"]
+    for method in before.methods:
+        assert params.stage_values(before, "finetune", method) == params.stage_values(after, "finetune", method)
 
 
 def test_how_to_transfer_changes_no_stage(tmp_path):

@@ -75,7 +75,7 @@ def finished(folder, command=RUN):
 
 def jobs(folder):
     """The rules that a run would do now."""
-    planned = finished(folder, [*RUN, "--dry-run", "--quiet", "progress"])
+    planned = finished(folder, [*RUN, "--dry-run"])
     return set(re.findall(r"^(\w+) +\d+$", planned.stdout + planned.stderr, re.MULTILINE)) - {"total", "all"}
 
 
@@ -134,7 +134,7 @@ def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ration=0.5))
     stopped = run(restored, [*RUN, "--dry-run"])
     assert stopped.returncode != 0
-    assert "Unknown key pretrain.mask_ration" in stopped.stderr
+    assert "Unknown key pretrain.mask_ration" in stopped.stdout + stopped.stderr
 
 
 def test_two_runs_in_one_folder_are_refused(project):

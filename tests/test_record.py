@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -12,14 +13,8 @@ def written(tmp_path):
     (tmp_path / "in.txt").write_text("in")
     (tmp_path / "out.txt").write_text("out")
     path = tmp_path / "crops.json"
-    record.write(
-        path,
-        stage="crops",
-        values={"a": 1},
-        inputs=[tmp_path / "in.txt"],
-        outputs=[tmp_path / "out.txt"],
-        facts={"n": 3},
-    )
+    begun = record.begin(path, stage="crops", values={"a": 1}, inputs=[tmp_path / "in.txt"])
+    record.finish(path, begun, outputs=[tmp_path / "out.txt"], facts={"n": 3})
     return path
 
 
@@ -62,30 +57,49 @@ def copied_package(tmp_path, monkeypatch):
     record.code_digest.cache_clear()
 
 
-def digest(module):
+def digests():
     record.code_digest.cache_clear()
-    return record.code_digest(module)
+    return {stage: record.code_digest(stage) for stage in record.STAGE_MODULES}
 
 
-def test_the_code_digest_reacts_to_code_below_a_stage_and_not_to_comments_or_docstrings(copied_package):
-    before = digest("miram.data.splits")
-    source = copied_package / "files.py"
-    imported = copied_package / "data" / "splits.py"
-    imported.write_text("# a comment\n" + imported.read_text().replace('"""', '"""Other words. ', 1))
-    assert digest("miram.data.splits") == before
-    imported.write_text(imported.read_text() + "\nimport miram.files\n")
-    with_import = digest("miram.data.splits")
-    assert with_import != before
-    source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    assert digest("miram.data.splits") != with_import
+def changed_by(source, edit):
+    before = digests()
+    source.write_text(edit(source.read_text()))
+    after = digests()
+    return {stage for stage in after if after[stage] != before[stage]}
 
 
-def test_a_change_of_fine_tuning_leaves_the_digests_before_it_alone(copied_package):
-    stages = {stage: digest(module) for stage, module in record.STAGE_MODULES.items()}
-    source = copied_package / "train" / "finetune.py"
-    source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    changed = {stage for stage, module in record.STAGE_MODULES.items() if digest(module) != stages[stage]}
-    assert changed == {"finetune"}
+def test_a_comment_or_a_docstring_changes_no_digest(copied_package):
+    source = copied_package / "data" / "splits.py"
+    edit = '"""Other words. '
+    assert not changed_by(source, lambda text: "# a comment\n" + text.replace('"""', edit, 1))
+
+
+def test_code_changes_the_digests_of_its_own_stage_and_of_those_that_import_it(copied_package):
+    def add(text):
+        return text + "\nSOMETHING = 1\n"
+
+    assert changed_by(copied_package / "train" / "finetune.py", add) == {"finetune"}
+    assert changed_by(copied_package / "models" / "encoder.py", add) == {"pretrain", "finetune"}
+    assert changed_by(copied_package / "data" / "phantom" / "tissue.py", add) == {"archive"}
+
+
+def test_what_changes_no_result_changes_no_digest(copied_package):
+    assert not changed_by(copied_package / "progress.py", lambda text: text + "\nSOMETHING = 1\n")
+
+
+def test_a_record_tells_the_code_and_inputs_that_the_stage_started_from(tmp_path):
+    (tmp_path / "in.txt").write_text("in")
+    path = tmp_path / "crops.json"
+    begun = record.begin(path, stage="crops", values={}, inputs=[tmp_path / "in.txt"])
+    (tmp_path / "in.txt").write_text("changed meanwhile")
+    record.finish(path, begun, outputs=[], facts={})
+    assert record.read(path)["inputs"] == {str(tmp_path / "in.txt"): hashlib.sha256(b"in").hexdigest()}
+
+
+def test_a_stage_that_begins_again_has_no_record_until_it_ends(written):
+    record.begin(written, stage="crops", values={}, inputs=[])
+    assert not written.exists()
 
 
 def test_every_stage_names_a_module_that_exists():

@@ -19,6 +19,7 @@ from miram.files import atomic_path
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
 CANDIDATES = 200  # random grouped splits, of which the best stratified one is taken
+PICTURED = 4  # validation lesions in a reconstruction figure
 
 
 def write_splits(
@@ -32,6 +33,14 @@ def write_splits(
     joined = lesions.merge(splits, on="lesion_id")
     classes = labels(joined, "pathology_4class")
     return {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
+
+
+def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
+    """The lesions that pre-training sees, those of training and validation, and of these the ones in its figure."""
+    splits = pd.read_csv(splits_csv, dtype=str)
+    seen = splits.loc[splits["split"].isin(["train", "validation"]), "lesion_id"].tolist()
+    validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
+    return seen, validation[:: max(1, len(validation) // PICTURED)][:PICTURED]
 
 
 def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: float, seed: int) -> pd.DataFrame:

@@ -6,6 +6,7 @@ the number of workers or processes changes it.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 PURPOSES = ("order", "view", "step", "figure")  # of a random stream
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision
 CROP_ATTEMPTS = 10  # as torchvision
+UNCHANGED = ((False, 1.0), (True, 1.0))  # jitters that leave a view as it is
 SOLARISE_THRESHOLD = 128  # grey levels, as moco-v3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,21 +49,29 @@ def crop_box(rows: int, columns: int, scale_min: float, random: np.random.Genera
     return (rows - height) // 2, (columns - width) // 2, height, width
 
 
-def random_resized_crop(crop: np.ndarray, side: int, scale_min: float, random: np.random.Generator) -> np.ndarray:
-    """A random box of the crop, resized to (side, side)."""
-    top, left, height, width = crop_box(*crop.shape, scale_min, random)
-    return resize(crop[top : top + height, left : left + width], side)
+class Draw(NamedTuple):
+    """What is done to a crop to make a view of it, in this order."""
+
+    box: tuple[int, int, int, int]  # top, left, height, width in px
+    jitters: tuple[tuple[bool, float], tuple[bool, float]]  # of contrast (True) or brightness, by a factor
+    blur_sigma: float  # px of the view; 0: none
+    solarised: bool
+    flipped: bool
+
+
+def draw_view(rows: int, columns: int, scale_min: float, random: np.random.Generator) -> Draw:
+    """Random resized crop and horizontal flip: the view of the masked methods."""
+    return Draw(crop_box(rows, columns, scale_min, random), UNCHANGED, 0.0, False, random.random() < 0.5)
 
 
 def pretrain_view(crop: np.ndarray, side: int, scale_min: float, random: np.random.Generator) -> np.ndarray:
-    """Random resized crop and horizontal flip: the view of the masked methods."""
-    view = random_resized_crop(crop, side, scale_min, random)
-    return view[:, ::-1] if random.random() < 0.5 else view
+    """A view as `draw_view` draws it."""
+    return render(crop, side, draw_view(*crop.shape, scale_min, random))
 
 
-def moco_view(
-    crop: np.ndarray,
-    side: int,
+def draw_moco_view(
+    rows: int,
+    columns: int,
     scale_min: float,
     random: np.random.Generator,
     *,
@@ -72,24 +82,36 @@ def moco_view(
     blur_sigma_max: float,
     blur_probability: float,
     solarise_probability: float,
-) -> np.ndarray:
+) -> Draw:
     """One view of MoCo-v3: random resized crop, brightness and contrast jitter, blur, solarisation, flip.
 
     The two jitters come in random order.     Jitter strengths are relative (factor 1 ± strength), blur's sigma is in
     px of the view. Hue, saturation and grey of the reference do nothing to a grey image and are left out.
     """
-    image = Image.fromarray(random_resized_crop(crop, side, scale_min, random))
+    box, jitters = crop_box(rows, columns, scale_min, random), UNCHANGED
     if random.random() < jitter_probability:
-        jitters = [(ImageEnhance.Brightness, jitter_brightness), (ImageEnhance.Contrast, jitter_contrast)]
-        for place in random.permutation(2):
-            enhance, strength = jitters[place]
-            image = enhance(image).enhance(random.uniform(max(0.0, 1.0 - strength), 1.0 + strength))
-    if random.random() < blur_probability:
-        image = image.filter(ImageFilter.GaussianBlur(random.uniform(blur_sigma_min, blur_sigma_max)))
-    if random.random() < solarise_probability:
-        image = ImageOps.solarize(image, SOLARISE_THRESHOLD)
-    view = np.asarray(image)
-    return view[:, ::-1] if random.random() < 0.5 else view
+        strengths = (jitter_brightness, jitter_contrast)
+        jitters = tuple(
+            (bool(kind), random.uniform(max(0.0, 1.0 - strengths[kind]), 1.0 + strengths[kind]))
+            for kind in random.permutation(2)
+        )
+    blur_sigma = random.uniform(blur_sigma_min, blur_sigma_max) if random.random() < blur_probability else 0.0
+    solarised = random.random() < solarise_probability
+    return Draw(box, jitters, blur_sigma, solarised, random.random() < 0.5)
+
+
+def render(crop: np.ndarray, side: int, draw: Draw) -> np.ndarray:
+    """The view (side, side) uint8 that `draw` makes of a crop, by PIL."""
+    top, left, height, width = draw.box
+    view = resize(crop[top : top + height, left : left + width], side)
+    if draw[1:4] != (UNCHANGED, 0.0, False):
+        image = Image.fromarray(view)
+        for contrast, factor in draw.jitters:
+            image = (ImageEnhance.Contrast if contrast else ImageEnhance.Brightness)(image).enhance(factor)
+        if draw.blur_sigma:
+            image = image.filter(ImageFilter.GaussianBlur(draw.blur_sigma))
+        view = np.asarray(ImageOps.solarize(image, SOLARISE_THRESHOLD) if draw.solarised else image)
+    return view[:, ::-1] if draw.flipped else view
 
 
 def finetune_view(

@@ -14,7 +14,13 @@ from miram.files import atomic_path
 def save(path: Path, state: dict[str, Any]) -> None:
     """Replace `path` by `state` (tensors and plain values) in one step. Raises MiramError when it cannot be written."""
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's word for a disk that takes no more
+            reason = str(error).splitlines()[0]
+            raise MiramError(
+                f"{path} cannot be written: {reason}", f"Free space on the disk of {path.parent}, then run again."
+            ) from error
 
 
 def load(path: Path, keys: set[str]) -> dict[str, Any]:

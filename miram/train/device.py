@@ -3,9 +3,27 @@
 import platform
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils import deterministic
+
+from miram.errors import MiramError
+
+# in what torch says when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
+MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
+
+
+def usable_accelerator(accelerator: str) -> str:
+    """Give `cuda` or `cpu`: for "auto", cuda where there is a GPU. Raises MiramError for cuda without one."""
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise MiramError(
+            "compute.accelerator is cuda, but torch finds no CUDA device.",
+            "Run on a machine with an NVIDIA GPU and its driver, or set compute.accelerator: cpu.",
+        )
+    return "cuda" if accelerator != "cpu" and available else "cpu"
 
 
 def prepare_torch(device: torch.device, threads: int) -> None:
@@ -26,3 +44,15 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
         return torch.cuda.max_memory_allocated(device), "cuda allocated"
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set"
+
+
+@contextmanager
+def out_of_memory_as(what: str, remedy: str) -> Iterator[None]:
+    """Raise MiramError, saying that memory ran out in `what`, for torch's own fault within the block."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not any(words in str(error) for words in MEMORY_FAULTS):
+            raise
+        reason = str(error).splitlines()[0]
+        raise MiramError(f"Memory ran out in {what}: {reason}", remedy) from error

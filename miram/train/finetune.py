@@ -29,7 +29,7 @@ from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.progress import track
 from miram.train.augment import finetune_view, resize, stream, to_images
-from miram.train.device import device_name, peak_memory, prepare_torch
+from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
 from miram.train.schedule import warmup_cosine
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers
@@ -91,7 +91,7 @@ def finetune(
     for what the user can mend.
     """
     start = time.perf_counter()
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
     prepare_torch(fabric.device, threads)
     store, classes = Store(store_u8, index_csv), classes_of(task)
     lesions = labelled_lesions(lesions_csv, splits_csv, task)
@@ -110,12 +110,16 @@ def finetune(
     steps = math.ceil(len(train.labels) / batch)
     rates = warmup_cosine(lr, epochs * steps, warmup_epochs * steps).reshape(epochs, steps)
     log, best_state = [], {}
-    for epoch in track(range(epochs), f"fine-tuning seed {seed}"):
-        train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights)
-        scores = _scores(model, validation, weights)
-        log.append({"epoch": epoch + 1, "train_loss": train_loss, **scores, "lr": rates[epoch, -1]})
-        if _best(log) is log[-1]:
-            best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+    with out_of_memory_as(
+        f"fine-tuning at side {side}, batch {batch}",
+        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {threads}).",
+    ):
+        for epoch in track(range(epochs), f"fine-tuning seed {seed}"):
+            train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights)
+            scores = _scores(model, validation, weights)
+            log.append({"epoch": epoch + 1, "train_loss": train_loss, **scores, "lr": rates[epoch, -1]})
+            if _best(log) is log[-1]:
+                best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
     test = read_split(store, lesions, "test", classes, side)
     predictions = pd.concat([_predictions(model, split, classes) for split in (validation, test)])

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, SimpleQueue, get_context
 
 from miram.errors import MiramError
 from miram.files import atomic_path
@@ -25,12 +26,12 @@ from miram.models.export import save_encoder
 from miram.progress import track
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
-from miram.train.device import device_name, peak_memory, prepare_torch
+from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
 from miram.train.recipe import Recipe
 from miram.train.reconstruct import masked_inputs, reconstruct
 from miram.train.schedule import half_cosine, warmup_cosine
 from miram.train.store import Store
-from miram.train.views import PretrainViews, load_batches, loading_workers, micro_batches
+from miram.train.views import PretrainViews, load_batches, micro_batches, render_batches
 
 COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 where features fill the sphere, 0 where all images get the same
 CHECKPOINT_KEYS = {
@@ -68,11 +69,28 @@ def pretrain(
     """
     launched = torch.distributed.is_torchelastic_launched()
     strategy = "ddp" if launched else "auto" if devices == 1 else "ddp_spawn"
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=recipe["precision"])
+    fabric = Fabric(
+        accelerator=usable_accelerator(accelerator), devices=devices, strategy=strategy, precision=recipe["precision"]
+    )
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
     arguments = (Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
-    return fabric.launch(_pretrain, *arguments)
+    faults = get_context("spawn").SimpleQueue()  # a spawned process hands over its MiramError; its raising gives text
+    try:
+        return fabric.launch(_reporting, faults, *arguments)
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        if faults.empty():
+            raise
+        raise MiramError(*faults.get()) from error
+
+
+def _reporting(fabric: Fabric, faults: SimpleQueue, *arguments: object) -> dict[str, object]:
+    """`_pretrain`, with the message and the remedy of a MiramError put into `faults` as well."""
+    try:
+        return _pretrain(fabric, *arguments)
+    except MiramError as error:
+        faults.put((error.message, error.remedy))
+        raise
 
 
 def _pretrain(
@@ -89,18 +107,29 @@ def _pretrain(
     recipe = Recipe(**recipe_values)
     prepare_torch(fabric.device, threads)
     _check_batch(recipe, len(places), fabric.world_size)
-    run = Run(fabric, recipe, len(places) // recipe.batch, out_dir, crops.digest(places))
-    keys = micro_batches(places, recipe, run.step, fabric.global_rank, fabric.world_size)
-    batches = load_batches(PretrainViews(crops, recipe), keys, loading_workers(fabric.device, threads))
-    with _sigterm_noted() as stopped:
-        run.train(batches, checkpoint_every_epochs, stopped)
-    if fabric.is_global_zero:
-        run.write_log()  # a run that was complete already has had no epoch to write it after
-        save_encoder(run.module.encoder, out_dir / "encoder.safetensors")
-        if recipe.objective != "mocov3":
-            with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, **reconstruct(run.module, crops, figure_places, recipe))
-    return {**run.facts(), "images": len(places)}
+    with _memory_fault_told(recipe, fabric.world_size):
+        run = Run(fabric, recipe, len(places) // recipe.batch, out_dir, crops.digest(places))
+        keys = micro_batches(places, recipe, run.step, fabric.global_rank, fabric.world_size)
+        views = PretrainViews(crops, recipe)
+        on_gpu = fabric.device.type == "cuda"
+        batches = render_batches(views, keys, places, fabric.device) if on_gpu else load_batches(views, keys, 0)
+        with _sigterm_noted() as stopped:
+            run.train(batches, checkpoint_every_epochs, stopped)
+        if fabric.is_global_zero:
+            run.write_log()  # a run that was complete already has had no epoch to write it after
+            save_encoder(run.module.encoder, out_dir / "encoder.safetensors")
+            if recipe.objective != "mocov3":
+                with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
+                    np.savez_compressed(file, **reconstruct(run.module, crops, figure_places, recipe))
+        return {**run.facts(), "images": len(places)}
+
+
+def _memory_fault_told(recipe: Recipe, world_size: int) -> AbstractContextManager[None]:
+    at_once = recipe.batch // recipe.accumulate // world_size
+    return out_of_memory_as(
+        f"pre-training {recipe.name} at side {recipe.side}, batch {recipe.batch}, {at_once} images at once per device",
+        f"Raise accumulate (now {recipe.accumulate}), or lower side.",
+    )
 
 
 def _check_batch(recipe: Recipe, images: int, world_size: int) -> None:
@@ -135,6 +164,8 @@ class Run:
             fused=recipe.precision != "16-mixed",  # the fused form leaves no place to read the unscaled gradients
         )
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
+        if recipe.compile:
+            self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
         self.step_log: list[dict[str, float]] = []  # of the epoch under way
         self.log: list[dict[str, float]] = []  # of the epochs done
@@ -150,7 +181,9 @@ class Run:
         """Take the remaining steps; a checkpoint every so many epochs, at the end, and where `stopped()` turns true."""
         self.model.train()
         epochs = range(self.step // self.steps_per_epoch, self.recipe.epochs)
-        for epoch in track(epochs, f"pre-training {self.name}") if self.fabric.is_global_zero else epochs:
+        if self.fabric.is_global_zero:
+            epochs = track(epochs, f"pre-training {self.recipe.name}", note=self._speed)
+        for epoch in epochs:
             while self.step < (epoch + 1) * self.steps_per_epoch:
                 start = time.perf_counter()
                 values = self._optimise(batches, epoch)
@@ -164,11 +197,6 @@ class Run:
                     raise SystemExit(128 + signal.SIGTERM)
             if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
                 self._save()
-
-    @property
-    def name(self) -> str:
-        """Objective and attention, for messages."""
-        return "-".join(filter(None, (self.recipe.objective, self.recipe.attention)))
 
     def write_log(self) -> None:
         """A row an epoch, to log.csv."""
@@ -209,8 +237,8 @@ class Run:
         scaled = recipe.precision == "16-mixed"  # there a step with infinite gradients is skipped and the scale lowered
         if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["grad_norm"])):
             raise MiramError(
-                f"Pre-training {self.name} diverged in epoch {epoch + 1}, step {self.step + 1}: loss {values['loss']}, "
-                f"gradient norm {values['grad_norm']}, learning rate {lr:.3g}.",
+                f"Pre-training {recipe.name} diverged in epoch {epoch + 1}, step {self.step + 1}: "
+                f"loss {values['loss']}, gradient norm {values['grad_norm']}, learning rate {lr:.3g}.",
                 f"Lower lr_per_256, raise warmup_epochs or use precision 32-true; {self._kept()}.",
             )
         self.stepper.step()
@@ -259,14 +287,17 @@ class Run:
     def _resume(self) -> None:
         state = checkpoint.load(self.checkpoint_path, CHECKPOINT_KEYS)
         if state["fingerprint"] != self.fingerprint:
-            self._say(f"{self.checkpoint_path} is of other parameters or crops: pre-training starts anew")
+            self._say(f"{self.checkpoint_path} is of other parameters, crops or code: pre-training starts anew")
             return
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.step_log, self.log = state["step"], state["step_log"], state["log"]
         self.seconds, self.peak_memory = state["seconds"], state["peak_memory"]
-        self._say(f"pre-training {self.name} goes on after step {self.step} of {len(self.lr)}")
+        self._say(f"pre-training {self.recipe.name} goes on after step {self.step} of {len(self.lr)}")
+
+    def _speed(self) -> str:
+        return f"{self.log[-1]['images_per_second']:.0f} images/s" if self.log else ""
 
     def _kept(self) -> str:
         if not self.checkpoint_path.exists():

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 
+import torch
 from torch import nn
 
 from miram.errors import MiramError
 from miram.models.build import build_pretrainer
+from miram.record import code_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Recipe:
     beta2: float
     crop_scale_min: float
     precision: str
+    compile: bool
     mask_ratio: float | None = None
     loss_on: str | None = None
     decoder: dict | None = None
@@ -35,6 +38,11 @@ class Recipe:
     backend: str | None = None
     options: dict | None = None
     moco: dict | None = None
+
+    @property
+    def name(self) -> str:
+        """Objective and attention, for messages."""
+        return "-".join(filter(None, (self.objective, self.attention)))
 
     @property
     def lr(self) -> float:
@@ -52,8 +60,13 @@ class Recipe:
         return self.highres["scale"] if self.highres and self.highres["target"] == "native" else None
 
     @property
+    def view_side(self) -> int:
+        """Side of a view in px: that of the input, or of the native high-resolution image."""
+        return self.side * (self.native_scale or 1)
+
+    @property
     def moco_views(self) -> list[dict[str, float]]:
-        """The keywords of `augment.moco_view` for the first and for the second view."""
+        """The keywords of `augment.draw_moco_view` for the first and for the second view."""
         shared = {name: value for name, value in self.moco.items() if name.startswith(("jitter_", "blur_sigma_"))}
         blur, solarise = self.moco["blur_probabilities"], self.moco["solarise_probabilities"]
         return [
@@ -62,8 +75,9 @@ class Recipe:
         ]
 
     def fingerprint(self, crops_digest: str) -> str:
-        """The recipe and its data as text: training may go on from a checkpoint that has the same."""
-        return json.dumps({**dataclasses.asdict(self), "crops": crops_digest}, sort_keys=True)
+        """What decides the weights, as text: training goes on from a checkpoint of the same recipe, crops and code."""
+        made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__}
+        return json.dumps({**dataclasses.asdict(self), **made_by}, sort_keys=True)
 
     def build(self) -> nn.Module:
         """The model that is pre-trained, drawn from torch's generator. Raises MiramError on values that do not fit."""

@@ -15,6 +15,7 @@ from miram.train.store import Store
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # a few images are not worth compiling for
 def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recipe) -> dict[str, np.ndarray]:
     """Input, masked input, and reconstruction of whole crops under a fixed mask: (n, H, W) uint8 by name.
 
@@ -24,7 +25,7 @@ def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recip
     """
     model.eval()
     device = next(model.parameters()).device
-    crops = np.stack([resize(store[place], recipe.side * (recipe.native_scale or 1)) for place in places])
+    crops = np.stack([resize(store[place], recipe.view_side) for place in places])
     noise = np.stack([stream("figure", recipe.seed, 0, place).random(recipe.patches, np.float32) for place in places])
     inputs = masked_inputs(torch.from_numpy(crops).to(device), torch.from_numpy(noise).to(device), recipe)
     output = model(*inputs)

@@ -4,12 +4,14 @@ A sample of a masked method is a view (side, side) uint8 and noise (patches,) fl
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from miram.train.augment import moco_view, pretrain_view, stream
+from miram.train.augment import Draw, draw_moco_view, draw_view, render, stream
+from miram.train.batched import render_batch
 from miram.train.recipe import Recipe
 from miram.train.store import Store
 
@@ -22,16 +24,20 @@ class PretrainViews(Dataset):
     def __init__(self, store: Store, recipe: Recipe) -> None:
         self.store, self.recipe = store, recipe
 
-    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, key: Key) -> tuple[np.ndarray, ...]:
+        place, draws, noise = self.drawn(key)
+        return *(render(self.store[place], self.recipe.view_side, draw) for draw in draws), *noise
+
+    def drawn(self, key: Key) -> tuple[int, list[Draw], list[np.ndarray]]:
+        """The place, what is done for each view, and the masking noise, if any, of a sample."""
         epoch, place = key
-        recipe, crop = self.recipe, self.store[place]
+        recipe, shape = self.recipe, self.store[place].shape
         random = stream("view", recipe.seed, epoch, place)
         if recipe.objective == "mocov3":
-            return tuple(
-                moco_view(crop, recipe.side, recipe.crop_scale_min, random, **view) for view in recipe.moco_views
-            )
-        view = pretrain_view(crop, recipe.side * (recipe.native_scale or 1), recipe.crop_scale_min, random)
-        return view, random.random(recipe.patches, dtype=np.float32)
+            views = recipe.moco_views
+            return place, [draw_moco_view(*shape, recipe.crop_scale_min, random, **view) for view in views], []
+        draws = [draw_view(*shape, recipe.crop_scale_min, random)]
+        return place, draws, [random.random(recipe.patches, dtype=np.float32)]
 
 
 def micro_batches(
@@ -59,6 +65,32 @@ def load_batches(views: Dataset, keys: Iterable[list[Key]], workers: int) -> Ite
             views, batch_sampler=keys, num_workers=workers, collate_fn=_stack, pin_memory=torch.cuda.is_available()
         )
     )
+
+
+def render_batches(
+    views: PretrainViews, keys: Iterable[list[Key]], places: Iterable[int], device: torch.device
+) -> Iterator[list[torch.Tensor]]:
+    """As `load_batches`, but made on a device, which keeps the crops `places`; a pixel may differ by 2 grey levels.
+
+    A thread makes each batch while the one before it is used.
+    """
+    crops = {place: torch.from_numpy(views.store[place].copy()).to(device) for place in places}
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for batch in keys:
+            ready, coming = coming, thread.submit(_render_batch, views, crops, batch)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
+
+
+def _render_batch(views: PretrainViews, crops: dict[int, torch.Tensor], keys: list[Key]) -> list[torch.Tensor]:
+    samples = [views.drawn(key) for key in keys]
+    chosen = [crops[place] for place, _, _ in samples]
+    draws = zip(*(draws for _, draws, _ in samples), strict=True)
+    noise = _stack([noise for _, _, noise in samples])
+    return [render_batch(chosen, views.recipe.view_side, of_view) for of_view in draws] + noise
 
 
 def loading_workers(device: torch.device, threads: int) -> int:

@@ -71,6 +71,7 @@ def test_case_lists_are_served_and_nothing_outside(urls):
         ("getImage", {}),
         ("getImageWithMD5Hash", {"SeriesInstanceUID": "4.5.6"}),
         ("getImageWithMD5Hash", {"SeriesInstanceUID": "../csv"}),
+        ("getImageWithMD5Hash", {"SeriesInstanceUID": ".."}),
     ],
 )
 def test_what_the_server_does_not_know_is_a_400_with_a_text(urls, call, query):

@@ -65,6 +65,7 @@ PRETRAIN = {
     "beta2": 0.95,
     "crop_scale_min": 0.5,
     "precision": "32-true",
+    "compile": False,
 }
 COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
 

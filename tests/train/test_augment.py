@@ -7,10 +7,11 @@ from PIL import Image
 
 from miram.train.augment import (
     crop_box,
+    draw_moco_view,
+    draw_view,
     finetune_view,
-    moco_view,
     pretrain_view,
-    random_resized_crop,
+    render,
     resize,
     stream,
     to_grey,
@@ -31,6 +32,14 @@ STILL = {"rotation_degrees": 0.0, "zoom_min": 1.0, "zoom_max": 1.0, "intensity_s
 
 def noise(rows, columns, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
+
+
+def random_resized_crop(crop, side, scale_min, random):
+    return render(crop, side, draw_view(*crop.shape, scale_min, random)._replace(flipped=False))
+
+
+def moco_view(crop, side, scale_min, random, **values):
+    return render(crop, side, draw_moco_view(*crop.shape, scale_min, random, **values))
 
 
 def flips(view):

@@ -46,3 +46,16 @@ def test_a_state_that_cannot_be_saved_leaves_the_last_one(path):
         checkpoint.save(path, {"step": (i for i in range(3))})
     assert checkpoint.load(path, {"step"})["step"] == 7
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 1})
+
+    def full(state, target):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(MiramError, match=r"checkpoint\.pt cannot be written"):
+        checkpoint.save(path, {"step": 2})
+    assert checkpoint.load(path, {"step"}) == {"step": 1}

@@ -197,6 +197,16 @@ def test_tables_that_do_not_fit_are_named(edit, message, tune):
         tune("run", edit=edit)
 
 
+def test_a_loading_process_that_is_killed_for_memory_is_told_with_the_sizes(tune, monkeypatch):
+    def killed(*arguments):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(module, "_train_epoch", killed)
+    with pytest.raises(MiramError, match="fine-tuning at side 32, batch 4: DataLoader worker") as fault:
+        tune("run")
+    assert "lower threads (now 1)" in fault.value.remedy
+
+
 def test_divergence_is_named_and_leaves_no_file(tune, tmp_path):
     with pytest.raises(MiramError, match=r"finite|diverged"):
         tune("run", lr=1e30)

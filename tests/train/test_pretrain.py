@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import signal
 
 import numpy as np
@@ -146,6 +147,75 @@ def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining)
 
 
 @pytest.mark.slow
+def test_a_fault_in_a_spawned_process_has_its_own_message(tmp_path, run_pretraining):
+    with pytest.raises(MiramError, match="batch 3 does not divide into 1 micro-batches on 2 devices") as fault:
+        run_pretraining(tmp_path, "mae", devices=2, batch=3)
+    assert "multiple of 2" in fault.value.remedy
+
+
+def out_of_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        (out_of_gpu_memory, "CUDA out of memory"),
+        (lambda: torch.empty(10**15), "can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_the_sizes_and_the_remedy(
+    action, reason, tmp_path, monkeypatch, run_pretraining
+):
+    before_step(monkeypatch, 4, action)
+    with pytest.raises(MiramError, match=reason) as fault:
+        run_pretraining(tmp_path, "performer", accumulate=2)
+    assert "miram-performer at side 32, batch 4, 2 images at once per device" in fault.value.message
+    assert "Raise accumulate (now 2)" in fault.value.remedy
+    assert state_of(tmp_path)["step"] == 3
+
+
+def test_another_fault_of_torch_is_left_as_it_is(tmp_path, monkeypatch, run_pretraining):
+    before_step(monkeypatch, 4, lambda: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run_pretraining(tmp_path, "mae")
+
+
+def test_the_line_of_progress_tells_the_speed_and_the_time_that_remains(tmp_path, capfd, monkeypatch, run_pretraining):
+    monkeypatch.setattr("miram.progress.SECONDS_BETWEEN_LINES", 0.0)
+    run_pretraining(tmp_path, "performer")
+    line = capfd.readouterr().err.splitlines()[1]
+    assert re.fullmatch(r"pre-training miram-performer: 2/3 in \d+ s, \d+ s left, \d+ images/s", line)
+
+
+@pytest.mark.parametrize("highres", [{"scale": 4, "target": "upsampled"}, {"scale": 4, "target": "native"}])
+def test_a_second_decoder_of_four_times_the_side_trains(highres, tmp_path, run_pretraining):
+    facts = run_pretraining(tmp_path, "native", highres=highres, epochs=2)
+    losses = pd.read_csv(tmp_path / "log.csv")["loss"]
+    assert facts["steps"] == 6 and np.isfinite(losses).all() and losses[1] != losses[0]
+    with np.load(tmp_path / "reconstructions.npz") as figures:
+        assert figures["highres"].shape == figures["target_highres"].shape == (2, 128, 128)
+        assert figures["input"].shape == (2, 32, 32)
+        enlarged = figures["input"].repeat(4, 1).repeat(4, 2)
+        assert np.array_equal(figures["target_highres"], enlarged) == (highres["target"] == "upsampled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", KILLED)
+def test_compiled_training_gives_the_loss_curve_and_the_names_of_uncompiled(objective, tmp_path, run_pretraining):
+    options = (
+        {"options": {"redraw_interval": 0}} if objective == "performer" else {}
+    )  # compiled, it draws other numbers
+    folders = [tmp_path / "plain", tmp_path / "compiled"]
+    for folder, compiled in zip(folders, (False, True), strict=True):
+        run_pretraining(folder, objective, compile=compiled, **options)
+    losses = [pd.read_csv(folder / "log.csv")["loss"].to_numpy() for folder in folders]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert state_of(folders[0])["model"].keys() == state_of(folders[1])["model"].keys()
+    assert load_file(folders[0] / "encoder.safetensors").keys() == load_file(folders[1] / "encoder.safetensors").keys()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["mae", "performer"])
 def test_two_processes_give_the_loss_curve_of_one(objective, tmp_path, run_pretraining):
     losses = []
@@ -266,3 +336,10 @@ def test_reconstructions_show_visible_patches_as_they_are(objective, uninterrupt
         assert images["highres"].shape == images["target_highres"].shape == (2, 64, 64)
     if objective == "performer":
         assert np.array_equal(images["target_highres"][:, ::2, ::2], images["input"])
+
+
+def test_a_checkpoint_of_other_code_is_not_gone_on_from(recipe_of, monkeypatch):
+    before = recipe_of("mae").fingerprint("crops")
+    assert recipe_of("mae").fingerprint("crops") == before
+    monkeypatch.setattr("miram.train.recipe.code_digest", lambda stage: f"other code of {stage}")
+    assert recipe_of("mae").fingerprint("crops") != before

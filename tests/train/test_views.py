@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miram.train.store import Store
-from miram.train.views import PretrainViews, load_batches, micro_batches
+from miram.train.views import PretrainViews, load_batches, micro_batches, render_batches
 
 
 def keys(recipe, places, first_step=0, rank=0, world_size=1):
@@ -48,6 +48,21 @@ def test_a_sample_depends_on_epoch_and_crop_but_not_on_its_batch_or_the_workers(
     for values, alone in zip(first, views[0, 3], strict=True):
         assert np.array_equal(values[2].numpy(), alone)
     assert not torch.equal(first[0][2], second[0][0])
+
+
+@pytest.mark.parametrize("objective", ["mae", "mocov3", "native"])
+def test_a_device_makes_the_same_batches_in_their_order_but_for_rounding(objective, recipe_of, store_paths):
+    views = PretrainViews(Store(*store_paths), recipe_of(objective))
+    wanted = keys(views.recipe, list(range(12)))
+    made = list(render_batches(views, wanted, range(12), torch.device("cpu")))
+    loaded = list(load_batches(views, wanted, workers=0))
+    assert len(made) == len(loaded) == 9
+    for values, others in zip(itertools.chain(*made), itertools.chain(*loaded), strict=True):
+        assert values.dtype == others.dtype and values.shape == others.shape
+        if values.dtype == torch.uint8:
+            assert (values.int() - others.int()).abs().max() <= 2
+        else:
+            assert torch.equal(values, others)
 
 
 def test_a_native_view_has_the_side_of_the_high_resolution_image(recipe_of, store_paths):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,7 +34,9 @@ if workflow.is_main_process:
     except BlockingIOError:
         raise WorkflowError("Another run of this workflow is at work in this folder: wait for it, or stop it.")
 
-MIRAM = f"miram --params {config.get('params', 'params.yaml')} --preset {P.preset}"
+MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
+RESULTS = layout.results(P.preset)
+GPUS = 0 if P.compute.accelerator == "cpu" else 1  # of a training job; the profile says how many there are
 PRETRAINED = list(P.methods)
 METHODS = [layout.FROM_SCRATCH, *PRETRAINED]
 FINETUNED = [(method, seed) for method in METHODS for seed in P.finetune.seeds]
@@ -60,4 +63,4 @@ def values(stage):
 
 def code(stage):
     """Digest of a stage's code, blind to comments: Snakemake runs a job again when it changes."""
-    return record.code_digest(record.STAGE_MODULES[stage])
+    return record.code_digest(stage)

@@ -36,7 +36,7 @@ else:
 
 rule download:
     input:
-        RECORD("archive" if P.archive is not None else "doctor"),
+        RECORD("archive") if P.archive is not None else ancient(RECORD("doctor")),
     output:
         RECORD("download"),
     log:

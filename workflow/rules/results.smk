@@ -6,6 +6,7 @@ rule evaluate:
         [RECORD("finetune", method, seed) for method, seed in FINETUNED],
     output:
         RECORD("evaluate"),
+        RESULTS / "metrics.csv",
     log:
         LOG("evaluate"),
     message:
@@ -26,6 +27,8 @@ rule table:
         "workflow/resources/paper.csv",
     output:
         RECORD("table"),
+        [RESULTS / f"comparison.{end}" for end in ("csv", "md", "png")],
+        RESULTS / "set_aside.md",
     log:
         LOG("table"),
     message:

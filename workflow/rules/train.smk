@@ -14,13 +14,17 @@ rule pretrain:
     params:
         values=values("pretrain"),
         code=code("pretrain"),
+        lock=record.lock_digest(),
     threads: P.compute.threads
+    resources:
+        gpu=GPUS,
     shell:
         "{MIRAM} pretrain {wildcards.method} > {log} 2>&1"
 
 
 rule finetune:
     input:
+        RECORD("crops"),
         RECORD("pack"),
         RECORD("splits"),
         lambda wildcards: [] if wildcards.method == layout.FROM_SCRATCH else RECORD("pretrain", wildcards.method),
@@ -33,6 +37,9 @@ rule finetune:
     params:
         values=values("finetune"),
         code=code("finetune"),
+        lock=record.lock_digest(),
     threads: P.compute.threads
+    resources:
+        gpu=GPUS,
     shell:
         "{MIRAM} finetune {wildcards.method} --seed {wildcards.seed} > {log} 2>&1"

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _folder(self, uid: str) -> Path | None:
         folder = self.server.archive / "series" / uid
-        return folder if uid and "/" not in uid and folder.is_dir() else None
+        return folder if re.fullmatch(r"[0-9.]*[0-9]", uid) and folder.is_dir() else None
 
     def _series(self, folder: Path) -> dict[str, object]:
         files = sorted(folder.iterdir())
