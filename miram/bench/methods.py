@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     results = {
-        "command": "python -m miram.bench.methods",
+        "command": f"python -m miram.bench.methods --rounds {arguments.rounds}",
         "machine": machine(),
         "rounds": arguments.rounds,
         "steps": measure_steps(arguments.rounds),
