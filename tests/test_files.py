@@ -61,3 +61,13 @@ def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd):
     assert second_entered.wait(30)
     second.kill()
     assert f"waiting for process {first.pid}" in capfd.readouterr().err
+
+
+def test_the_old_file_is_replaced_as_a_whole_and_never_written_over(tmp_path):
+    final = tmp_path / "table.csv"
+    final.write_text("old")
+    with open(final) as reader:
+        with atomic_path(final) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert final.read_text() == "new"

@@ -1,10 +1,8 @@
-"""Full softmax attention: the quadratic reference, standard ViT blocks on timm."""
-
-from functools import partial
+"""Full softmax attention: the quadratic reference, standard ViT blocks."""
 
 from torch import nn
 
-from miram.models._timm import Block
+from miram.models.blocks import transformer_blocks
 
 
 def build(*, dim: int, depth: int, heads: int, tokens: int, backend: str | None = None) -> nn.Module:
@@ -14,5 +12,4 @@ def build(*, dim: int, depth: int, heads: int, tokens: int, backend: str | None 
     """
     if backend is not None:
         raise ValueError(f"backend {backend!r}: full attention has no backends; leave it out")
-    norm = partial(nn.LayerNorm, eps=1e-6)
-    return nn.Sequential(*(Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(depth)))
+    return transformer_blocks(dim, depth, heads, mlp_ratio=4.0, drop_path=0.0)
