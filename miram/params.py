@@ -66,8 +66,11 @@ class Crops:
     """How a lesion is cut from its film."""
 
     component: Literal["union", "largest"]
+    shape: Literal["square", "tight"]
     margin: NonNegative
+    side_min: Count
     bits: Literal[8, 16]
+    air: OpenFraction
 
 
 @dataclass(frozen=True, config=STRICT)

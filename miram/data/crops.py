@@ -1,22 +1,22 @@
-"""Lesion crops: the square around a lesion's mask, cut from the whole film at its native size.
+"""Lesion crops: the window around a lesion's mask, cut from the whole film at its native size.
 
 Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules for what
 the archive has wrong stand at the functions that apply them; a lesion that no rule saves is set aside with its reason.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy import ndimage
 
+from miram.data.breast import find_areas, shares
 from miram.data.catalogue import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.catalogue import PATHS, read_lesions
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, series_files
+from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.progress import track
@@ -27,27 +27,11 @@ RESCAN_SCALE = 0.87
 RESCAN_TOLERANCE = 0.005
 LESION_COLUMNS = [
     *(name for name in CATALOGUE_COLUMNS if name not in {*PATHS.values(), "repairs"}),
-    *("film_uid", "roi_uid", "film_rows", "film_columns", "x0", "y0", "side_px"),
+    *("film_uid", "roi_uid", "film_rows", "film_columns", "box_x0", "box_y0", "box_columns", "box_rows"),
+    *("x0", "y0", "crop_columns", "crop_rows", "outside_film", "air", "foreign"),
     *("repairs", "film_sha256", "crop_sha256"),
 ]
 SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
-
-
-class Box(NamedTuple):
-    """A half-open rectangle: rows y0 to y1 - 1, columns x0 to x1 - 1."""
-
-    y0: int
-    x0: int
-    y1: int
-    x1: int
-
-
-class Square(NamedTuple):
-    """A square of `side` px whose first pixel is (y0, x0); parts of it may lie outside the film."""
-
-    y0: int
-    x0: int
-    side: int
 
 
 def cut_crops(
@@ -56,31 +40,24 @@ def cut_crops(
     crops_dir: Path,
     lesions_csv: Path,
     set_aside_csv: Path,
-    *,
-    component: str,
-    margin: float,
-    bits: int,
+    **values: object,
 ) -> dict[str, object]:
-    """Cut every lesion of the case lists in `csv_dir` from its film in `dicom_dir`.
+    """Cut every lesion of the case lists in `csv_dir` from its film in `dicom_dir`; `values` are those of `cut_film`.
 
-    Writes `crops_dir`/<lesion_id>.png (grey, `bits` a pixel), a row in `lesions_csv` for each crop and a row in
-    `set_aside_csv` for each lesion without one; crops of earlier runs that have no row any more are removed. For
-    `component` see `select_component`, for `margin` `square_around`. Returns counts. Raises MiramError when no lesion
-    could be cut.
+    Writes `crops_dir`/<lesion_id>.png (grey), a row in `lesions_csv` for each crop and a row in `set_aside_csv` for
+    each lesion without one; crops of earlier runs that have no row any more are removed. Returns counts. Raises
+    MiramError when no lesion could be cut.
     """
     crops_dir = Path(crops_dir)
     lesions = read_lesions(csv_dir)
     done, aside = [], []
     for _, on_film in track(lesions.groupby("film_uid"), "crops", total=lesions["film_uid"].nunique()):
-        for lesion, crop in _cut_film(on_film.to_dict("records"), dicom_dir, component, margin):
+        for lesion, crop in cut_film(on_film.to_dict("records"), dicom_dir, **values):
             if crop is None:
                 aside.append(lesion)
                 continue
-            if bits == 8:
-                crop = (crop >> 8).astype(np.uint8)  # the authors drop the low byte
-            with atomic_path(crops_dir / f"{lesion['lesion_id']}.png") as temporary:
-                Image.fromarray(crop).save(temporary, format="PNG")
-            done.append({**lesion, "crop_sha256": _sha256(crop)})
+            save_png(crop, crops_dir / f"{lesion['lesion_id']}.png")
+            done.append(lesion)
     if not done:
         raise MiramError(
             f"None of the {len(lesions)} lesions could be cut; {aside[0]['lesion_id']}: {aside[0]['reason']}",
@@ -101,71 +78,54 @@ def cut_crops(
     }
 
 
-def bounding_box(mask: np.ndarray) -> Box:
-    """The smallest box around the True pixels of a mask (R, C). Raises ValueError when there are none."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        raise ValueError("an empty mask has no box")
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-
-
-def square_around(box: Box, margin: float) -> Square:
-    """The square of the box's longer side, plus `margin` of it on each side, centred on the box to half a pixel."""
-    height, width = box.y1 - box.y0, box.x1 - box.x0
-    longer = max(height, width)
-    side = longer + 2 * round(margin * longer)
-    return Square(box.y0 + (height - side) // 2, box.x0 + (width - side) // 2, side)
-
-
-def cut_square(pixels: np.ndarray, square: Square) -> np.ndarray:
-    """Cut a square (side, side) from a film (R, C); zero where it lies outside the film, and only there."""
-    rows, columns = pixels.shape
-    crop = np.zeros((square.side, square.side), dtype=pixels.dtype)
-    top, left = max(0, square.y0), max(0, square.x0)
-    bottom, right = min(rows, square.y0 + square.side), min(columns, square.x0 + square.side)
-    if top < bottom and left < right:
-        inside = crop[top - square.y0 : bottom - square.y0, left - square.x0 : right - square.x0]
-        inside[:] = pixels[top:bottom, left:right]
-    return crop
-
-
-def select_component(mask: np.ndarray, component: str) -> tuple[np.ndarray, int]:
-    """The parts of a mask (R, C) that count, and how many parts it has (8-connected).
-
-    "union": all; "largest": the one with most pixels, of equal ones the first in reading order.
-    """
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if component == "largest" and count > 1:
-        return parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1, count
-    return mask, count
-
-
-def fit_mask(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """A mask (R', C') enlarged or reduced to (rows, columns) by the nearest pixel centre."""
-    scales = zip(mask.shape, (rows, columns), strict=True)
-    return mask[np.ix_(*(((np.arange(to) + 0.5) * have / to).astype(int) for have, to in scales))]
-
-
-def _cut_film(
-    lesions: list[dict], dicom_dir: Path, component: str, margin: float
+def cut_film(
+    lesions: list[dict],
+    dicom_dir: Path,
+    *,
+    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    component: str,
+    shape: str,
+    margin: float,
+    side_min: int,
+    bits: int,
+    air: float,
 ) -> Iterator[tuple[dict, np.ndarray | None]]:
-    """Yield each lesion of a film, with its facts and its crop (side, side), or with its `reason` and None."""
+    """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
+
+    The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
+    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. What `open_film`
+    gives has a shape, a dtype and slices in two dimensions, also with steps; `film_sha256` stays empty, unknown, unless
+    it is an array: then all of the film is at hand.
+    """
     try:
         film = _only_film(dicom_dir, lesions[0]["film_uid"])
-        pixels = open_pixels(film)
-        film_facts = {"film_rows": film.rows, "film_columns": film.columns, "film_sha256": _sha256(pixels)}
+        pixels = open_film(film)
+        areas = find_areas(pixels, air)
     except DicomError as error:
         yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
         return
+    known = isinstance(pixels, np.ndarray)
+    film_facts = {"film_rows": film.rows, "film_columns": film.columns, "film_sha256": _sha256(pixels) if known else ""}
     for lesion in lesions:
         try:
             box, mask_facts = _locate(lesion, film, dicom_dir, component)
         except DicomError as error:
             yield {**lesion, "reason": error.message}, None
             continue
-        square = square_around(box, margin)
-        place = {"x0": square.x0, "y0": square.y0, "side_px": square.side}
-        yield {**lesion, **film_facts, **mask_facts, **place}, cut_square(pixels, square)
+        window = window_around(box, shape=shape, margin=margin, side_min=side_min)
+        crop = _reduced(cut_window(pixels, window), bits)
+        place = {
+            **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
+            **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
+        }
+        border = shares(areas, window, (film.rows, film.columns))
+        yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": _sha256(crop)}, crop
+
+
+def save_png(pixels: np.ndarray, path: Path) -> None:
+    """Write a grey image, uint8 or uint16, as PNG."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[Box, dict[str, str]]:
@@ -239,6 +199,11 @@ def _fits(image: Film, film: Film) -> bool:
     same = all(own == whole for own, whole in sides)
     rescan = all(abs(own - RESCAN_SCALE * whole) <= RESCAN_TOLERANCE * whole + 0.5 for own, whole in sides)
     return same or rescan
+
+
+def _reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Pixels of 16 bits as they are, or their high bytes, as the authors' code takes them."""
+    return pixels if bits == 16 else (pixels >> 8).astype(np.uint8)
 
 
 def _sha256(pixels: np.ndarray) -> str:

@@ -35,9 +35,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def crops(folder):
     tables = folder / "lesions.csv", folder / "set_aside.csv"
-    facts = cut_crops(
-        folder / "csv", folder / "dicom", folder / "crops", *tables, component="union", margin=0.0, bits=8
-    )
+    values = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
+    facts = cut_crops(folder / "csv", folder / "dicom", folder / "crops", *tables, **values)
     return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables)
 
 
@@ -62,7 +61,7 @@ def test_planted_defects_are_repaired_or_set_aside_and_nothing_vanishes(folder, 
 def test_every_crop_is_the_square_of_its_row(folder, crops):
     _, lesions, _ = crops
     sizes = {path.stem: Image.open(path).size for path in (folder / "crops").iterdir()}
-    assert sizes == {row.lesion_id: (row.side_px, row.side_px) for row in lesions.itertuples()}
+    assert sizes == {row.lesion_id: (row.crop_columns, row.crop_rows) for row in lesions.itertuples()}
 
 
 @pytest.mark.parametrize("protocol", ["strict", "paper"])
