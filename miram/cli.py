@@ -153,12 +153,11 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
     data = layout.data(chosen.preset)
     source = layout.record("download", chosen.preset)
     record.read(source)
-    tables = [data / "lesions.csv", data / "set_aside.csv"]
+    tables = [data / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds")]
 
     def work() -> dict[str, Any]:
-        return cut_crops(
-            data / "csv", data / "dicom", data / "crops", *tables, **params.stage_values(chosen, "crops")["crops"]
-        )
+        folders = (data / name for name in ("csv", "dicom", "crops", "backgrounds"))
+        return cut_crops(*folders, *tables, **params.stage_values(chosen, "crops")["crops"])
 
     _stage(chosen, "crops", [source], tables, work)
 
@@ -170,8 +169,10 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     data = layout.data(chosen.preset)
     source = layout.record("crops", chosen.preset)
     record.read(source)
-    store = _store(chosen)
-    _stage(chosen, "pack", [source], store, lambda: pack_crops(data / "crops", data / "lesions.csv", *store))
+    values, store = params.stage_values(chosen, "pack")["pack"], _store(chosen)
+    images = (data / name for name in ("crops", "lesions.csv", "backgrounds", "backgrounds.csv"))
+    inputs = [source, *layout.extra_pngs(values["extra_images"])]
+    _stage(chosen, "pack", inputs, store, lambda: pack_crops(*images, *store, **values))
 
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -186,22 +187,30 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Pre-train a method on the crops of the training and validation lesions."""
-    from miram.data.splits import pretraining_lesions
+    """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
+    from miram.data.splits import pretraining_backgrounds, pretraining_lesions
     from miram.train.pretrain import pretrain as train
+    from miram.train.store import extra_ids
 
     method = arguments.method
     _known(method, chosen.methods)
-    inputs = [layout.record(stage, chosen.preset) for stage in ("pack", "splits")]
+    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack", "splits")]
     for path in inputs:
         record.read(path)
-    seen, pictured = pretraining_lesions(layout.data(chosen.preset) / "splits.csv")
+    lesions_csv, splits_csv, backgrounds_csv = (
+        layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "splits", "backgrounds")
+    )
+    store_u8, index_csv = _store(chosen)
+    seen, pictured = pretraining_lesions(splits_csv)
+    seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
     values = params.stage_values(chosen, "pretrain", method)
     out = layout.pretrain(chosen.preset, method)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if values["objective"] != "mocov3":
         outputs.append(out / "reconstructions.npz")
-    _stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *_store(chosen), seen, pictured, **values), method)
+    _stage(
+        chosen, "pretrain", inputs, outputs, lambda: train(out, store_u8, index_csv, seen, pictured, **values), method
+    )
 
 
 def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:

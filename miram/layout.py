@@ -5,6 +5,8 @@
 
 from pathlib import Path
 
+from miram.errors import MiramError
+
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 
@@ -12,6 +14,18 @@ CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass",
 def data(preset: str) -> Path:
     """Archive, DICOMs, crops, tables."""
     return Path("data", preset)
+
+
+def extra_pngs(extra_images: str | None) -> list[Path]:
+    """The user's own images for pre-training, by name. Raises MiramError when a folder is named that holds none."""
+    if extra_images is None:
+        return []
+    found = sorted(Path(extra_images).glob("*.png"))
+    if not found:
+        raise MiramError(
+            f"pretrain.extra_images: {extra_images} is no folder with PNG files.", "Name one in params.yaml, or null."
+        )
+    return found
 
 
 def pretrain(preset: str, method: str) -> Path:

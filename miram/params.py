@@ -150,6 +150,15 @@ class Pretrain:
 
 
 @dataclass(frozen=True, config=STRICT)
+class CommonPretrain(Pretrain):
+    """What all methods share beside it: the images that they see beside the lesions."""
+
+    backgrounds_per_film: Whole
+    backgrounds_seed: Whole
+    extra_images: str | None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Finetune:
     """Fine-tuning and its augmentation."""
 
@@ -243,7 +252,7 @@ class Params:
     highres: Highres
     methods: dict[str, Method]
     moco: Moco
-    pretrain: Pretrain
+    pretrain: CommonPretrain
     finetune: Finetune
     compute: Compute
 
@@ -293,12 +302,14 @@ def stage_values(params: Params, stage: str, method: str | None = None) -> dict[
         return {**_pretrain_values(params, params.methods[method]), **asdict(params.compute)}
     if stage == "finetune":
         return _finetune_values(params, params.methods.get(method))
+    pretrain = params.pretrain
+    sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     sections = {
         "archive": {"archive": params.archive},
         "doctor": {"source": params.source, "compute": {"accelerator": params.compute.accelerator}},
         "download": {"source": {name: getattr(params.source, name) for name in ("collection", "api_url", "csv_url")}},
-        "crops": {"crops": params.crops},
-        "pack": {},
+        "crops": {"crops": asdict(params.crops) | sampling},
+        "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "splits": {"splits": params.splits},
         "evaluate": {},
         "table": {},
@@ -353,7 +364,8 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
                 f"methods.{name} in {path}", "A method's name holds a-z, 0-9 and -; from-scratch is taken."
             )
         place = f"methods.{name}"
-        pretrain = _validated(Pretrain, {**merged["pretrain"], **own[name]}, path, place)
+        shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
+        pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
         _check_attention(method, path, place)
         resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
     values = {f.name: getattr(params, f.name) for f in fields(Params)}

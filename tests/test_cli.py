@@ -33,7 +33,7 @@ def test_the_help_names_a_sub_command_for_every_stage(capsys):
         (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
         (["download"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/download.json"),
-        (["pretrain", "mae"], 1, "There is no record data/demo/pack.json"),
+        (["pretrain", "mae"], 1, "There is no record data/demo/crops.json"),
         (["evaluate"], 1, "no predictions"),
     ],
 )

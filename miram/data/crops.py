@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from miram.data.backgrounds import sample_squares
 from miram.data.breast import find_areas, shares
 from miram.data.catalogue import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.catalogue import PATHS, read_lesions
@@ -31,6 +32,7 @@ LESION_COLUMNS = [
     *("x0", "y0", "crop_columns", "crop_rows", "outside_film", "air", "foreign"),
     *("repairs", "film_sha256", "crop_sha256"),
 ]
+BACKGROUND_COLUMNS = ["background_id", "patient_id", "film_uid", "official_split", "x0", "y0", "side_px"]
 SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
 
 
@@ -38,41 +40,52 @@ def cut_crops(
     csv_dir: Path,
     dicom_dir: Path,
     crops_dir: Path,
+    backgrounds_dir: Path,
     lesions_csv: Path,
     set_aside_csv: Path,
+    backgrounds_csv: Path,
+    *,
+    backgrounds_per_film: int,
+    backgrounds_seed: int,
     **values: object,
 ) -> dict[str, object]:
     """Cut every lesion of the case lists in `csv_dir` from its film in `dicom_dir`; `values` are those of `cut_film`.
 
     Writes `crops_dir`/<lesion_id>.png (grey), a row in `lesions_csv` for each crop and a row in `set_aside_csv` for
-    each lesion without one; crops of earlier runs that have no row any more are removed. Returns counts. Raises
-    MiramError when no lesion could be cut.
+    each lesion without one; likewise `backgrounds_dir`/<background_id>.png and `backgrounds_csv`. Images of earlier
+    runs that have no row any more are removed. Returns counts. Raises MiramError when no lesion could be cut.
     """
-    crops_dir = Path(crops_dir)
     lesions = read_lesions(csv_dir)
-    done, aside = [], []
+    done, aside, backgrounds = [], [], []
+    sampling = {"backgrounds_per_film": backgrounds_per_film, "backgrounds_seed": backgrounds_seed}
+    sampling |= {name: values[name] for name in ("bits", "air")}
     for _, on_film in track(lesions.groupby("film_uid"), "crops", total=lesions["film_uid"].nunique()):
+        located = []
         for lesion, crop in cut_film(on_film.to_dict("records"), dicom_dir, **values):
+            located.append(lesion)
             if crop is None:
                 aside.append(lesion)
                 continue
-            save_png(crop, crops_dir / f"{lesion['lesion_id']}.png")
+            save_png(crop, Path(crops_dir) / f"{lesion['lesion_id']}.png")
             done.append(lesion)
+        for background, patch in cut_backgrounds(located, dicom_dir, **sampling):
+            save_png(patch, Path(backgrounds_dir) / f"{background['background_id']}.png")
+            backgrounds.append(background)
     if not done:
         raise MiramError(
             f"None of the {len(lesions)} lesions could be cut; {aside[0]['lesion_id']}: {aside[0]['reason']}",
             f"Check that {dicom_dir} holds the downloaded series; run `miram download` again.",
         )
-    kept = {lesion["lesion_id"] for lesion in done}
-    for png in crops_dir.glob("*.png"):
-        if png.stem not in kept:
-            png.unlink()
+    _remove_others(crops_dir, {lesion["lesion_id"] for lesion in done})
+    _remove_others(backgrounds_dir, {background["background_id"] for background in backgrounds})
     _write(aside, SET_ASIDE_COLUMNS, set_aside_csv)
+    _write(backgrounds, BACKGROUND_COLUMNS, backgrounds_csv)
     _write(done, LESION_COLUMNS, lesions_csv)
     words = [word for lesion in done for word in lesion["repairs"].split(";") if word]
     return {
         "lesions": len(done),
         "set_aside": len(aside),
+        "backgrounds": len(backgrounds),
         "films": len({lesion["film_uid"] for lesion in done}),
         "repairs": {word: words.count(word) for word in sorted(set(words))},
     }
@@ -120,6 +133,44 @@ def cut_film(
         }
         border = shares(areas, window, (film.rows, film.columns))
         yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": _sha256(crop)}, crop
+
+
+def cut_backgrounds(
+    lesions: list[dict],
+    dicom_dir: Path,
+    *,
+    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    backgrounds_per_film: int,
+    backgrounds_seed: int,
+    bits: int,
+    air: float,
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
+
+    The facts are the columns BACKGROUND_COLUMNS; sides are those of the film's crops. A film of the test set gives
+    none, nor does one whose lesions are not all located. A lesion that the case lists give under another UID of the
+    same film is not known here.
+    """
+    if not backgrounds_per_film or any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+        return
+    film = _only_film(dicom_dir, lesions[0]["film_uid"])
+    pixels = open_film(film)
+    windows = [
+        Box(row["y0"], row["x0"], row["y0"] + row["crop_rows"], row["x0"] + row["crop_columns"]) for row in lesions
+    ]
+    squares = sample_squares(
+        find_areas(pixels, air),
+        (film.rows, film.columns),
+        avoid=windows,
+        sides=[max(window.shape) for window in windows],
+        count=backgrounds_per_film,
+        random=np.random.default_rng([backgrounds_seed, *lesions[0]["film_uid"].encode()]),
+    )
+    common = {name: lesions[0][name] for name in ("patient_id", "film_uid", "official_split")}
+    for number, square in enumerate(squares):
+        name = f"background_{common['film_uid']}_{number}"
+        place = {"x0": square.x0, "y0": square.y0, "side_px": square.shape[0]}
+        yield {"background_id": name, **common, **place}, _reduced(cut_window(pixels, square), bits)
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
@@ -211,7 +262,13 @@ def _sha256(pixels: np.ndarray) -> str:
     return hashlib.sha256(little_endian).hexdigest()
 
 
+def _remove_others(folder: Path, names: set[str]) -> None:
+    for png in Path(folder).glob("*.png"):
+        if png.stem not in names:
+            png.unlink()
+
+
 def _write(rows: list[dict], columns: list[str], path: Path) -> None:
-    table = pd.DataFrame(rows, columns=columns).sort_values("lesion_id")
+    table = pd.DataFrame(rows, columns=columns).sort_values(columns[0])
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

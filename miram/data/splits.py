@@ -18,6 +18,7 @@ from miram.files import atomic_path
 
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
+SEEN = ("train", "validation")  # by pre-training
 CANDIDATES = 200  # random grouped splits, of which the best stratified one is taken
 PICTURED = 4  # validation lesions in a reconstruction figure
 
@@ -38,9 +39,21 @@ def write_splits(
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
     """The lesions that pre-training sees, those of training and validation, and of these the ones in its figure."""
     splits = pd.read_csv(splits_csv, dtype=str)
-    seen = splits.loc[splits["split"].isin(["train", "validation"]), "lesion_id"].tolist()
+    seen = splits.loc[splits["split"].isin(SEEN), "lesion_id"].tolist()
     validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
     return seen, validation[:: max(1, len(validation) // PICTURED)][:PICTURED]
+
+
+def pretraining_backgrounds(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path) -> list[str]:
+    """The background patches that pre-training sees: those of films of which it sees a lesion, so that under "strict"
+    no patient of the test set is among them; never one of a film that is also in the test set."""
+    columns = ["lesion_id", "film_uid", "film_sha256"]
+    lesions = pd.read_csv(lesions_csv, usecols=columns, dtype=str, keep_default_na=False)
+    split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
+    films = _films(lesions)
+    seen = lesions.loc[split.isin(SEEN) & ~films.isin(films[split == "test"]), "film_uid"]
+    backgrounds = pd.read_csv(backgrounds_csv, dtype=str)
+    return backgrounds.loc[backgrounds["film_uid"].isin(seen), "background_id"].tolist()
 
 
 def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: float, seed: int) -> pd.DataFrame:
@@ -74,7 +87,7 @@ def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
     reason = pd.Series("", index=lesions.index)
     test = lesions[lesions["official_split"] == "test"]
     train = lesions["official_split"] == "train"
-    films = train & lesions["film_sha256"].isin(test["film_sha256"])
+    films = train & _films(lesions).isin(_films(test))
     reason[films] = "film " + lesions["film_uid"][films] + " has the pixels of a film of the test set"
     patients = train & lesions["patient_id"].isin(test["patient_id"])
     reason[patients] = "patient " + lesions["patient_id"][patients] + " is also in the test set"
@@ -95,9 +108,14 @@ def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.
     return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=training["pathology"])[1]
 
 
+def _films(lesions: pd.DataFrame) -> pd.Series:
+    """What tells each row's film from others: the hash of its pixels, or its UID where that is empty, unknown."""
+    return lesions["film_sha256"].where(lesions["film_sha256"] != "", lesions["film_uid"])
+
+
 def _groups(training: pd.DataFrame) -> np.ndarray:
     """A number for each row; rows that share a patient or a film, directly or through others, have the same."""
-    patients, films = (pd.factorize(training[name])[0] for name in ("patient_id", "film_sha256"))
+    patients, films = (pd.factorize(key)[0] for key in (training["patient_id"], _films(training)))
     nodes = patients.max() + films.max() + 2
     graph = coo_matrix((np.ones(len(training)), (patients, patients.max() + 1 + films)), shape=(nodes, nodes))
     return connected_components(graph, directed=False)[1][patients]

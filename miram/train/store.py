@@ -1,8 +1,12 @@
-"""The crop store: every crop decoded once into one flat uint8 file that all processes map into memory."""
+"""The store: every image decoded once into one flat uint8 file that all processes map into memory.
+
+Images are the crops of the lesions, and behind them what only pre-training sees: background patches and images of the
+user's own.
+"""
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,65 +15,93 @@ from PIL import Image, UnidentifiedImageError
 
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.layout import extra_pngs
 
 REMEDY = "Run the stage `pack` again."
-INDEX_COLUMNS = ["lesion_id", "offset", "rows", "columns"]
+INDEX_COLUMNS = ["image_id", "kind", "offset", "rows", "columns"]
+EXTRA = "extra"  # kind of the images of one's own; the others are "lesion" and "background"
 
 
-def pack(crops_dir: Path, lesions_csv: Path, store_u8: Path, index_csv: Path) -> dict[str, int]:
-    """Decode `crops_dir`/<lesion_id>.png of every row of `lesions_csv` into `store_u8`, one after another, row-major.
+def pack(
+    crops_dir: Path,
+    lesions_csv: Path,
+    backgrounds_dir: Path,
+    backgrounds_csv: Path,
+    store_u8: Path,
+    index_csv: Path,
+    *,
+    extra_images: str | None,
+) -> dict[str, int]:
+    """Decode the images that two tables name, and all of the folder `extra_images`, into `store_u8`, row-major.
 
-    `index_csv` gets one row a crop, in the order of `lesions_csv`: lesion_id, offset (bytes), rows, columns (px). A
-    16-bit crop keeps its high byte. Returns the number of crops and of bytes. Raises MiramError naming the file when
-    a crop is missing, damaged or not grey.
+    They are `crops_dir`/<lesion_id>.png and `backgrounds_dir`/<background_id>.png. `index_csv` gets one row an image,
+    in that order: image_id, kind, offset (bytes), rows, columns (px). An image of 16 bits keeps its high byte. Returns
+    the number of images of each kind, and of bytes. Raises MiramError naming the file when an image is missing,
+    damaged or not grey, or when the folder holds none.
     """
+    images = [
+        *_named("lesion", crops_dir, lesions_csv),
+        *_named("background", backgrounds_dir, backgrounds_csv),
+        *((f"{EXTRA}_{path.stem}", EXTRA, path) for path in extra_pngs(extra_images)),
+    ]
     index = []
     offset = 0
     with atomic_path(store_u8) as temporary_store, atomic_path(index_csv) as temporary_index:
         with open(temporary_store, "wb") as stream:
-            for lesion_id in pd.read_csv(lesions_csv, usecols=["lesion_id"], dtype=str)["lesion_id"]:
-                crop = read_crop(Path(crops_dir) / f"{lesion_id}.png")
-                stream.write(crop.tobytes())
-                index.append((lesion_id, offset, *crop.shape))
-                offset += crop.size
+            for image_id, kind, path in images:
+                pixels = read_png(path)
+                stream.write(pixels.tobytes())
+                index.append((image_id, kind, offset, *pixels.shape))
+                offset += pixels.size
         table = pd.DataFrame(index, columns=INDEX_COLUMNS)
         table.to_csv(temporary_index, index=False, lineterminator="\n")
-    return {"crops": len(index), "bytes": offset}
+    return {**table["kind"].value_counts().to_dict(), "bytes": offset}
 
 
-def read_crop(png: Path) -> np.ndarray:
+def extra_ids(index_csv: Path) -> list[str]:
+    """The images of one's own in a store."""
+    index = pd.read_csv(index_csv, dtype=str)
+    return index.loc[index["kind"] == EXTRA, "image_id"].tolist()
+
+
+def read_png(path: Path) -> np.ndarray:
     """A grey PNG as (rows, columns) uint8; of 16 bits the high byte. Raises MiramError naming the file."""
-    remedy = "Delete it and run the stage `crops` again."
+    remedy = "Delete it and run the stage `crops` again; if it is an image of your own, mend it."
     try:
-        with Image.open(png) as image:
+        with Image.open(path) as image:
             pixels = np.asarray(image)
     except FileNotFoundError as error:
-        raise MiramError(f"The crop {png} is missing.", "Run the stage `crops` again.") from error
+        raise MiramError(f"The image {path} is missing.", "Run the stage `crops` again.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
-        raise MiramError(f"The crop {png} cannot be decoded: {error}.", remedy) from error
+        raise MiramError(f"The image {path} cannot be decoded: {error}.", remedy) from error
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
         raise MiramError(
-            f"The crop {png} is no grey image of 8 or 16 bits: shape {pixels.shape}, type {pixels.dtype}.", remedy
+            f"The image {path} is not grey of 8 or 16 bits: shape {pixels.shape}, type {pixels.dtype}.", remedy
         )
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
+def _named(kind: str, folder: Path, table_csv: Path) -> Iterator[tuple[str, str, Path]]:
+    for image_id in pd.read_csv(table_csv, usecols=[f"{kind}_id"], dtype=str)[f"{kind}_id"]:
+        yield image_id, kind, Path(folder) / f"{image_id}.png"
+
+
 class Store:
-    """A packed store, read through a memory map; `store[i]` is crop i as a read-only (rows, columns) uint8 array."""
+    """A packed store, read through a memory map; `store[i]` is image i as a read-only (rows, columns) uint8 array."""
 
     def __init__(self, store_u8: Path, index_csv: Path) -> None:
         """Raises MiramError when a file is missing or the two do not belong together."""
         self.paths = (Path(store_u8), Path(index_csv))
         try:
-            index = pd.read_csv(index_csv, dtype={"lesion_id": str})
+            index = pd.read_csv(index_csv, dtype={"image_id": str})
             size = os.path.getsize(store_u8)
         except FileNotFoundError as error:
             raise MiramError(f"{error.filename} is missing.", REMEDY) from error
         if list(index.columns) != INDEX_COLUMNS or size == 0 or size != (index["rows"] * index["columns"]).sum():
             raise MiramError(f"{index_csv} does not describe the {size} bytes of {store_u8}.", REMEDY)
-        self.lesion_ids = index["lesion_id"].tolist()
+        self.image_ids = index["image_id"].tolist()
         self._index = index[["offset", "rows", "columns"]].to_numpy().tolist()
-        self._place = {lesion_id: i for i, lesion_id in enumerate(self.lesion_ids)}
+        self._place = {image_id: i for i, image_id in enumerate(self.image_ids)}
         self._bytes = np.memmap(store_u8, dtype=np.uint8, mode="r")
 
     def __reduce__(self) -> tuple:
@@ -82,17 +114,17 @@ class Store:
         offset, rows, columns = self._index[i]
         return self._bytes[offset : offset + rows * columns].reshape(rows, columns)
 
-    def places(self, lesion_ids: Iterable[str]) -> list[int]:
-        """The indices of lesions, in their order. Raises MiramError naming one that is not in the store."""
+    def places(self, image_ids: Iterable[str]) -> list[int]:
+        """The indices of images, in their order. Raises MiramError naming one that is not in the store."""
         places = []
-        for lesion_id in lesion_ids:
-            if lesion_id not in self._place:
-                raise MiramError(f"Lesion {lesion_id} is not in the store {self.paths[0]}.", REMEDY)
-            places.append(self._place[lesion_id])
+        for image_id in image_ids:
+            if image_id not in self._place:
+                raise MiramError(f"The image {image_id} is not in the store {self.paths[0]}.", REMEDY)
+            places.append(self._place[image_id])
         return places
 
     def digest(self, places: Sequence[int]) -> str:
-        """Hexadecimal SHA-256 of the sizes and pixels of some crops, in their order."""
+        """Hexadecimal SHA-256 of the sizes and pixels of some images, in their order."""
         digest = hashlib.sha256()
         for place in places:
             digest.update(f"{place} {self[place].shape} ".encode())

@@ -12,22 +12,31 @@ from miram.data import crops
 from miram.data.catalogue import read_lesions
 from miram.data.crops import cut_crops, cut_film
 from miram.data.dicom import open_pixels
-from miram.data.geometry import fit_mask
+from miram.data.geometry import Box, fit_mask
 from miram.errors import MiramError
 
 MASK = mask_of(FILM_SHAPE, (20, 30, 40, 60))
 RESCANNED = (round(0.87 * FILM_SHAPE[0]), round(0.87 * FILM_SHAPE[1]))
 
 
+BACKGROUNDS = {"backgrounds_per_film": 2, "backgrounds_seed": 0}
 VALUES = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 16, "air": 0.08}
+
+
+def run(folder, csv_dir, dicom_dir, **changes):
+    tables = (folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds"))
+    images = folder / "crops", folder / "backgrounds"
+    return cut_crops(csv_dir, dicom_dir, *images, *tables, **VALUES | BACKGROUNDS | changes)
 
 
 def cut(archive, folder, **changes):
     """Lay the archive out, cut it, and return facts, lesions and lesions set aside, both by lesion_id."""
     csv_dir, dicom_dir = archive.write(folder) if not (folder / "csv").exists() else (folder / "csv", folder / "dicom")
-    tables = folder / "lesions.csv", folder / "set_aside.csv"
-    facts = cut_crops(csv_dir, dicom_dir, folder / "crops", *tables, **VALUES | changes)
-    lesions, aside = (pd.read_csv(table, keep_default_na=False).set_index("lesion_id") for table in tables)
+    facts = run(folder, csv_dir, dicom_dir, **changes)
+    lesions, aside = (
+        pd.read_csv(folder / f"{name}.csv", keep_default_na=False).set_index("lesion_id")
+        for name in ("lesions", "set_aside")
+    )
     assert len(lesions) + len(aside) == sum(map(len, archive.rows.values())), "a lesion vanished"
     assert {path.stem for path in (folder / "crops").iterdir()} == set(lesions.index)
     return facts, lesions, aside
@@ -43,7 +52,7 @@ def pixels_of(archive, film_uid, folder) -> np.ndarray:
 
 def test_plain_lesions_are_cut_at_native_size_with_their_facts(archive, tmp_path):
     facts, lesions, aside = cut(archive, tmp_path)
-    assert facts == {"lesions": 4, "set_aside": 0, "films": 4, "repairs": {}} and aside.empty
+    assert facts == {"lesions": 4, "set_aside": 0, "backgrounds": 4, "films": 4, "repairs": {}} and aside.empty
     row = lesions.loc["Mass-Test_P_00001_LEFT_CC_1"]
     assert (row.box_x0, row.box_y0, row.box_columns, row.box_rows) == (30, 20, 30, 20)
     assert (row.x0, row.y0, row.crop_columns, row.crop_rows) == (30, 15, 30, 30)
@@ -120,6 +129,25 @@ def test_a_film_that_gives_slices_only_is_cut_alike_and_its_hash_is_unknown(arch
     )
     assert np.array_equal(crop, same)
     assert here.pop("film_sha256") and there.pop("film_sha256") == "" and here == there
+
+
+def test_backgrounds_are_pieces_of_training_films_away_from_the_lesions(archive, tmp_path):
+    archive.lesion(20, archive.film(20), mask_of(FILM_SHAPE))  # its lesion is set aside: nobody knows where it is
+    cut(archive, tmp_path, bits=8)
+    table = pd.read_csv(tmp_path / "backgrounds.csv")
+    assert sorted(table["film_uid"]) == ["1.2.3.0", "1.2.3.0", "1.2.3.2", "1.2.3.2"]
+    assert set(table["official_split"]) == {"train"}
+    assert {path.stem for path in (tmp_path / "backgrounds").iterdir()} == set(table["background_id"])
+    for row in table.itertuples():
+        patch = np.asarray(Image.open(tmp_path / "backgrounds" / f"{row.background_id}.png"))
+        own = Box(row.y0, row.x0, row.y0 + row.side_px, row.x0 + row.side_px)
+        assert np.array_equal(patch, pixels_of(archive, row.film_uid, tmp_path)[own.y0 : own.y1, own.x0 : own.x1] >> 8)
+        assert patch.shape == (30, 30) and not own.overlaps(Box(15, 30, 45, 60))
+
+
+def test_no_background_is_cut_where_none_is_asked_for(archive, tmp_path):
+    assert cut(archive, tmp_path, backgrounds_per_film=0)[0]["backgrounds"] == 0
+    assert len(pd.read_csv(tmp_path / "backgrounds.csv")) == 0
 
 
 def test_mask_and_crop_are_told_apart_in_any_order_and_in_two_series(archive, tmp_path):
@@ -202,12 +230,13 @@ def test_a_damaged_crop_of_the_archive_does_not_cost_a_lesion(archive, tmp_path)
 
 def test_two_runs_give_the_same_bytes_and_leave_nothing_of_an_earlier_archive(archive, tmp_path):
     def digests() -> dict[str, str]:
-        paths = [*(tmp_path / "crops").iterdir(), tmp_path / "lesions.csv", tmp_path / "set_aside.csv"]
+        paths = [path for path in tmp_path.glob("*/*.png")] + list(tmp_path.glob("*.csv"))
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     cut(archive, tmp_path)
     first = digests()
     (tmp_path / "crops" / "Mass-Test_P_99999_LEFT_CC_1.png").write_bytes(b"old")
+    (tmp_path / "backgrounds" / "background_1.2.3.99_0.png").write_bytes(b"old")
     cut(archive, tmp_path)
     assert digests() == first
 
@@ -215,14 +244,7 @@ def test_two_runs_give_the_same_bytes_and_leave_nothing_of_an_earlier_archive(ar
 def test_without_any_usable_lesion_the_stage_stops_and_says_what_to_do(archive, tmp_path):
     csv_dir, _ = archive.write(tmp_path)
     with pytest.raises(MiramError, match=r"None of the 4 lesions could be cut[\s\S]*miram download"):
-        cut_crops(
-            csv_dir,
-            tmp_path / "nowhere",
-            tmp_path / "crops",
-            tmp_path / "lesions.csv",
-            tmp_path / "set_aside.csv",
-            **VALUES,
-        )
+        run(tmp_path, csv_dir, tmp_path / "nowhere")
     assert not (tmp_path / "lesions.csv").exists()
 
 
@@ -230,14 +252,7 @@ def test_a_disk_that_takes_no_crop_stops_the_stage_and_names_the_file(archive, t
     csv_dir, dicom_dir = archive.write(tmp_path)
     (tmp_path / "crops").write_text("a file where the folder should be")
     with pytest.raises(MiramError, match=r"crops/.*\.png cannot be written"):
-        cut_crops(
-            csv_dir,
-            dicom_dir,
-            tmp_path / "crops",
-            tmp_path / "lesions.csv",
-            tmp_path / "set_aside.csv",
-            **VALUES,
-        )
+        run(tmp_path, csv_dir, dicom_dir)
 
 
 def test_the_rescan_tolerance_covers_rounding_and_nothing_more():

@@ -34,10 +34,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def crops(folder):
-    tables = folder / "lesions.csv", folder / "set_aside.csv"
+    tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds")]
     values = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
-    facts = cut_crops(folder / "csv", folder / "dicom", folder / "crops", *tables, **values)
-    return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables)
+    values |= {"backgrounds_per_film": 1, "backgrounds_seed": 0}
+    folders = (folder / name for name in ("csv", "dicom", "crops", "backgrounds"))
+    facts = cut_crops(*folders, *tables, **values)
+    return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables[:2])
 
 
 def test_every_file_arrives_as_it_lies_in_the_archive(folder):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miram.data.catalogue import read_lesions
-from miram.data.splits import split_lesions, write_splits
+from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, write_splits
 from miram.data.tasks import labels
 from miram.errors import MiramError
 
@@ -102,6 +102,43 @@ def test_strict_excludes_a_training_film_that_is_a_test_film_under_another_patie
     rows = [(number, number, "train", "BENIGN", "mass") for number in range(5)] + [(9, 0, "test", "BENIGN", "mass")]
     result = split(lesions_of(rows))
     assert result["split"].iloc[0] == "excluded" and "film 0 " in result["reason"].iloc[0]
+
+
+def test_a_film_of_unknown_pixels_is_no_other_film():
+    rows = [(number, "", "train", "BENIGN", "mass") for number in range(8)] + [(9, "", "test", "BENIGN", "mass")]
+    lesions = lesions_of(rows).assign(film_uid=[f"1.{number}" for number in range(9)])
+    assert split(lesions)["split"].value_counts().to_dict() == {"train": 5, "validation": 3, "test": 1}
+    same = lesions.assign(film_uid=["1.0", *lesions["film_uid"][1:8], "1.0"])  # its UID still tells it
+    assert split(same)["split"].iloc[0] == "excluded"
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_pretraining_sees_no_background_of_the_test_set(real, tmp_path, protocol):
+    films = real.drop_duplicates("film_uid")
+    backgrounds = films.assign(background_id="background_" + films["film_uid"])
+    backgrounds.to_csv(tmp_path / "backgrounds.csv", index=False)
+    shared = real["film_uid"][real["official_split"] == "test"].iloc[
+        0
+    ]  # a training film with the pixels of a test film
+    first = (real["official_split"] == "train").idxmax()
+    lesions = real.assign(film_sha256=real["film_sha256"].mask(real["film_uid"] == real["film_uid"][first], shared))
+    lesions.to_csv(tmp_path / "lesions.csv", index=False)
+    split(lesions, protocol).to_csv(tmp_path / "splits.csv", index=False)
+    paths = (tmp_path / f"{name}.csv" for name in ("lesions", "splits", "backgrounds"))
+    seen = backgrounds[backgrounds["background_id"].isin(pretraining_backgrounds(*paths))]
+    test = real[real["official_split"] == "test"]
+    assert not set(seen["film_uid"]) & {*test["film_uid"], real["film_uid"][first]}
+    patients = set(seen["patient_id"]) & set(test["patient_id"])
+    assert len(patients) == {"strict": 0, "paper": 31}[protocol]
+    assert len(seen) > 2300
+
+
+def test_pretraining_sees_no_lesion_of_a_test_patient_under_strict(real, tmp_path):
+    split(real).to_csv(tmp_path / "splits.csv", index=False)
+    seen, pictured = pretraining_lesions(tmp_path / "splits.csv")
+    of = real.set_index("lesion_id")
+    test = set(of["patient_id"][of["official_split"] == "test"])
+    assert len(seen) == 2781 and not set(of["patient_id"][seen]) & test and set(pictured) <= set(seen)
 
 
 def test_the_stage_writes_one_row_a_lesion_and_counts_classes(tmp_path):

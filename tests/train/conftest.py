@@ -112,7 +112,9 @@ def lesions(tmp_path_factory) -> Path:
     table = pd.DataFrame(rows, columns=columns)
     table.drop(columns=["split", "reason"]).to_csv(folder / "lesions.csv", index=False)
     table[["lesion_id", "patient_id", "split", "reason"]].to_csv(folder / "splits.csv", index=False)
-    pack(folder / "crops", folder / "lesions.csv", folder / "crops.u8", folder / "crops_index.csv")
+    pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False)
+    images = folder / "crops", folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
+    pack(*images, folder / "crops.u8", folder / "crops_index.csv", extra_images=None)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from miram.errors import MiramError
-from miram.train.store import Store, pack
+from miram.train.store import Store, extra_ids, pack
 
 
 def packed(folder, crops: dict[str, np.ndarray | bytes]):
@@ -18,14 +18,20 @@ def packed(folder, crops: dict[str, np.ndarray | bytes]):
             (folder / f"{lesion_id}.png").write_bytes(crop)
         else:
             Image.fromarray(crop).save(folder / f"{lesion_id}.png")
-    pd.DataFrame({"lesion_id": list(crops)}).to_csv(folder / "lesions.csv", index=False)
-    pack(folder, folder / "lesions.csv", folder / "crops.u8", folder / "index.csv")
+    pack_named(folder, list(crops), [])
     return Store(folder / "crops.u8", folder / "index.csv")
+
+
+def pack_named(folder, lesions, backgrounds, extra_images=None):
+    pd.DataFrame({"lesion_id": lesions}).to_csv(folder / "lesions.csv", index=False)
+    pd.DataFrame({"background_id": backgrounds}).to_csv(folder / "backgrounds.csv", index=False)
+    images = folder, folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
+    return pack(*images, folder / "crops.u8", folder / "index.csv", extra_images=extra_images)
 
 
 def test_crops_come_back_as_they_were_in_the_order_of_the_table(lesions, store_paths, lesion_ids):
     store = Store(*store_paths)
-    assert store.lesion_ids == lesion_ids and len(store) == 12
+    assert store.image_ids == lesion_ids and len(store) == 12
     for i, lesion_id in enumerate(lesion_ids):
         assert np.array_equal(store[i], np.asarray(Image.open(lesions / "crops" / f"{lesion_id}.png")))
 
@@ -62,9 +68,25 @@ def test_a_crop_that_is_cut_short_is_named(tmp_path, lesions):
 
 
 def test_a_missing_crop_is_named(tmp_path):
-    pd.DataFrame({"lesion_id": ["gone"]}).to_csv(tmp_path / "lesions.csv", index=False)
     with pytest.raises(MiramError, match=r"gone\.png is missing"):
-        pack(tmp_path, tmp_path / "lesions.csv", tmp_path / "crops.u8", tmp_path / "index.csv")
+        pack_named(tmp_path, ["gone"], [])
+
+
+def test_backgrounds_and_images_of_ones_own_lie_behind_the_lesions(tmp_path):
+    for name, value in {"lesion": 1, "backgrounds/patch": 2, "own/film": 3, "own/a film": 4}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((2, value), value, np.uint8)).save(tmp_path / f"{name}.png")
+    counts = pack_named(tmp_path, ["lesion"], ["patch"], str(tmp_path / "own"))
+    assert counts == {"lesion": 1, "background": 1, "extra": 2, "bytes": 20}
+    store = Store(tmp_path / "crops.u8", tmp_path / "index.csv")
+    assert store.image_ids == ["lesion", "patch", "extra_a film", "extra_film"]
+    assert [store[i].max() for i in range(4)] == [1, 2, 4, 3]
+    assert extra_ids(tmp_path / "index.csv") == ["extra_a film", "extra_film"]
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(MiramError, match=r"extra_images: .*nowhere"):
+        pack_named(tmp_path, [], [], str(tmp_path / "nowhere"))
 
 
 def test_a_store_and_the_index_of_another_are_refused(tmp_path, store_paths):

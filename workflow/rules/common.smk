@@ -22,6 +22,7 @@ if unknown:
     raise WorkflowError(f"--config {sorted(unknown)}: only preset and params=FILE are read; every other value stands in params.yaml.")
 try:
     P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
+    EXTRA_IMAGES = layout.extra_pngs(P.pretrain.extra_images)
 except MiramError as error:
     raise WorkflowError(str(error))
 

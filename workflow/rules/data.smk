@@ -69,6 +69,7 @@ rule crops:
 rule pack:
     input:
         RECORD("crops"),
+        EXTRA_IMAGES,
     output:
         RECORD("pack"),
     log:

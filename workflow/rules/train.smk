@@ -3,6 +3,7 @@
 
 rule pretrain:
     input:
+        RECORD("crops"),
         RECORD("pack"),
         RECORD("splits"),
     output:
