@@ -6,7 +6,8 @@ s P x: of that row for queries, of all rows of a head for keys. m has no gradien
 
 Features of the whole input, (B, H, N, r), would be the largest tensors of a model. They exist for one block at a time,
 small enough for a processor's cache, and the backward pass computes them again. The closing projection is part of the
-function because its input is a by-product of that backward pass, so that it need not be kept either.
+function, block by block as well: its input is a by-product of the backward pass and need not be kept, and no tensor of
+the whole input is made only to be dropped: on CPUs the system would map and clear its pages anew in every call.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from miram.models.attention.blocks import split_heads
 
 EPSILON = 1e-4
 CPU_BLOCK, DEVICE_BLOCK = 2**19, 2**28  # entries of the features of one block; only CPUs gain from small ones
@@ -32,12 +35,13 @@ class RandomFeatureAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):
             scaled = projection * q.shape[-1] ** -0.25
             sums, peak = _sum_keys(k, v, scaled)
-            out = torch.empty_like(v)
+            out = v.new_empty(*v.shape[:2], len(weight))
             for block in _blocks(q, scaled):
                 features = _query_features(_load(q, block, scaled), scaled)
-                _store(out, block, _divide(_read(features, sums[block[0]])))
+                result = _divide(_read(features, sums[block[0]]))
+                out[block] = functional.linear(_heads_last(result, v.dtype), weight, bias)
             ctx.save_for_backward(q, k, v, scaled, weight, sums, peak)
-            return functional.linear(out.flatten(2), weight, bias)
+            return out
 
     @staticmethod
     @once_differentiable
@@ -45,18 +49,18 @@ class RandomFeatureAttention(torch.autograd.Function):
         """Walk over the queries, which gives the gradient of the sums, then over the keys."""
         q, k, v, scaled, weight, sums, peak = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
-            d_out = (grad @ weight).view_as(v)
-            out, dq, dk, dv = (torch.empty_like(t) for t in (v, q, k, v))
-            d_sums = torch.zeros_like(sums)
+            dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
+            d_sums, d_weight = torch.zeros_like(sums), torch.zeros_like(weight, dtype=scaled.dtype)
             for block in _blocks(q, scaled):
                 rows, samples = _load(q, block, scaled), block[0]
                 features = _query_features(rows, scaled)
                 read = _read(features, sums[samples])
                 result = _divide(read)
-                d_result = _load(d_out, block, scaled) / read[..., -1:]
+                d_out = grad[block]
+                d_weight += d_out.flatten(0, 1).mT @ _heads_last(result, weight.dtype).flatten(0, 1)
+                d_result = split_heads(d_out @ weight, rows.shape[1]).to(rows.dtype) / read[..., -1:]
                 d_read = torch.cat([d_result, -(d_result * result).sum(-1, keepdim=True)], -1)
                 d_sums[samples] += features.mT @ d_read + EPSILON * d_read.sum(-2, keepdim=True)
-                _store(out, block, result)
                 _store(dq, block, _rows_gradient(rows, features, d_read @ sums[samples].mT, scaled))
             for block in _blocks(k, scaled):
                 rows, samples = _load(k, block, scaled), block[0]
@@ -64,8 +68,7 @@ class RandomFeatureAttention(torch.autograd.Function):
                 _store(dv, block, _read(features, d_sums[samples])[..., :-1])
                 d_features = _with_one(_load(v, block, scaled)) @ d_sums[samples].mT
                 _store(dk, block, _rows_gradient(rows, features, d_features, scaled))
-            flat = grad.flatten(0, 1)
-            return dq, dk, dv, None, flat.mT @ out.flatten(2).flatten(0, 1), flat.sum(0)
+            return dq, dk, dv, None, d_weight.to(weight.dtype), grad.sum((0, 1))
 
 
 def _blocks(x: Tensor, scaled: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -84,6 +87,11 @@ def _load(x: Tensor, block: tuple[slice, slice], like: Tensor) -> Tensor:
 
 def _store(x: Tensor, block: tuple[slice, slice], values: Tensor) -> None:
     x[block] = values.transpose(1, 2)
+
+
+def _heads_last(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(b, H, n, d) to (b, n, H d)."""
+    return x.transpose(1, 2).flatten(2).to(dtype)
 
 
 def _with_one(x: Tensor) -> Tensor:
