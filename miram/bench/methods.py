@@ -22,7 +22,7 @@ from miram.bench.timing import interleaved_seconds, machine, medians
 from miram.files import atomic_path
 from miram.models.attention import build_stack
 from miram.models.build import build_pretrainer
-from miram.train.augment import pretrain_view, stream, to_images
+from miram.train.augment import draw_view, render, stream, to_images
 from miram.train.pretrain import parameter_groups
 from miram.train.store import Store, pack
 
@@ -106,7 +106,7 @@ def _step(method: str, form: str, fused_adamw: bool) -> tuple[Callable, Callable
     model = build_pretrainer(
         objective,
         side=STEP_SIDE,
-        **VIT_B,
+        encoder=VIT_B,
         decoder=DECODER,
         attention=kind or None,
         backend=form if kind else None,
@@ -197,7 +197,8 @@ def _example_crops(folder: Path) -> tuple[list[Path], Store]:
 
 
 def _from_store(store: Store, side: int) -> torch.Tensor:
-    views = [pretrain_view(store[i], side, 0.2, stream("view", 0, 0, i)) for i in range(len(store))]
+    draws = [draw_view(*store[i].shape, 0.2, stream("view", 0, 0, i)) for i in range(len(store))]
+    views = [render(store[i], side, draw) for i, draw in enumerate(draws)]
     return to_images(torch.from_numpy(np.stack(views)), 3)
 
 

@@ -12,12 +12,7 @@ def build_pretrainer(
     objective: str,
     *,
     side: int,
-    patch: int,
-    channels: int,
-    width: int,
-    depth: int,
-    heads: int,
-    mlp_ratio: float,
+    encoder: dict,
     decoder: dict,
     attention: str | None = None,
     backend: str | None = None,
@@ -30,27 +25,19 @@ def build_pretrainer(
 ) -> nn.Module:
     """Build the model of an objective; its `.encoder` is what fine-tuning starts from.
 
-    `decoder` holds width, depth, heads, mlp_ratio; `moco` holds projector_width, projector_out, temperature, and may
-    hold more. `attention`, `backend` and `options` concern "miram" alone. Raises ValueError on an unknown objective.
+    `encoder` holds patch, channels, width, depth, heads, mlp_ratio; `decoder` the last four; `moco` holds
+    projector_width, projector_out, temperature, and may hold more. `attention`, `backend` and `options` concern
+    "miram" alone. Raises ValueError on an unknown objective.
     """
-    encoder = Encoder(
-        side=side,
-        patch=patch,
-        channels=channels,
-        width=width,
-        depth=depth,
-        heads=heads,
-        mlp_ratio=mlp_ratio,
-        drop_path=0.0,
-    )
+    network = Encoder(side=side, **encoder, drop_path=0.0)
     masked = {"decoder": decoder, "mask_ratio": mask_ratio, "loss_on": loss_on}
     objectives = {
-        "mae": lambda: MAE(encoder, **masked),
+        "mae": lambda: MAE(network, **masked),
         "miram": lambda: MIRAM(
-            encoder, **masked, attention=attention, backend=backend, options=options or {}, scale=scale, target=target
+            network, **masked, attention=attention, backend=backend, options=options or {}, scale=scale, target=target
         ),
         "mocov3": lambda: MoCoV3(
-            encoder, **{key: moco[key] for key in ("projector_width", "projector_out", "temperature")}
+            network, **{key: moco[key] for key in ("projector_width", "projector_out", "temperature")}
         ),
     }
     if objective not in objectives:

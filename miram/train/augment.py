@@ -64,11 +64,6 @@ def draw_view(rows: int, columns: int, scale_min: float, random: np.random.Gener
     return Draw(crop_box(rows, columns, scale_min, random), UNCHANGED, 0.0, False, random.random() < 0.5)
 
 
-def pretrain_view(crop: np.ndarray, side: int, scale_min: float, random: np.random.Generator) -> np.ndarray:
-    """A view as `draw_view` draws it."""
-    return render(crop, side, draw_view(*crop.shape, scale_min, random))
-
-
 def draw_moco_view(
     rows: int,
     columns: int,
@@ -85,7 +80,7 @@ def draw_moco_view(
 ) -> Draw:
     """One view of MoCo-v3: random resized crop, brightness and contrast jitter, blur, solarisation, flip.
 
-    The two jitters come in random order.     Jitter strengths are relative (factor 1 ± strength), blur's sigma is in
+    The two jitters come in random order. Jitter strengths are relative (factor 1 ± strength), blur's sigma is in
     px of the view. Hue, saturation and grey of the reference do nothing to a grey image and are left out.
     """
     box, jitters = crop_box(rows, columns, scale_min, random), UNCHANGED

@@ -86,7 +86,7 @@ class Recipe:
             return build_pretrainer(
                 self.objective,
                 side=self.side,
-                **self.encoder,
+                encoder=self.encoder,
                 decoder=self.decoder,
                 attention=self.attention,
                 backend=self.backend,

@@ -9,12 +9,7 @@ from miram.models.mocov3 import MoCoV3
 
 VALUES = {
     "side": 24,
-    "patch": 8,
-    "channels": 1,
-    "width": 16,
-    "depth": 1,
-    "heads": 2,
-    "mlp_ratio": 2.0,
+    "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0},
     "decoder": {"width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0},
     "scale": 2,
     "target": "upsampled",

@@ -96,12 +96,14 @@ def build(config: dict, backend: str | None) -> nn.Module:
     return build_pretrainer(
         objective_of(config),
         side=config["img_size"],
-        patch=config["patch_size"],
-        channels=config["in_chans"],
-        width=config["embed_dim"],
-        depth=config["depth"],
-        heads=config["num_heads"],
-        mlp_ratio=config["mlp_ratio"],
+        encoder={
+            "patch": config["patch_size"],
+            "channels": config["in_chans"],
+            "width": config["embed_dim"],
+            "depth": config["depth"],
+            "heads": config["num_heads"],
+            "mlp_ratio": config["mlp_ratio"],
+        },
         decoder={
             "width": config.get("decoder_embed_dim"),
             "depth": config.get("decoder_depth"),
