@@ -1,6 +1,7 @@
 """The command line, one sub-command a stage: each reads params.yaml, does its work, and writes its record last."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -74,9 +75,18 @@ def _stage(
     values = params.stage_values(chosen, stage, method or None)
     if seed != "":
         values = {**values, "seed": seed}
+    if _helps():
+        if stage == "pretrain":
+            work()
+        return
     with sole_writer(path.parent, stage):
         begun = record.begin(path, stage=stage, values=values, inputs=inputs)
         record.finish(path, begun, facts=work(), outputs=outputs)
+
+
+def _helps() -> bool:
+    """Whether torchrun started this process beside a first one, which alone locks and writes."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:

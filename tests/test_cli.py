@@ -1,9 +1,10 @@
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from miram import layout, params, record
+from miram import cli, layout, params, record
 from miram.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -59,3 +60,17 @@ def test_every_stage_has_values():
     chosen = params.load(ROOT / "params.yaml")
     for stage in record.STAGE_MODULES:
         assert isinstance(params.stage_values(chosen, stage, "mae"), dict)
+
+
+def test_a_further_process_of_torchrun_trains_and_leaves_lock_and_record_to_the_first(folder, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    worked = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        for stage, method in (("pretrain", "mae"), ("splits", "")):
+            work = partial(lambda name: worked.append(name) or {}, f"{stage} {rank}")
+            cli._stage(params.load(Path("params.yaml"), "demo"), stage, [], [], work, method)
+            written = layout.record(stage, "demo", method)
+            assert written.exists() == (rank == "0")
+            shutil.rmtree(written.parent, ignore_errors=True)
+    assert worked == ["pretrain 0", "splits 0", "pretrain 1"]

@@ -6,19 +6,25 @@ of steps done.
 """
 
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, SimpleQueue, get_context
+from torch.multiprocessing import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    SimpleQueue,
+    active_children,
+    get_context,
+)
 
 from miram.errors import MiramError
 from miram.files import atomic_path
@@ -27,12 +33,14 @@ from miram.progress import track
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
 from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
+from miram.train.journal import journal
 from miram.train.recipe import Recipe
 from miram.train.reconstruct import masked_inputs, reconstruct
 from miram.train.schedule import half_cosine, warmup_cosine
 from miram.train.store import Store
 from miram.train.views import PretrainViews, load_batches, micro_batches, render_batches
 
+STOPPED = 128 + signal.SIGTERM  # exit code after SIGTERM
 COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 where features fill the sphere, 0 where all images get the same
 CHECKPOINT_KEYS = {
     "fingerprint",
@@ -62,26 +70,35 @@ def pretrain(
 ) -> dict[str, object]:
     """Pre-train on the crops of `lesion_ids`; the keywords are the fields of `Recipe` and where to compute.
 
-    Leaves in `out_dir` checkpoint.pt, log.csv, encoder.safetensors and, of a masked method, reconstructions.npz of
-    the crops `figure_ids`. A checkpoint of the same recipe and crops is taken up where it stands. Several devices
-    share each batch; under torchrun its processes are used, otherwise they are started here. Returns facts for the
-    record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
+    Leaves in `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, of a masked method,
+    reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is taken up where it
+    stands. Several devices share each batch: under torchrun its processes, whatever `devices` says, otherwise as many
+    are started here. SIGTERM to any of them, or to the one that starts them, stops all after the same step. Returns
+    facts for the record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
     """
-    launched = torch.distributed.is_torchelastic_launched()
-    strategy = "ddp" if launched else "auto" if devices == 1 else "ddp_spawn"
-    fabric = Fabric(
-        accelerator=usable_accelerator(accelerator), devices=devices, strategy=strategy, precision=recipe["precision"]
-    )
+    fabric = _fabric(accelerator=usable_accelerator(accelerator), devices=devices, precision=recipe["precision"])
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
     arguments = (Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
     faults = get_context("spawn").SimpleQueue()  # a spawned process hands over its MiramError; its raising gives text
+    starts_others = devices > 1 and not torch.distributed.is_torchelastic_launched()
     try:
-        return fabric.launch(_reporting, faults, *arguments)
+        with _sigterm_passed_on() if starts_others else nullcontext():
+            return fabric.launch(_reporting, faults, *arguments)
     except (ProcessExitedException, ProcessRaisedException) as error:
-        if faults.empty():
-            raise
-        raise MiramError(*faults.get()) from error
+        if not faults.empty():
+            raise MiramError(*faults.get()) from error
+        if isinstance(error, ProcessExitedException) and error.exit_code in (STOPPED, -signal.SIGTERM):
+            raise SystemExit(STOPPED) from error
+        raise
+
+
+def _fabric(*, devices: int, **values: object) -> Fabric:
+    """One process a device: those of torchrun, or as many as have to be started."""
+    if torch.distributed.is_torchelastic_launched():
+        processes, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        return Fabric(devices=here, num_nodes=processes // here, strategy="ddp", **values)
+    return Fabric(devices=devices, strategy="auto" if devices == 1 else "ddp_spawn", **values)
 
 
 def _reporting(fabric: Fabric, faults: SimpleQueue, *arguments: object) -> dict[str, object]:
@@ -113,10 +130,10 @@ def _pretrain(
         views = PretrainViews(crops, recipe)
         on_gpu = fabric.device.type == "cuda"
         batches = render_batches(views, keys, places, fabric.device) if on_gpu else load_batches(views, keys, 0)
-        with _sigterm_noted() as stopped:
-            run.train(batches, checkpoint_every_epochs, stopped)
+        log = journal(out_dir) if fabric.is_global_zero else nullcontext(lambda rows: None)
+        with _sigterm_noted() as stopped, log as write_log:
+            run.train(batches, checkpoint_every_epochs, stopped, write_log)
         if fabric.is_global_zero:
-            run.write_log()  # a run that was complete already has had no epoch to write it after
             save_encoder(run.module.encoder, out_dir / "encoder.safetensors")
             if recipe.objective != "mocov3":
                 with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
@@ -177,9 +194,17 @@ class Run:
         """The file that training is taken up from."""
         return self.out_dir / "checkpoint.pt"
 
-    def train(self, batches: Iterator[list[Tensor]], checkpoint_every_epochs: int, stopped: Callable[[], bool]) -> None:
+    def train(
+        self,
+        batches: Iterator[list[Tensor]],
+        checkpoint_every_epochs: int,
+        stopped: Callable[[], bool],
+        write_log: Callable[[list[dict[str, float]]], None],
+    ) -> None:
         """Take the remaining steps; a checkpoint every so many epochs, at the end, and where `stopped()` turns true."""
         self.model.train()
+        if self.log:  # of a checkpoint
+            write_log(self.log)
         epochs = range(self.step // self.steps_per_epoch, self.recipe.epochs)
         if self.fabric.is_global_zero:
             epochs = track(epochs, f"pre-training {self.recipe.name}", note=self._speed)
@@ -191,17 +216,14 @@ class Run:
                 self.step += 1
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(epoch)
-                if stopped():
+                    write_log(self.log)
+                if self._in_any_process(stopped()):
                     self._save()
                     self._say(f"stopped by SIGTERM; run again to go on from {self.checkpoint_path}")
-                    raise SystemExit(128 + signal.SIGTERM)
+                    self.fabric.barrier()  # the first to leave makes its launcher end the others
+                    raise SystemExit(STOPPED)
             if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
                 self._save()
-
-    def write_log(self) -> None:
-        """A row an epoch, to log.csv."""
-        with atomic_path(self.out_dir / "log.csv") as temporary:
-            pd.DataFrame(self.log).to_csv(temporary, index=False, lineterminator="\n")
 
     def facts(self) -> dict[str, object]:
         """What the run's record tells."""
@@ -265,8 +287,9 @@ class Run:
         if row.get("feature_std", 1.0) < COLLAPSED_BELOW:
             spread = row["feature_std"]
             self._say(f"epoch {epoch + 1}: feature_std {spread:.2g}, the features have collapsed; lower lr_per_256")
-        if self.fabric.is_global_zero:
-            self.write_log()
+
+    def _in_any_process(self, true_here: bool) -> bool:
+        return self.fabric.all_reduce(torch.tensor(float(true_here), device=self.fabric.device)).item() > 0
 
     def _save(self) -> None:
         self.peak_memory = max(self.peak_memory, peak_memory(self.fabric.device)[0])
@@ -322,8 +345,26 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 def _sigterm_noted() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether SIGTERM has arrived; meanwhile it stops nothing by itself."""
     arrived: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: arrived.append(number))
-    try:
+    with _on_sigterm(lambda: arrived.append(signal.SIGTERM)):
         yield lambda: bool(arrived)
+
+
+def _sigterm_passed_on() -> AbstractContextManager[None]:
+    """Let SIGTERM reach the processes that this one has started; before there are any, it ends this one."""
+
+    def pass_on() -> None:
+        if not active_children():
+            raise SystemExit(STOPPED)
+        for process in active_children():
+            process.terminate()
+
+    return _on_sigterm(pass_on)
+
+
+@contextmanager
+def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: action())
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)

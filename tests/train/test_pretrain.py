@@ -2,12 +2,15 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from miram.errors import MiramError
 from miram.train import checkpoint
@@ -44,6 +47,28 @@ def before_step(monkeypatch, step, action):
         return optimise(run, batches, epoch)
 
     monkeypatch.setattr(Run, "_optimise", stopped)
+
+
+def in_two_processes(monkeypatch, function, *args, **names) -> list[int]:
+    """Call a function in two processes, as torchrun would; their exit codes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = []
+    for rank in "01":
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        with monkeypatch.context() as patch:
+            for name, value in (shared | ranks).items():
+                patch.setenv(name, value)
+            processes.append(multiprocessing.get_context("fork").Process(target=function, args=args, kwargs=names))
+            processes[-1].start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def losses_of(folder) -> np.ndarray:
+    return pd.read_csv(folder / "log.csv")["loss"].to_numpy()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +132,23 @@ def test_sigterm_stops_at_once_keeps_the_step_and_goes_on_from_it(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp_path, monkeypatch, run_pretraining):
+    for step in (5, 7):
+        with monkeypatch.context() as patch:
+            before_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(SystemExit):
+                run_pretraining(tmp_path, "mocov3", checkpoint_every_epochs=100)
+    run_pretraining(tmp_path, "mocov3")
+    events = EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=False)
+    events.Reload()
+    log = pd.read_csv(tmp_path / "log.csv", index_col="epoch")
+    assert set(events.Tags()["scalars"]) == set(log.columns)
+    for name, column in log.items():
+        points = events.Scalars(name)
+        assert [point.step for point in points] == [1, 2, 3]
+        assert [point.value for point in points] == pytest.approx(column.tolist(), rel=1e-6)
+
+
 def test_a_finished_run_takes_no_further_step(tmp_path, monkeypatch, run_pretraining, uninterrupted):
     (tmp_path / "checkpoint.pt").write_bytes((uninterrupted("mae") / "checkpoint.pt").read_bytes())
     before_step(monkeypatch, 9, lambda: pytest.fail("a step was taken"))
@@ -138,7 +180,7 @@ def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining)
     losses = []
     for accumulate in (1, 4):
         run_pretraining(tmp_path / str(accumulate), objective, accumulate=accumulate, batch=8)
-        losses.append(pd.read_csv(tmp_path / str(accumulate) / "log.csv")["loss"].to_numpy())
+        losses.append(losses_of(tmp_path / str(accumulate)))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     weights = [load_file(tmp_path / name / "encoder.safetensors") for name in ("1", "4")]
     for name, value in weights[0].items():
@@ -200,6 +242,14 @@ def test_a_second_decoder_of_four_times_the_side_trains(highres, tmp_path, run_p
         assert np.array_equal(figures["target_highres"], enlarged) == (highres["target"] == "upsampled")
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_model_is_compiled_where_the_parameter_says_so(wanted, tmp_path, monkeypatch, run_pretraining):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    run_pretraining(tmp_path, "mae", compile=wanted, epochs=1)
+    assert compiled == ["MAE"] * wanted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", KILLED)
 def test_compiled_training_gives_the_loss_curve_and_the_names_of_uncompiled(objective, tmp_path, run_pretraining):
@@ -209,20 +259,52 @@ def test_compiled_training_gives_the_loss_curve_and_the_names_of_uncompiled(obje
     folders = [tmp_path / "plain", tmp_path / "compiled"]
     for folder, compiled in zip(folders, (False, True), strict=True):
         run_pretraining(folder, objective, compile=compiled, **options)
-    losses = [pd.read_csv(folder / "log.csv")["loss"].to_numpy() for folder in folders]
+    losses = [losses_of(folder) for folder in folders]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert state_of(folders[0])["model"].keys() == state_of(folders[1])["model"].keys()
     assert load_file(folders[0] / "encoder.safetensors").keys() == load_file(folders[1] / "encoder.safetensors").keys()
 
 
+@pytest.mark.parametrize(("objective", "accumulate"), [("mae", 1), ("native", 2), ("performer", 1), ("mocov3", 1)])
+def test_two_processes_give_the_loss_curve_of_one(objective, accumulate, tmp_path, monkeypatch, run_pretraining):
+    """MoCo-v3, with each query among the keys of both, once BatchNorm takes no statistics of a batch."""
+    batch_norm = torch.nn.BatchNorm1d
+    monkeypatch.setattr(batch_norm, "train", lambda module, mode=True: super(batch_norm, module).train(False))
+    run_pretraining(tmp_path / "one", objective)
+    assert in_two_processes(monkeypatch, run_pretraining, tmp_path / "two", objective, accumulate=accumulate) == [0, 0]
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["mae", "mocov3"])
+def test_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(
+    objective, tmp_path, monkeypatch, run_pretraining
+):
+    with monkeypatch.context() as patch:
+        second = lambda: os.environ["RANK"] == "1" and os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        before_step(patch, 4, second)
+        assert in_two_processes(monkeypatch, run_pretraining, tmp_path / "stopped", objective) == [143, 143]
+    assert state_of(tmp_path / "stopped")["step"] == 5
+    for folder in ("stopped", "whole"):
+        assert in_two_processes(monkeypatch, run_pretraining, tmp_path / folder, objective) == [0, 0]
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["mae", "performer"])
-def test_two_processes_give_the_loss_curve_of_one(objective, tmp_path, run_pretraining):
-    losses = []
-    for devices in (1, 2):
-        run_pretraining(tmp_path / str(devices), objective, devices=devices)
-        losses.append(pd.read_csv(tmp_path / str(devices) / "log.csv")["loss"].to_numpy())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+def test_processes_that_are_started_here_give_the_loss_curve_of_one_and_get_the_sigterm_of_their_parent(
+    tmp_path, monkeypatch, run_pretraining, uninterrupted
+):
+    run = multiprocessing.get_context("fork").Process(
+        target=run_pretraining, args=(tmp_path, "mae"), kwargs={"devices": 2, "checkpoint_every_epochs": 100}
+    )
+    run.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGTERM)
+    run.join(60)
+    assert run.exitcode == 143 and 3 <= state_of(tmp_path)["step"] < 9
+    run_pretraining(tmp_path, "mae", devices=2)
+    assert losses_of(tmp_path) == pytest.approx(losses_of(uninterrupted("mae")), rel=1e-5)
 
 
 def test_the_key_encoder_moves_once_a_step_however_many_micro_batches(tmp_path, monkeypatch, run_pretraining):
@@ -277,7 +359,7 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_take_them
 @pytest.mark.parametrize("objective", ["mae", "performer"])
 def test_bf16_trains_near_to_float32(objective, tmp_path, run_pretraining, uninterrupted):
     run_pretraining(tmp_path, objective, precision="bf16-mixed")
-    losses = [pd.read_csv(folder / "log.csv")["loss"].to_numpy() for folder in (tmp_path, uninterrupted(objective))]
+    losses = [losses_of(folder) for folder in (tmp_path, uninterrupted(objective))]
     assert losses[0] == pytest.approx(losses[1], rel=0.05) and not np.array_equal(*losses)
 
 
