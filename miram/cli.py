@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=run)
         return stage
 
+    def place(stage: argparse.ArgumentParser, *names: str) -> None:
+        """What tells the jobs of a stage apart; params.yaml lists the values."""
+        for name in names:
+            stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+
     add("archive", archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
@@ -51,11 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     add("download", download, "download and verify the case lists and every series that they name")
     add("crops", crops, "cut the lesions out of the films; write lesions.csv and set_aside.csv")
     add("pack", pack, "decode all crops into one file for training")
-    add("splits", splits, "divide the lesions into training, validation and test")
-    add("pretrain", pretrain, "pre-train one method").add_argument("method", help="a key of `methods` in params.yaml")
+    place(add("splits", splits, "divide the lesions into training, validation and test"), "protocol")
+    place(add("pretrain", pretrain, "pre-train one method"), "protocol", "method")
     tune = add("finetune", finetune, "fine-tune one method and predict validation and test")
-    tune.add_argument("method", help=f"a key of `methods` in params.yaml, or {layout.FROM_SCRATCH}")
-    tune.add_argument("--seed", type=int, required=True)
+    tune.set_defaults(mode=layout.FULL)
+    place(tune, "protocol", "task", "method", "seed")
+    frozen = add("probe", probe, "classify the frozen features of one method and predict validation and test")
+    place(frozen, "protocol", "task", "mode", "method", "seed")
     add("evaluate", evaluate, "compute the metrics of all predictions")
     add("table", table, "write the comparison table and the figures")
     return parser
@@ -67,19 +74,16 @@ def _stage(
     inputs: Iterable[Path],
     outputs: Iterable[Path],
     work: Callable[[], dict[str, Any]],
-    method: str = "",
-    seed: int | str = "",
+    *place: int | str,
 ) -> None:
-    """Do a stage's work as the sole writer of its folder, and write the record."""
-    path = layout.record(stage, chosen.preset, method, seed)
-    values = params.stage_values(chosen, stage, method or None)
-    if seed != "":
-        values = {**values, "seed": seed}
+    """Do a stage's work as the sole writer of its record, and write that."""
+    path = layout.record(stage, chosen.preset, *place)
+    values = params.stage_values(chosen, stage, *place)
     if _helps():
         if stage == "pretrain":
             work()
         return
-    with sole_writer(path.parent, stage):
+    with sole_writer(path.parent, path.stem):
         begun = record.begin(path, stage=stage, values=values, inputs=inputs)
         record.finish(path, begun, facts=work(), outputs=outputs)
 
@@ -186,14 +190,16 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Divide the lesions."""
+    """Divide the lesions under one protocol."""
     from miram.data.splits import write_splits
 
-    data = layout.data(chosen.preset)
-    source, table = layout.record("crops", chosen.preset), data / "splits.csv"
+    protocol = arguments.protocol
+    _known("protocol", protocol, chosen.splits.protocols)
+    source, lesions = layout.record("crops", chosen.preset), layout.data(chosen.preset) / "lesions.csv"
+    table = layout.splits(chosen.preset, protocol)
     record.read(source)
-    values = params.stage_values(chosen, "splits")["splits"]
-    _stage(chosen, "splits", [source], [table], lambda: write_splits(data / "lesions.csv", table, **values))
+    values = params.stage_values(chosen, "splits", protocol)
+    _stage(chosen, "splits", [source], [table], lambda: write_splits(lesions, table, **values), protocol)
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -202,60 +208,77 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
 
-    method = arguments.method
-    _known(method, chosen.methods)
-    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack", "splits")]
+    place = protocol, method = arguments.protocol, arguments.method
+    _known("protocol", protocol, chosen.splits.protocols)
+    _known("method", method, chosen.methods)
+    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack")]
+    inputs.append(layout.record("splits", chosen.preset, protocol))
     for path in inputs:
         record.read(path)
-    lesions_csv, splits_csv, backgrounds_csv = (
-        layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "splits", "backgrounds")
-    )
-    store_u8, index_csv = _store(chosen)
+    lesions_csv, backgrounds_csv = (layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "backgrounds"))
+    splits_csv = layout.splits(chosen.preset, protocol)
+    store = _, index_csv = _store(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
-    values = params.stage_values(chosen, "pretrain", method)
-    out = layout.pretrain(chosen.preset, method)
+    values = params.stage_values(chosen, "pretrain", *place)
+    out = layout.pretrain(chosen.preset, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if values["objective"] != "mocov3":
         outputs.append(out / "reconstructions.npz")
-    _stage(
-        chosen, "pretrain", inputs, outputs, lambda: train(out, store_u8, index_csv, seen, pictured, **values), method
-    )
+    _stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *store, seen, pictured, **values), *place)
 
 
 def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fine-tune a method with one seed."""
     from miram.train.finetune import finetune as train
 
-    method, seed = arguments.method, arguments.seed
-    _known(method, [layout.FROM_SCRATCH, *chosen.methods])
-    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack", "splits")]
+    _classify(chosen, "finetune", arguments, train, ["predictions.parquet", "log.csv", "model.safetensors"])
+
+
+def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Classify the features of a method's frozen encoder."""
+    from miram.train.probe import probe as fit
+
+    _classify(chosen, "probe", arguments, fit, ["predictions.parquet", "log.csv"])
+
+
+def _classify(
+    chosen: params.Params, stage: str, arguments: argparse.Namespace, work: Callable[..., dict[str, Any]], names: list
+) -> None:
+    """A classifier on the encoder that a cell starts from; `work` leaves the files `names` in the cell's folder."""
+    cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
+    own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
+    for name, value in cell._asdict().items():
+        _known(name, value, dict.fromkeys(getattr(other, name) for other in own))
+    preset = chosen.preset
+    inputs = [layout.record(name, preset) for name in ("crops", "pack")]
+    inputs.append(layout.record("splits", preset, cell.protocol))
     encoder_file = None
-    if method != layout.FROM_SCRATCH:
-        inputs.append(layout.record("pretrain", chosen.preset, method))
-        encoder_file = layout.pretrain(chosen.preset, method) / "encoder.safetensors"
+    if cell.method in chosen.methods:
+        inputs.append(layout.record("pretrain", preset, cell.protocol, cell.method))
+        encoder_file = layout.pretrain(preset, cell.protocol, cell.method) / "encoder.safetensors"
     for path in inputs:
         record.read(path)
-    data = layout.data(chosen.preset)
-    values = params.stage_values(chosen, "finetune", method)
-    out = layout.finetune(chosen.preset, method, seed)
-
-    def work() -> dict[str, Any]:
-        tables = data / "lesions.csv", data / "splits.csv"
-        return train(out, *_store(chosen), *tables, encoder_file, seed=seed, **values)
-
-    outputs = [out / "model.safetensors", out / "predictions.parquet", out / "log.csv"]
-    _stage(chosen, "finetune", inputs, outputs, work, method, seed)
+    if cell.method == layout.IMAGENET:
+        encoder_file = Path(chosen.finetune.imagenet_init)
+        if not encoder_file.is_file():
+            raise ParameterError(f"finetune.imagenet_init: there is no file {encoder_file}", "Mend the path, or null.")
+        inputs.append(encoder_file)
+    tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
+    values = params.stage_values(chosen, stage, *cell)
+    out = layout.finetune(preset, cell)
+    outputs = [out / name for name in names]
+    _stage(chosen, stage, inputs, outputs, lambda: work(out, *_store(chosen), *tables, encoder_file, **values), *cell)
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Compute the metrics of every run that has finished."""
+    """Compute the metrics of every cell that has finished."""
     from miram.evaluate.metrics import evaluate as measure
 
-    runs = _finetunings(chosen)
     metrics = layout.results(chosen.preset) / "metrics.csv"
-    finished = {run: path for run, path in runs.items() if path.exists()}  # predictions without a record prove nothing
-    predictions = {run: path.parent / "predictions.parquet" for run, path in finished.items()}
+    # predictions without a record prove nothing
+    finished = {cell: path for cell, path in _classifiers(chosen).items() if path.exists()}
+    predictions = {cell: path.parent / "predictions.parquet" for cell, path in finished.items()}
     for path in finished.values():
         record.read(path)
     _stage(chosen, "evaluate", finished.values(), [metrics], lambda: measure(predictions, metrics))
@@ -266,43 +289,34 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.figures import draw_reconstructions
     from miram.evaluate.table import comparison, write_set_aside
 
-    preset, out = chosen.preset, layout.results(chosen.preset)
-    pretrained = {method: layout.record("pretrain", preset, method) for method in chosen.methods}
-    finished = {method: path for method, path in pretrained.items() if path.exists()}  # the table names the others
-    inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops", "splits")), *finished.values()]
+    preset, out, protocols = chosen.preset, layout.results(chosen.preset), chosen.splits.protocols
+    pretrained = {(p, m): layout.record("pretrain", preset, p, m) for p in protocols for m in chosen.methods}
+    finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
+    inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops"))]
+    inputs += [*(layout.record("splits", preset, protocol) for protocol in protocols), *finished.values()]
     for path in inputs:
         record.read(path)
-    masked = [method for method in finished if chosen.methods[method].objective != "mocov3"]
-    figures = {method: out / f"reconstructions_{method}.png" for method in masked}
-    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "png")] + [out / "set_aside.md", *figures.values()]
+    figures = {  # of one protocol: what is reconstructed hardly differs
+        out / f"reconstructions_{method}.png": path.parent / "reconstructions.npz"
+        for (protocol, method), path in finished.items()
+        if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
+    }
+    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "png")] + [out / "set_aside.md", *figures]
 
     def work() -> dict[str, Any]:
-        for method, figure in figures.items():
-            draw_reconstructions(
-                layout.pretrain(preset, method) / "reconstructions.npz", figure, method=method, preset=preset
-            )
-        data = layout.data(preset)
-        tables = (data / f"{name}.csv" for name in ("set_aside", "lesions", "splits"))
-        write_set_aside(*tables, out / "set_aside.md", preset=preset)
-        return comparison(
-            out / "metrics.csv",
-            PAPER,
-            pretrained,
-            _finetunings(chosen),
-            out,
-            preset=preset,
-            task=chosen.finetune.task,
-        )
+        for figure, arrays in figures.items():
+            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=preset)
+        tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
+        splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
+        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=preset)
+        return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=preset)
 
     _stage(chosen, "table", [*inputs, PAPER], outputs, work)
 
 
-def _finetunings(chosen: params.Params) -> dict[tuple[str, int], Path]:
-    """(method, seed) -> record, in the order of the table's rows."""
-    methods = [layout.FROM_SCRATCH, *chosen.methods]
-    return {
-        (m, seed): layout.record("finetune", chosen.preset, m, seed) for m in methods for seed in chosen.finetune.seeds
-    }
+def _classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
+    """The record of every cell, in the order of the table's rows."""
+    return {cell: layout.record("finetune", chosen.preset, *cell) for cell in params.cells(chosen)}
 
 
 def _store(chosen: params.Params) -> tuple[Path, Path]:
@@ -310,9 +324,9 @@ def _store(chosen: params.Params) -> tuple[Path, Path]:
     return data / "crops.u8", data / "crops_index.csv"
 
 
-def _known(method: str, methods: Iterable[str]) -> None:
-    if method not in methods:
-        raise ParameterError(f"There is no method {method!r}.", f"Allowed: {', '.join(methods)}.")
+def _known(name: str, value: int | str, allowed: Iterable[int | str]) -> None:
+    if value not in allowed:
+        raise ParameterError(f"There is no {name} {value!r}.", f"Allowed: {', '.join(map(str, allowed))}.")
 
 
 if __name__ == "__main__":

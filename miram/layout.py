@@ -1,14 +1,39 @@
 """Where everything lies: the one place of each folder and file name, relative to the working folder.
 
-`preset`, `method` and `seed` may be the workflow's wildcards in braces as well as values.
+`preset` and what follows it may be the workflow's wildcards in braces as well as values.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from miram.errors import MiramError
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
+IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
+FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
+
+
+class Cell(NamedTuple):
+    """One classifier: how lesions are split, what is told apart, what is trained, the start, and the seed."""
+
+    protocol: str
+    task: str
+    mode: str
+    method: str
+    seed: int | str
+
+    def __str__(self) -> str:
+        return "/".join([*self[:-1], f"seed-{self.seed}"])
+
+
+# what tells the jobs of a stage apart; the other stages are one job each
+PLACES = {
+    "splits": ("protocol",),
+    "pretrain": ("protocol", "method"),
+    "finetune": Cell._fields,
+    "probe": Cell._fields,
+}
 
 
 def data(preset: str) -> Path:
@@ -28,14 +53,19 @@ def extra_pngs(extra_images: str | None) -> list[Path]:
     return found
 
 
-def pretrain(preset: str, method: str) -> Path:
+def splits(preset: str, protocol: str) -> Path:
+    """The table that divides the lesions under one protocol."""
+    return data(preset) / "splits" / f"{protocol}.csv"
+
+
+def pretrain(preset: str, protocol: str, method: str) -> Path:
     """One pre-training."""
-    return Path("runs", preset, "pretrain", method)
+    return Path("runs", preset, protocol, "pretrain", method)
 
 
-def finetune(preset: str, method: str, seed: int | str) -> Path:
-    """One fine-tuning."""
-    return Path("runs", preset, "finetune", method, f"seed-{seed}")
+def finetune(preset: str, cell: Cell) -> Path:
+    """One classifier, of any mode."""
+    return Path("runs", preset, cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
 
 
 def results(preset: str) -> Path:
@@ -43,12 +73,14 @@ def results(preset: str) -> Path:
     return Path("results", preset)
 
 
-def record(stage: str, preset: str, method: str = "", seed: int | str = "") -> Path:
-    """The JSON record that a stage writes last."""
+def record(stage: str, preset: str, *place: int | str) -> Path:
+    """The JSON record that a stage writes last; `place` holds the values that PLACES names for the stage."""
+    if stage == "splits":
+        return splits(preset, *place).with_suffix(".json")
     if stage == "pretrain":
-        return pretrain(preset, method) / "record.json"
-    if stage == "finetune":
-        return finetune(preset, method, seed) / "record.json"
+        return pretrain(preset, *place) / "record.json"
+    if stage in ("finetune", "probe"):
+        return finetune(preset, Cell(*place)) / "record.json"
     if stage in ("evaluate", "table"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

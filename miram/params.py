@@ -15,12 +15,19 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from miram import layout
 from miram.errors import ParameterError
+from miram.layout import Cell
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 PRESETS = ("demo", "paper")
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
 MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
+TUNING = (  # values of `finetune` that train the encoder
+    *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
+    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
+)
+PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -28,7 +35,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Several = Field(min_length=1)  # of a list
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -77,7 +86,7 @@ class Crops:
 class Splits:
     """How lesions are divided."""
 
-    protocol: Literal["strict", "paper"]
+    protocols: Annotated[list[Literal["strict", "paper"]], Several]
     validation_fraction: OpenFraction
     seed: Whole
 
@@ -162,20 +171,27 @@ class CommonPretrain(Pretrain):
 class Finetune:
     """Fine-tuning and its augmentation."""
 
-    task: Literal["pathology_4class", "pathology"]
-    seeds: Annotated[list[Whole], Field(min_length=1)]
+    tasks: Annotated[list[Task], Several]
+    modes: Annotated[list[Literal["full", "linear", "knn"]], Several]
+    seeds: Annotated[list[Whole], Several]
+    imagenet_init: str | None
     batch: Count
     epochs: Count
     warmup_epochs: Whole
     lr: Positive
     weight_decay: NonNegative
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Fraction
+    mixup: NonNegative
     head_init_std: Positive
     head_init_std_mocov3: Positive
     rotation_degrees: NonNegative
     zoom_min: Positive
     zoom_max: Positive
     intensity_shift: NonNegative
+    linear_c: Annotated[list[Positive], Several]
+    linear_iterations: Count
+    knn_neighbours: Count
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -296,12 +312,36 @@ def load(path: Path, preset: str | None = None) -> Params:
     return {name: _resolve(document, name, path) for name in PRESETS}[chosen]
 
 
-def stage_values(params: Params, stage: str, method: str | None = None) -> dict[str, Any]:
-    """The values that decide a stage's result, by name: its record holds them, and a change makes it run again."""
+def cells(params: Params) -> list[Cell]:
+    """Every fine-tuning of a preset, in the order of the table's rows.
+
+    Nothing is drawn on the features of a frozen encoder: those modes are done once, with the first seed.
+    """
+    tuning = params.finetune
+    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
+    return [
+        Cell(protocol, task, mode, method, seed)
+        for task in tuning.tasks
+        for protocol in params.splits.protocols
+        for mode in tuning.modes
+        for method in [*baselines, *params.methods]
+        for seed in (tuning.seeds if mode == layout.FULL else tuning.seeds[:1])
+    ]
+
+
+def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
+    """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
+
+    `place` is what tells the stage's jobs apart, as in `layout.PLACES`.
+    """
+    if stage == "splits":
+        values = asdict(params.splits)
+        del values["protocols"]  # a job each
+        return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return {**_pretrain_values(params, params.methods[method]), **asdict(params.compute)}
-    if stage == "finetune":
-        return _finetune_values(params, params.methods.get(method))
+        return {**_pretrain_values(params, params.methods[place[1]]), **asdict(params.compute)}
+    if stage in ("finetune", "probe"):
+        return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
     pretrain = params.pretrain
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     sections = {
@@ -310,7 +350,6 @@ def stage_values(params: Params, stage: str, method: str | None = None) -> dict[
         "download": {"source": {name: getattr(params.source, name) for name in ("collection", "api_url", "csv_url")}},
         "crops": {"crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
-        "splits": {"splits": params.splits},
         "evaluate": {},
         "table": {},
     }[stage]
@@ -330,19 +369,32 @@ def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
     return values
 
 
-def _finetune_values(params: Params, method: Method | None) -> dict[str, Any]:
-    """`method` is None from scratch: the input side is then the common one; a method's is that of its pre-training."""
-    values = asdict(params.finetune)
-    del values["seeds"]  # a job each
-    head_init_std_mocov3 = values.pop("head_init_std_mocov3")
-    moco = method is not None and method.objective == "mocov3"
-    if moco:
-        values["head_init_std"] = head_init_std_mocov3
-    side = (method.pretrain if method else params.pretrain).side
-    values |= {"encoder": asdict(params.encoder), "side": side, "pool": "class" if moco else "mean"}
-    values |= asdict(params.compute)
-    del values["devices"], values["compile"]  # fine-tuning is short: one device, and no time lost on compiling
-    return values
+def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
+    """What every mode reads; from a baseline's start the input side is the common one, a method's is its own."""
+    method = params.methods.get(cell.method)
+    return {
+        **{"task": cell.task, "seed": int(cell.seed), "encoder": asdict(params.encoder)},
+        "side": (method.pretrain if method else params.pretrain).side,
+        "pool": "class" if _is_moco(method) else "mean",
+        **{name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")},
+    }
+
+
+def _finetune_values(params: Params, cell: Cell) -> dict[str, Any]:
+    tuning = params.finetune
+    moco = _is_moco(params.methods.get(cell.method))
+    head_init_std = tuning.head_init_std_mocov3 if moco else tuning.head_init_std
+    own = {name: getattr(tuning, name) for name in TUNING}
+    return {**_cell_values(params, cell), "head_init_std": head_init_std, **own}
+
+
+def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
+    own = {name: getattr(params.finetune, name) for name in PROBES[cell.mode]}
+    return {**_cell_values(params, cell), "mode": cell.mode, **own}
+
+
+def _is_moco(method: Method | None) -> bool:
+    return method is not None and method.objective == "mocov3"
 
 
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
@@ -359,9 +411,10 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     params = _validated(Params, merged, path, "")
     resolved = {}
     for name, method in params.methods.items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name == "from-scratch":
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in (layout.FROM_SCRATCH, layout.IMAGENET):
             raise ParameterError(
-                f"methods.{name} in {path}", "A method's name holds a-z, 0-9 and -; from-scratch is taken."
+                f"methods.{name} in {path}",
+                f"A method's name holds a-z, 0-9 and -; {layout.FROM_SCRATCH} and {layout.IMAGENET} are taken.",
             )
         place = f"methods.{name}"
         shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
@@ -398,6 +451,8 @@ def _check_together(params: Params, path: Path) -> None:
     finetune, moco, source = params.finetune, params.moco, params.source
     embedded = [url == "embedded" for url in (source.api_url, source.csv_url)]
     widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
+    lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
+    lists["splits.protocols"] = params.splits.protocols
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
         f"finetune: warmup_epochs {finetune.warmup_epochs} exceeds epochs {finetune.epochs}": (
@@ -406,7 +461,7 @@ def _check_together(params: Params, path: Path) -> None:
         f"finetune: zoom_min {finetune.zoom_min} exceeds zoom_max {finetune.zoom_max}": (
             finetune.zoom_min > finetune.zoom_max
         ),
-        f"finetune.seeds: {finetune.seeds} names one twice": len(set(finetune.seeds)) < len(finetune.seeds),
+        **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),

@@ -33,6 +33,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "splits": "miram.data.splits",
     "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
     "finetune": "miram.train.finetune",
+    "probe": "miram.train.probe",
     "evaluate": "miram.evaluate.metrics",
     "table": "miram.evaluate.table",
 }

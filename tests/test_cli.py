@@ -8,6 +8,11 @@ from miram import cli, layout, params, record
 from miram.cli import main
 
 ROOT = Path(__file__).parent.parent
+CELL = ["--protocol", "strict", "--task", "pathology_4class"]
+INPUTS = {"crops": (), "pack": (), "splits": ("strict",)}
+PLACES = {"splits": ("strict",), "pretrain": ("strict", "mae")}
+PLACES["finetune"] = layout.Cell("strict", "pathology_4class", "full", "mae", 0)
+PLACES["probe"] = layout.Cell("strict", "pathology_4class", "knn", "mae", 0)
 
 
 @pytest.fixture
@@ -27,14 +32,18 @@ def test_the_help_names_a_sub_command_for_every_stage(capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
-        (["pretrain", "simclr"], 2, "Allowed: mae, mocov3"),
-        (["finetune", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
+        (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, paper"),
+        (["pretrain", "--protocol", "strict", "--method", "simclr"], 2, "Allowed: mae, mocov3"),
+        (["finetune", *CELL, "--method", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
+        (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1, 2"),
+        (["probe", *CELL, "--mode", "full", "--method", "mae", "--seed", "0"], 2, "Allowed: linear, knn"),
+        (["probe", *CELL, "--mode", "knn", "--method", "mae", "--seed", "1"], 2, "no seed 1.\nAllowed: 0"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
         (["doctor"], 2, "Allowed: --preset paper"),
         (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
         (["download"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/download.json"),
-        (["pretrain", "mae"], 1, "There is no record data/demo/crops.json"),
+        (["pretrain", "--protocol", "strict", "--method", "mae"], 1, "There is no record data/demo/crops.json"),
         (["evaluate"], 1, "no predictions"),
     ],
 )
@@ -45,6 +54,16 @@ def test_what_cannot_be_done_is_said_in_two_lines_with_its_remedy(folder, capsys
     assert len(message.strip().splitlines()) == 2
 
 
+def test_a_file_of_imagenet_weights_that_is_not_there_is_named(folder, capsys):
+    file = folder / "params.yaml"
+    file.write_text(file.read_text().replace("imagenet_init: null", "imagenet_init: vit.pth"))
+    for path in (layout.record(stage, "demo", *place) for stage, place in INPUTS.items()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"outputs": {}}')
+    assert main(["finetune", *CELL, "--method", "imagenet", "--seed", "0"]) == 2
+    assert "finetune.imagenet_init: there is no file vit.pth" in capsys.readouterr().err
+
+
 def test_an_unwritable_folder_is_named(folder, capsys):
     (folder / "data").write_text("a file where a folder belongs")
     assert main(["archive"]) == 1
@@ -52,14 +71,14 @@ def test_an_unwritable_folder_is_named(folder, capsys):
 
 
 def test_every_stage_has_a_record_of_its_own():
-    paths = [layout.record(stage, "demo", "mae", 0) for stage in record.STAGE_MODULES]
+    paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in record.STAGE_MODULES]
     assert len(set(paths)) == len(paths)
 
 
 def test_every_stage_has_values():
     chosen = params.load(ROOT / "params.yaml")
     for stage in record.STAGE_MODULES:
-        assert isinstance(params.stage_values(chosen, stage, "mae"), dict)
+        assert isinstance(params.stage_values(chosen, stage, *PLACES.get(stage, ())), dict)
 
 
 def test_a_further_process_of_torchrun_trains_and_leaves_lock_and_record_to_the_first(folder, monkeypatch):
@@ -67,10 +86,10 @@ def test_a_further_process_of_torchrun_trains_and_leaves_lock_and_record_to_the_
     worked = []
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
-        for stage, method in (("pretrain", "mae"), ("splits", "")):
+        for stage in ("pretrain", "splits"):
             work = partial(lambda name: worked.append(name) or {}, f"{stage} {rank}")
-            cli._stage(params.load(Path("params.yaml"), "demo"), stage, [], [], work, method)
-            written = layout.record(stage, "demo", method)
+            cli._stage(params.load(Path("params.yaml"), "demo"), stage, [], [], work, *PLACES[stage])
+            written = layout.record(stage, "demo", *PLACES[stage])
             assert written.exists() == (rank == "0")
             shutil.rmtree(written.parent, ignore_errors=True)
     assert worked == ["pretrain 0", "splits 0", "pretrain 1"]

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from miram import params
+from miram import layout, params
 from miram.cli import main
+from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,8 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' stands twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", "names one twice"),
+        ("protocols: [strict, paper]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
+        ("tasks: [pathology_4class]", "tasks: [birads]", "finetune.tasks.0: 'birads'"),
         ("accumulate: 1 #", "accumulate: 3 #", "not a multiple of accumulate 3"),
         ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps none of 36 patches"),
         ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
@@ -70,12 +73,47 @@ def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
+def place(stage, method):
+    known = {"pretrain": ("strict", method), "finetune": layout.Cell("strict", "pathology_4class", "full", method, 0)}
+    known["probe"] = layout.Cell("strict", "pathology_4class", "linear", method, 0)
+    return known.get(stage, ("strict",) if stage == "splits" else ())
+
+
+def test_a_cell_is_a_job_and_without_training_there_is_one_seed():
+    chosen = params.load(ROOT / "params.yaml")
+    cells = params.cells(chosen)
+    per_mode = {"full": 3, "linear": 1, "knn": 1}
+    assert len(set(cells)) == len(cells) == 2 * 7 * sum(per_mode.values())
+    for mode, seeds in per_mode.items():
+        assert {cell.seed for cell in cells if cell.mode == mode} == set(range(seeds))
+    assert cells[0] == layout.Cell("strict", "pathology_4class", "full", "from-scratch", 0)
+    assert {cell.task for cell in params.cells(params.load(ROOT / "params.yaml", "paper"))} == set(CLASSES)
+
+
+def test_a_file_of_imagenet_weights_adds_a_row(tmp_path):
+    chosen = load_edited(tmp_path, "imagenet_init: null", "imagenet_init: vit.pth")
+    methods = dict.fromkeys(cell.method for cell in params.cells(chosen))
+    assert list(methods)[:3] == ["from-scratch", "imagenet", "mae"]
+
+
+def test_a_mode_depends_on_its_own_values_only(tmp_path):
+    before = params.load(ROOT / "params.yaml")
+    after = load_edited(tmp_path, "knn_neighbours: 20", "knn_neighbours: 21")
+    changed = [cell.mode for cell in params.cells(before) if values(before, cell) != values(after, cell)]
+    assert set(changed) == {"knn"}
+
+
+def values(chosen, cell):
+    return params.stage_values(chosen, "finetune" if cell.mode == "full" else "probe", *cell)
+
+
 def test_a_method_overrides_pretraining_values_for_itself_alone():
     chosen = params.load(ROOT / "params.yaml", "paper")
     assert chosen.methods["miram-nystrom"].pretrain.side == 224
     assert chosen.methods["mae"].pretrain.side == chosen.pretrain.side == 112
     sides = {
-        method: params.stage_values(chosen, "finetune", method)["side"] for method in ("miram-nystrom", "from-scratch")
+        method: params.stage_values(chosen, "finetune", *place("finetune", method))["side"]
+        for method in ("miram-nystrom", "from-scratch")
     }
     assert sides == {"miram-nystrom": 224, "from-scratch": 112}
     assert chosen.methods["mocov3"].pretrain.weight_decay == 0.1
@@ -85,17 +123,21 @@ def test_a_stage_depends_on_its_own_values_only(tmp_path):
     before = params.load(ROOT / "params.yaml")
     after = load_edited(tmp_path, "drop_path: 0.1", "drop_path: 0.2")
     for stage in ("archive", "download", "crops", "pack", "splits", "evaluate", "table"):
-        assert params.stage_values(before, stage) == params.stage_values(after, stage)
+        assert params.stage_values(before, stage, *place(stage, "mae")) == params.stage_values(
+            after, stage, *place(stage, "mae")
+        )
     for method in before.methods:
-        assert params.stage_values(before, "pretrain", method) == params.stage_values(after, "pretrain", method)
-        assert params.stage_values(before, "finetune", method) != params.stage_values(after, "finetune", method)
+        for stage in ("pretrain", "probe", "finetune"):
+            own = place(stage, method)
+            same = params.stage_values(before, stage, *own) == params.stage_values(after, stage, *own)
+            assert same == (stage != "finetune")
 
 
 def test_compiling_concerns_pretraining_alone(tmp_path):
     before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "compile: false", "compile: true")
-    assert params.stage_values(after, "pretrain", "mae")["compile"]
-    for method in before.methods:
-        assert params.stage_values(before, "finetune", method) == params.stage_values(after, "finetune", method)
+    assert params.stage_values(after, "pretrain", "strict", "mae")["compile"]
+    for cell in params.cells(before):
+        assert values(before, cell) == values(after, cell)
 
 
 def test_how_to_transfer_changes_no_stage(tmp_path):

@@ -31,7 +31,7 @@ RUN = [BIN / "snakemake", "--cores", "2"]
 
 
 def small_project(folder: Path) -> Path:
-    """A copy of the project whose demo is as short as it gets: two methods, one seed, two epochs."""
+    """A copy of the project whose demo is as short as it gets: two methods, one seed, one mode, two epochs."""
     for name in SOURCES:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,7 @@ def small(document):
     document["methods"] = {name: methods[name] for name in ("mae", "miram-nystrom")}
     for preset in document["presets"].values():
         del preset["methods"]["miram-linformer"]
+    document["finetune"]["modes"] = ["full"]
     demo = document["presets"]["demo"]
     demo["archive"]["patients"] = 40
     demo["encoder"]["depth"] = demo["decoder"]["depth"] = 1
@@ -102,7 +103,10 @@ def restored(project):
 
 def test_the_table_has_a_row_for_each_method_and_says_demo(project):
     found = table(project)
-    assert {"from-scratch", "mae", "miram-nystrom"} <= set(found["method"])
+    for protocol in ("strict", "paper"):
+        own = found[found["protocol"] == protocol]
+        assert {"from-scratch", "mae", "miram-nystrom"} <= set(own["method"])
+        assert own["accuracy_percent_mean"].notna().all()
     assert set(found["preset"]) == {"demo"}
     assert "demo" in (project / "results/demo/comparison.md").read_text()
     assert (project / "results/demo/reconstructions_miram-nystrom.png").stat().st_size > 1000
@@ -130,6 +134,13 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
     assert jobs(restored) == {"finetune", "evaluate", "table"}
 
 
+def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
+    edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
+    assert jobs(restored) == {"probe", "evaluate", "table"}
+    edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
+    assert jobs(restored) == {"probe", "evaluate", "table"}
+
+
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ration=0.5))
     stopped = run(restored, [*RUN, "--dry-run"])
@@ -153,13 +164,13 @@ def test_two_runs_in_one_folder_are_refused(project):
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path):
     folder = small_project(tmp_path / "killed")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for log in ("download.log", "pretrain/mae.log", "finetune/mae-seed-0.log"):
+    for log in ("download.log", "strict/pretrain/mae.log", "strict/pathology_4class/full/mae/seed-0.log"):
         running = subprocess.Popen(RUN, cwd=folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
         while not (folder / "logs/demo" / log).exists():
             assert running.poll() is None, f"the run ended before {log}"
             time.sleep(0.05)
         time.sleep(1.0)
-        if log.startswith("pretrain"):  # its jobs too; at the other stages they are left working, as a lone kill does
+        if "/pretrain/" in log:  # its jobs too; at the other stages they are left working, as a lone kill does
             os.killpg(running.pid, signal.SIGKILL)
         running.kill()
         running.wait()
@@ -175,8 +186,8 @@ def test_dvc_runs_what_snakemake_would(tmp_path):
     finished(folder, dvc)
     again = finished(folder, dvc)
     assert "didn't change, skipping" in again.stdout
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/pretrain/*/record.json")}
-    fine_tuned = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/finetune/*/*/record.json")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/*/pretrain/*/record.json")}
+    fine_tuned = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/*/finetune/*/*/*/*/record.json")}
     edit(folder, lambda document: document["finetune"].update(drop_path=0.2))
     finished(folder, dvc)
     assert before == {path: path.stat().st_mtime_ns for path in before}

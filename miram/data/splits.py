@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from miram.data.tasks import labels
+from miram.data.tasks import strata
 from miram.errors import MiramError
 from miram.files import atomic_path
 
@@ -32,7 +32,7 @@ def write_splits(
     with atomic_path(splits_csv) as temporary:
         splits.to_csv(temporary, index=False, lineterminator="\n")
     joined = lesions.merge(splits, on="lesion_id")
-    classes = labels(joined, "pathology_4class")
+    classes = strata(joined)
     return {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
 
 
@@ -96,7 +96,7 @@ def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
 
 def _grouped_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows for validation such that no patient and no film is on both sides, with about `fraction` of each class."""
-    classes = pd.get_dummies(labels(training, "pathology_4class")).to_numpy(float)
+    classes = pd.get_dummies(strata(training)).to_numpy(float)
     splitter = GroupShuffleSplit(CANDIDATES, test_size=fraction, random_state=seed)
     candidates = [rows for _, rows in splitter.split(training, groups=_groups(training))]
     deviation = [np.abs(classes[rows].sum(axis=0) / classes.sum(axis=0) - fraction).max() for rows in candidates]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
+from miram.layout import FULL
 
 PRESET_LABELS = {
     "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
@@ -55,28 +56,40 @@ RECONSTRUCTION_CAPTION = (
 def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str) -> None:
     """Draw test accuracy and macro AUC of each method: every seed, mean ± sd, and the answer that needs no model.
 
-    `table` is the comparison table, `runs` the rows of metrics.csv for the test split. The paper's accuracy is drawn
-    for preset paper only: beside phantom data it would invite a comparison that means nothing.
+    `table` is the comparison table, `runs` the rows of metrics.csv for the test split; drawn are the first task, a row
+    of panels a protocol, and fine-tuning, or the first mode where there is none. The paper's accuracy is drawn for
+    preset paper only: beside phantom data it would invite a comparison that means nothing.
     """
-    methods = table[table["method"] != MAJORITY].reset_index(drop=True)
-    majority = table[table["method"] == MAJORITY].iloc[0]
+    table = table[table["task"] == table["task"].iloc[0]]
+    mode = FULL if FULL in set(table["mode"]) else table["mode"].iloc[0]
+    parts = {protocol: part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
+    rows = max(len(part) for part in parts.values()) - 1
     with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(10, 1.8 + 0.45 * len(methods)), layout="constrained")
-        panels = figure.subplots(1, len(PANELS), sharey=True)
-        for axes, (metric, label) in zip(panels, PANELS.items(), strict=True):
-            _draw_methods(axes, methods, runs[runs["metric"] == metric], metric)
-            axes.axvline(
-                majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class"
-            )
+        figure = Figure(figsize=(10, 1.8 + (0.3 + 0.45 * rows) * len(parts)), layout="constrained")
+        grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
+        for panels, (protocol, part) in zip(grid, parts.items(), strict=True):
+            same = (runs["task"] == part["task"].iloc[0]) & (runs["mode"] == mode) & (runs["protocol"] == protocol)
+            _draw_protocol(panels, part, runs[same], preset)
+            panels[0].set_title(f"protocol {protocol}", loc="left")
+        for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
-        if preset == "paper":
-            paper = methods["paper_accuracy_percent"]
-            panels[0].plot(paper, methods.index, "D", ms=9, mfc="none", mec=VERMILION, label="the paper's accuracy")
-        panels[0].set_yticks(methods.index, methods["method"])
-        panels[0].set_ylim(len(methods) - 0.4, -0.6)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"Comparison of methods\n{PRESET_LABELS[preset]}")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
         _save(figure, path)
+
+
+def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str) -> None:
+    """Draw the panels of one protocol, accuracy first."""
+    methods = part[part["method"] != MAJORITY].reset_index(drop=True)
+    majority = part[part["method"] == MAJORITY].iloc[0]
+    for axes, metric in zip(panels, PANELS, strict=True):
+        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric)
+        axes.axvline(majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class")
+    if preset == "paper":
+        paper = methods["paper_accuracy_percent"]
+        panels[0].plot(paper, methods.index, "D", ms=9, mfc="none", mec=VERMILION, label="the paper's accuracy")
+    panels[0].set_yticks(methods.index, methods["method"])
+    panels[0].set_ylim(len(methods) - 0.4, -0.6)
 
 
 def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str) -> None:

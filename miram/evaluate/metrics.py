@@ -12,13 +12,14 @@ from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_sco
 
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.layout import Cell
 
 METRICS = ("accuracy", "macro_ap", "micro_ap", "macro_auc", "micro_auc")
 MAJORITY = "majority class"  # the reference that always gives one answer; its rows have no seed
 LESION_COLUMNS = ["lesion_id", "patient_id", "split", "label"]
 PROBABILITY = "prob_"
 NOTE_SEPARATOR = "; "
-RUN_FINETUNE = "Delete its folder and run the fine-tuning of this method and seed again."
+RUN_FINETUNE = "Delete its folder and run the workflow again: that classifier is then trained again."
 
 
 def scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -40,41 +41,38 @@ def scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
-def evaluate(predictions: Mapping[tuple[str, int], Path], metrics_csv: Path) -> dict[str, object]:
-    """Write the metrics of every (method, seed) and split, and those of the majority class, as a long table.
+def evaluate(predictions: Mapping[Cell, Path], metrics_csv: Path) -> dict[str, object]:
+    """Write the metrics of every cell and split, and those of the majority class, as a long table.
 
-    Columns: method, seed (empty for the majority class), split, metric, value (in [0, 1], empty where undefined),
-    classes_present, lesions, note. A run whose file is missing has no rows and is named in the returned facts. Raises
-    MiramError when no file exists, one is damaged, or two runs disagree about lesions, splits, labels or classes.
+    Columns: protocol, task, mode, method, seed (empty for the majority class), split, metric, value (in [0, 1],
+    empty where undefined), classes_present, lesions, note. A cell whose file is missing has no rows and is
+    named in the returned facts. Raises MiramError when no file exists, one is damaged, or two cells of a protocol,
+    task and mode disagree about lesions, splits, labels or classes.
     """
-    tables = {run: read_predictions(path) for run, path in predictions.items() if path.exists()}
+    tables = {cell: read_predictions(path) for cell, path in predictions.items() if path.exists()}
     if not tables:
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
-    first, reference = next(iter(tables.items()))
-    for run, table in tables.items():
-        if not _shared(table).equals(_shared(reference)):
-            raise MiramError(
-                f"{predictions[run]} and {predictions[first]} differ in their lesions, splits, labels or classes.",
-                "Delete the older of the two and run its fine-tuning again: only the same lesions can be compared.",
-            )
-    rows = []
-    for (method, seed), table in tables.items():
-        for _, part in table.groupby("split"):
-            rows += _rows(part, method, seed)
-    for split, part in reference.groupby("split"):
-        answer, winner = _majority_answer(part)
-        rows += _rows(
-            answer, MAJORITY, None, f"always answers {winner}, the most frequent class of the {split} split itself"
-        )
+    rows, lesions = [], {}
+    for study in dict.fromkeys(cell[:3] for cell in tables):
+        own = {cell: table for cell, table in tables.items() if cell[:3] == study}
+        reference = next(iter(own))
+        for cell, table in own.items():
+            if not _shared(table).equals(_shared(own[reference])):
+                raise MiramError(
+                    f"{predictions[cell]} and {predictions[reference]} differ in lesions, splits, labels or classes.",
+                    "Delete the older of the two and run the workflow again: only the same lesions can be compared.",
+                )
+            for _, part in table.groupby("split"):
+                rows += _rows(part, cell)
+        for split, part in own[reference].groupby("split"):
+            answer, winner = _majority_answer(part)
+            note = f"always answers {winner}, the most frequent class of the {split} split itself"
+            rows += _rows(answer, Cell(*study, MAJORITY, ""), note)
+        lesions["/".join(study)] = own[reference]["split"].value_counts().sort_index().to_dict()
     with atomic_path(metrics_csv) as temporary:
-        pd.DataFrame(rows).astype({"seed": "Int64"}).to_csv(
-            temporary, index=False, float_format="%.6f", lineterminator="\n"
-        )
-    return {
-        "runs": len(tables),
-        "missing_runs": [f"{method} seed {seed}" for method, seed in predictions if (method, seed) not in tables],
-        "lesions": reference["split"].value_counts().sort_index().to_dict(),
-    }
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    missing = [str(cell) for cell in predictions if cell not in tables]
+    return {"cells": len(tables), "missing_cells": missing, "lesions": lesions}
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -119,7 +117,7 @@ def _majority_answer(part: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return part.assign(**{PROBABILITY + name: float(name == winner) for name in _classes(part)}), winner
 
 
-def _rows(part: pd.DataFrame, method: str, seed: int | None, note: str = "") -> list[dict[str, object]]:
+def _rows(part: pd.DataFrame, cell: Cell, note: str = "") -> list[dict[str, object]]:
     """A row a metric of one split; where classes are absent or a value is undefined, the note says so."""
     classes, split = _classes(part), part["split"].iloc[0]
     truth = pd.Index(classes).get_indexer(part["label"])
@@ -134,8 +132,7 @@ def _rows(part: pd.DataFrame, method: str, seed: int | None, note: str = "") -> 
             notes.append(f"{metric} is undefined: all {split} lesions are of one class")
         rows.append(
             {
-                "method": method,
-                "seed": seed,
+                **cell._asdict(),
                 "split": split,
                 "metric": metric,
                 "value": value,

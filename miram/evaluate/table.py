@@ -11,15 +11,17 @@ from miram.errors import MiramError
 from miram.evaluate.figures import PRESET_LABELS, draw_comparison
 from miram.evaluate.metrics import MAJORITY, METRICS, NOTE_SEPARATOR
 from miram.files import atomic_path
+from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
 
 COLUMNS = [
-    *("preset", "task", "method"),
+    *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in ("mean", "sd")),
     *("seeds", "test_lesions", "classes_present"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
+SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
 WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
 LABELS = {
     "accuracy": "accuracy, %",
@@ -32,6 +34,12 @@ DEMO_NOTE = (
     "The numbers show that the whole pipeline runs. The paper's accuracies stand beside them for completeness only: "
     "they are for real films and models of full size, and cannot be compared with these."
 )
+PROTOCOLS = {
+    "strict": "no patient and no film in two splits",
+    "paper": "the authors' split, in which validation and some test lesions are of training patients",
+}
+MODES = {FULL: "Fine-tuning", "linear": "Linear probe on frozen features", "knn": "Nearest neighbours, frozen features"}
+BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
 NOTHING = "-"
 LINE_WIDTH = 110  # characters; the Markdown is printed on terminals too
 BYTES_PER_MIB = 2**20
@@ -40,45 +48,51 @@ BYTES_PER_MIB = 2**20
 def comparison(
     metrics_csv: Path,
     paper_csv: Path,
-    pretrain_records: Mapping[str, Path],
-    finetune_records: Mapping[tuple[str, int], Path],
+    pretrain_records: Mapping[tuple[str, str], Path],
+    classifier_records: Mapping[Cell, Path],
     out_dir: Path,
     *,
     preset: str,
-    task: str,
 ) -> dict[str, object]:
-    """Write comparison.csv, .md and .png: a row a method and one for the majority class, measured on the test split.
+    """Write comparison.csv, .md and .png: for each task, protocol and mode a row a method.
 
-    `finetune_records` names every (method, seed) that belongs into the table, in the order of its rows; what is missing
-    is a gap that its row states. A method without an entry in `pretrain_records` starts from random weights. Only
-    pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises
-    MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
+    All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
+    that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
+    a gap that its row states. `pretrain_records` goes by (protocol, method). Only pretrain_seconds and
+    pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
+    pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
     runs = metrics[metrics["split"] == "test"]
-    paper = pd.read_csv(paper_csv).query("task == @task and metric == 'accuracy'").set_index("method")
+    paper = pd.read_csv(paper_csv).query("metric == 'accuracy'")
+    pretraining = {place: _pretraining(path) for place, path in pretrain_records.items()}
     rows = []
-    for method in [*dict.fromkeys(method for method, _ in finetune_records), MAJORITY]:
-        own = runs[runs["method"] == method]
-        finetuning = {seed: path for (name, seed), path in finetune_records.items() if name == method}
-        rows.append(
-            {"preset": preset, "task": task, "method": method}
-            | _measured(own)
-            | _published(paper, method)
-            | _pretraining(pretrain_records.get(method))
-            | _provenance(own, finetuning, pretrain_records.get(method))
-        )
+    for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
+        section = runs.query("protocol == @protocol and task == @task and mode == @mode")
+        cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
+        for method in [*dict.fromkeys(cell.method for cell in cells), MAJORITY]:
+            own = section[section["method"] == method]
+            classifiers = {cell.seed: classifier_records[cell] for cell in cells if cell.method == method}
+            rows.append(
+                {"preset": preset, "task": task, "protocol": protocol, "mode": mode, "method": method}
+                | _measured(own)
+                | (_published(paper, task, method) if mode == FULL else {})
+                | pretraining.get((protocol, method), {})
+                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)))
+            )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        temporary.write_text(_markdown(table, paper, preset=preset, task=task), encoding="utf-8")
+        temporary.write_text(_markdown(table, paper, preset=preset), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", preset=preset)
-    return {"rows": len(table), "notes": {row["method"]: row["notes"] for row in rows if row["notes"]}}
+    gaps = {"/".join(row[name] for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
+    return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
 
 
 def _measured(own: pd.DataFrame) -> dict[str, object]:
     """Mean and sample standard deviation over the seeds of one method, in %; NaN where there is nothing."""
+    own = own[own["seed"].notna() | (own["method"] == MAJORITY)]
     measured = {
         "seeds": own["seed"].nunique(),
         "test_lesions": own["lesions"].max(),
@@ -90,15 +104,14 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     return measured
 
 
-def _published(paper: pd.DataFrame, method: str) -> dict[str, object]:
-    if method not in paper.index:
-        return {}
-    return {"paper_accuracy_percent": paper.at[method, "value"], "paper_status": paper.at[method, "status"]}
+def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]:
+    own = paper[(paper["task"] == task) & (paper["method"] == method)]
+    return {"paper_accuracy_percent": own["value"].iloc[0], "paper_status": own["status"].iloc[0]} if len(own) else {}
 
 
-def _pretraining(path: Path | None) -> dict[str, object]:
+def _pretraining(path: Path) -> dict[str, object]:
     """What pre-training cost, as its record tells."""
-    if path is None or not path.exists():
+    if not path.exists():
         return {}
     facts = record.read(path)["facts"]
     try:
@@ -113,11 +126,13 @@ def _pretraining(path: Path | None) -> dict[str, object]:
         raise MiramError(f"{path} lacks the fact {error}.", "Delete it and run the pre-training again.") from error
 
 
-def _provenance(own: pd.DataFrame, finetuning: Mapping[int, Path], pretraining: Path | None) -> dict[str, str]:
+def _provenance(
+    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None
+) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
-    evaluated = {seed: path for seed, path in finetuning.items() if seed in set(own["seed"])}
-    notes = ["no pre-training"] if finetuning and pretraining is None else []
-    notes += [f"no test predictions of seed {seed}" for seed in finetuning if seed not in evaluated]
+    evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
+    notes = [BASELINES[method]] if method in BASELINES else []
+    notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     records = [*([] if pretraining is None else [pretraining]), *evaluated.values()]
     notes += [f"{path} is missing" for path in records if not path.exists()]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)
@@ -127,34 +142,56 @@ def _provenance(own: pd.DataFrame, finetuning: Mapping[int, Path], pretraining: 
     }
 
 
-def _markdown(table: pd.DataFrame, paper: pd.DataFrame, *, preset: str, task: str) -> str:
+def _markdown(table: pd.DataFrame, paper: pd.DataFrame, *, preset: str) -> str:
     """The table as Markdown that reads as well in plain text."""
-    methods = table[table["method"] != MAJORITY]
-    memory_kinds = methods["pretrain_peak_memory_kind"].dropna().unique()
-    notes = [f"{row['method']}: {row['notes']}" for _, row in table.iterrows() if row["notes"]]
-    for source, group in paper.groupby("source", sort=False):
-        notes.append(f"paper's accuracy of {', '.join(group.index)}: {source}")
+    memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
+    sections = [part for _, part in table.groupby(SECTION, sort=False)]
+    own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
         _paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        "## Results on the test split",
         _paragraph(
-            f"Task {task}, {_text(table['test_lesions'].max(), 'd')} lesions; mean ± sample standard deviation over "
-            "the seeds of fine-tuning. AP is average precision, AUC the area under the ROC curve, each class against "
-            "the rest; macro is the mean over classes, micro counts all pairs of lesion and class."
+            "All is measured on the test split; mean ± sample standard deviation over the seeds. AP is average "
+            "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
+            "micro counts all pairs of lesion and class. Without training of the encoder there is one seed."
         ),
-        _aligned([_result_row(row) for _, row in table.iterrows()]),
+        *(text for part in sections for text in _section(part)),
         "## Pre-training",
         _paragraph(
             "Parameters include all that is trained with the encoder. "
             f"Peak memory: {', '.join(memory_kinds) or 'not known'}. "
-            "The records of fine-tuning are named in comparison.csv."
+            "The records of the classifiers are named in comparison.csv."
         ),
-        _aligned([_pretraining_row(row) for _, row in methods.iterrows()]),
+        _aligned([_pretraining_row(row) for _, row in own_start.iterrows()]),
         "## Notes",
-        "\n".join(_paragraph(f"* {note}.", indent="  ") for note in notes),
+        "\n".join(_paragraph(f"* {note}.", indent="  ") for note in _notes(table, paper)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _section(part: pd.DataFrame) -> list[str]:
+    """The rows of one task, protocol and mode, under their heading."""
+    first = part.iloc[0]
+    lesions = _text(part["test_lesions"].max(), "d")
+    rows = _aligned([_result_row(row) for _, row in part.iterrows()])
+    return [
+        f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']].lower()}",
+        f"{lesions} test lesions; {PROTOCOLS[first['protocol']]}.",
+        rows,
+    ]
+
+
+def _notes(table: pd.DataFrame, paper: pd.DataFrame) -> list[str]:
+    """What the rows note, each note once with the places that it holds for."""
+    noted = table[table["notes"] != ""]
+    places = noted[SECTION].agg(", ".join, axis=1)
+    notes = [
+        f"{method} ({'; '.join(own) if len(own) < table.groupby(SECTION).ngroups else 'everywhere'}): {text}"
+        for (method, text), own in places.groupby([noted["method"], noted["notes"]], sort=False)
+    ]
+    for source, group in paper[paper["task"].isin(table["task"])].groupby("source", sort=False):
+        notes.append(f"paper's accuracy of {', '.join(group['method'])}: {source}")
+    return notes
 
 
 def _result_row(row: pd.Series) -> dict[str, str]:
@@ -168,6 +205,7 @@ def _result_row(row: pd.Series) -> dict[str, str]:
 
 def _pretraining_row(row: pd.Series) -> dict[str, str]:
     return {
+        "protocol": row["protocol"],
         "method": row["method"],
         "parameters, M": _text(row["pretrain_parameters"] / 1e6, ".2f"),
         "time, s": _text(row["pretrain_seconds"], ".0f"),
@@ -203,11 +241,11 @@ def _aligned(rows: list[dict[str, str]]) -> str:
 
 
 def write_set_aside(
-    set_aside_csv: Path, lesions_csv: Path, splits_csv: Path, path: Path, *, preset: str
+    set_aside_csv: Path, lesions_csv: Path, splits_csvs: Mapping[str, Path], path: Path, *, preset: str
 ) -> dict[str, int]:
     """Write the lesions that have no crop or no split, each with its reason, and their counts, as Markdown.
 
-    `lesions_csv` holds the lesions that have a crop, `splits_csv` the split of each of them.
+    `lesions_csv` holds the lesions that have a crop, `splits_csvs` by protocol the split of each of them.
     """
     lost = pd.read_csv(set_aside_csv, dtype=str)
     kept = pd.read_csv(lesions_csv, usecols=["official_split"], dtype=str)
@@ -221,15 +259,18 @@ def write_set_aside(
         for split in ("train", "test")
         for part in [lost[lost["official_split"] == split]]
     ]
-    splits = pd.read_csv(splits_csv, dtype=str)
-    excluded = [f"* {row.lesion_id}: {row.reason}" for row in splits[splits["split"] == "excluded"].itertuples()]
+    excluded = [
+        f"* {row.lesion_id}, {protocol}: {row.reason}"
+        for protocol, splits_csv in splits_csvs.items()
+        for row in pd.read_csv(splits_csv, dtype=str).query("split == 'excluded'").itertuples()
+    ]
     reasons = [f"* {row.lesion_id} ({row.official_split}): {row.reason}" for row in lost.itertuples()]
     parts = [
         f"# Lesions set aside, preset {preset}",
         f"**{PRESET_LABELS[preset]}.**",
         _aligned(counts),
         "\n".join(reasons) or "No lesion was set aside.",
-        "## Left out of all splits by the protocol",
+        "## Left out of all splits by a protocol",
         "\n".join(excluded) or "No lesion was left out.",
     ]
     with atomic_path(path) as temporary:

@@ -1,6 +1,6 @@
 """Fine-tuning: a classifier on a pre-trained (or fresh) encoder, its best epoch chosen on validation alone.
 
-Shapes: N lesions, C classes; views (N, side, side) uint8, logits and probabilities (N, C) float32.
+Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and probabilities (N, C) float32.
 """
 
 import json
@@ -8,28 +8,34 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save
-from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import Dataset
 
-from miram.data.tasks import classes as classes_of
-from miram.data.tasks import labels
+from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.models.classifier import Classifier
-from miram.models.encoder import Encoder
-from miram.models.export import load_encoder
 from miram.progress import track
-from miram.train.augment import finetune_view, resize, stream, to_images
+from miram.train.augment import finetune_view, stream, to_images
 from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
+from miram.train.labelled import (
+    Split,
+    best,
+    build_encoder,
+    check_validation,
+    labelled_lesions,
+    predictions,
+    read_split,
+    validation_scores,
+    write_outcome,
+)
 from miram.train.schedule import warmup_cosine
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers
@@ -37,24 +43,16 @@ from miram.train.views import Key, load_batches, loading_workers
 EVALUATION_BATCH = 64  # images; decides memory, not results
 
 
-class Split(NamedTuple):
-    """The lesions of a split, with their crops resized to the network's input and their classes."""
-
-    lesions: pd.DataFrame  # lesion_id, patient_id, split, label
-    views: np.ndarray  # (N, side, side) uint8
-    labels: np.ndarray  # (N,) int64, indices of classes
-
-
 class FinetuneViews(Dataset):
-    """`views[epoch, i]` is lesion i of a split as augmented in an epoch, and its label."""
+    """`views[epoch, i]` is lesion i of a split as augmented in an epoch, and its targets."""
 
     def __init__(self, split: Split, seed: int, augmentation: dict[str, float]) -> None:
         self.split, self.seed, self.augmentation = split, seed, augmentation
 
-    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.int64]:
+    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
         epoch, i = key
         random = stream("view", self.seed, epoch, i)
-        return finetune_view(self.split.views[i], random, **self.augmentation), self.split.labels[i]
+        return finetune_view(self.split.views[i], random, **self.augmentation), self.split.targets[i]
 
 
 def finetune(
@@ -75,6 +73,8 @@ def finetune(
     warmup_epochs: int,
     lr: float,
     weight_decay: float,
+    layer_decay: float,
+    mixup: float,
     drop_path: float,
     head_init_std: float,
     accelerator: str,
@@ -84,30 +84,32 @@ def finetune(
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task; keywords are named as in params.yaml.
 
-    `augmentation` holds the keywords of `augment.finetune_view`. Leaves in `out_dir` log.csv and, of the epoch with
-    the best macro AUC on validation (ties by accuracy), model.safetensors and predictions.parquet for validation and
-    test; test lesions are read after that choice. Adam with its own, coupled weight decay, as the public code; its
-    "within-batch sample weights" multiply by one and are left out. Returns facts for the record. Raises MiramError
-    for what the user can mend.
+    `augmentation` holds the keywords of `augment.finetune_view`; `mixup` 0 and `layer_decay` 1 are off. Leaves in
+    `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy), model.safetensors and
+    predictions.parquet for validation and test; test lesions are read after that choice. Adam with its own, coupled
+    weight decay, as the public code; its "within-batch sample weights" multiply by one and are left out. Returns facts
+    for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
     fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
     prepare_torch(fabric.device, threads)
-    store, classes = Store(store_u8, index_csv), classes_of(task)
-    lesions = labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = (read_split(store, lesions, name, classes, side) for name in ("train", "validation"))
-    _check_two_classes(validation)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
+    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
+    check_validation(validation)
+    classes, multi_label = labelled.classes, task in MULTI_LABEL
     torch.manual_seed(seed)
-    module = _classifier(encoder, side, drop_path, encoder_file, len(classes), pool, head_init_std)
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    network = build_encoder(encoder, side, drop_path, encoder_file)
+    module = Classifier(network, classes=len(classes), pool=pool, head_init_std=head_init_std)
+    groups = layer_groups(module, layer_decay)
+    optimizer = torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
     model, stepper = fabric.setup(module, optimizer)
-    weights = class_weights(train.labels, len(classes)).to(fabric.device)
+    weights = None if multi_label else class_weights(train.targets).to(fabric.device)
     batches = load_batches(
         FinetuneViews(train, seed, augmentation),
-        shuffled_batches(len(train.labels), seed, batch, epochs),
+        shuffled_batches(len(train.targets), seed, batch, epochs),
         loading_workers(fabric.device, threads),
     )
-    steps = math.ceil(len(train.labels) / batch)
+    steps = math.ceil(len(train.targets) / batch)
     rates = warmup_cosine(lr, epochs * steps, warmup_epochs * steps).reshape(epochs, steps)
     log, best_state = [], {}
     with out_of_memory_as(
@@ -115,50 +117,38 @@ def finetune(
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {threads}).",
     ):
         for epoch in track(range(epochs), f"fine-tuning seed {seed}"):
-            train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights)
-            scores = _scores(model, validation, weights)
-            log.append({"epoch": epoch + 1, "train_loss": train_loss, **scores, "lr": rates[epoch, -1]})
-            if _best(log) is log[-1]:
+            shares = mixing_shares(seed, epoch, steps, mixup)
+            train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
+            logits = _evaluated(model, validation)
+            val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if multi_label else weights.cpu())
+            scores = validation_scores(validation.targets, _probabilities(logits, multi_label), multi_label=multi_label)
+            losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
+            log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
+            if best(log) is log[-1]:
                 best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
-    test = read_split(store, lesions, "test", classes, side)
-    predictions = pd.concat([_predictions(model, split, classes) for split in (validation, test)])
-    architecture = {"encoder": module.encoder.architecture, "pool": pool, "classes": classes}
-    _write(Path(out_dir), best_state, architecture, predictions, pd.DataFrame(log))
-    best, (memory, memory_kind) = _best(log), peak_memory(fabric.device)
+    test = read_split(store, labelled, "test", side)
+    tables = [
+        predictions(split, _probabilities(_evaluated(model, split), multi_label), classes)
+        for split in (validation, test)
+    ]
+    architecture = {"encoder": network.architecture, "pool": pool, "classes": classes, "multi_label": multi_label}
+    _write_model(Path(out_dir) / "model.safetensors", best_state, architecture)
+    write_outcome(Path(out_dir), pd.concat(tables), log)
+    chosen, (memory, memory_kind) = best(log), peak_memory(fabric.device)
     return {
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "lesions": {"train": len(train.labels), "validation": len(validation.labels), "test": len(test.labels)},
+        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
+        "without_label": labelled.without_label,
         "epochs": epochs,
-        "best_epoch": best["epoch"],
-        "val_macro_auc": best["val_macro_auc"],
-        "val_accuracy": best["val_accuracy"],
+        "best_epoch": chosen["epoch"],
+        "val_macro_auc": chosen["val_macro_auc"],
+        "val_accuracy": chosen["val_accuracy"],
         "seconds": time.perf_counter() - start,
         "peak_memory_bytes": memory,
         "peak_memory_kind": memory_kind,
         "device": device_name(fabric.device),
     }
-
-
-def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> pd.DataFrame:
-    """Columns lesion_id, patient_id, split and label of the lesions, in the order of `lesions_csv`."""
-    lesions = pd.read_csv(lesions_csv, usecols=["lesion_id", "patient_id", "abnormality", "pathology"], dtype=str)
-    splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
-    lesions = lesions.merge(splits, on="lesion_id", validate="one_to_one")
-    try:
-        lesions["label"] = labels(lesions, task)
-    except ValueError as error:
-        raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
-    return lesions[["lesion_id", "patient_id", "split", "label"]]
-
-
-def read_split(store: Store, lesions: pd.DataFrame, name: str, classes: tuple[str, ...], side: int) -> Split:
-    """The lesions of split `name`; MiramError when there is none, or one without a crop."""
-    chosen = lesions[lesions["split"] == name].reset_index(drop=True)
-    if chosen.empty:
-        raise MiramError(f"No lesion is in split {name}.", "Change validation_fraction and run the stage `splits`.")
-    views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
-    return Split(chosen, views, chosen["label"].map(classes.index).to_numpy(np.int64, copy=True))
 
 
 def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterator[list[Key]]:
@@ -169,35 +159,37 @@ def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterat
             yield [(epoch, i) for i in order[first : first + batch]]
 
 
-def class_weights(labels: np.ndarray, classes: int) -> Tensor:
-    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions; 0 for one without any."""
-    counts = np.bincount(labels, minlength=classes)
-    return torch.from_numpy(np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)).float()
+def class_weights(targets: np.ndarray) -> Tensor:
+    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions of `targets` (N, C); 0 for one without any."""
+    counts = targets.sum(axis=0)
+    return torch.from_numpy(np.where(counts > 0, len(targets) / (counts.size * np.maximum(counts, 1)), 0.0)).float()
 
 
-def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve of each class against the rest, averaged over the classes that occur among `labels`."""
-    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in np.unique(labels)]))
+def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Cross-entropy with a weight a class, or binary cross-entropy of each class by itself (None), both averaged.
+
+    Ours: multi-label tasks have no class weights, as a class of two lesions would be weighted a thousandfold.
+    """
+    if weights is None:
+        return binary_cross_entropy_with_logits(logits, targets)
+    return cross_entropy(logits, targets.argmax(1), weights)
 
 
-def _check_two_classes(validation: Split) -> None:
-    if len(np.unique(validation.labels)) < 2:
-        raise MiramError(
-            f"All validation lesions are {validation.lesions['label'].iloc[0]}: there is no AUC to choose an epoch by.",
-            "Raise splits.validation_fraction, or change splits.seed.",
-        )
+def layer_groups(model: Classifier, decay: float) -> list[dict]:
+    """Parameter groups, each with its `share` of the learning rate: `decay` to the number of layers above it.
 
-
-def _classifier(
-    encoder: dict, side: int, drop_path: float, encoder_file: Path | None, classes: int, pool: str, head_init_std: float
-) -> Classifier:
-    try:
-        network = Encoder(side=side, **encoder, drop_path=drop_path)
-    except ValueError as error:
-        raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
-    if encoder_file is not None:
-        load_encoder(network, encoder_file)
-    return Classifier(network, classes=classes, pool=pool, head_init_std=head_init_std)
+    The class token and the embedding of patches are the lowest layer, the head and what normalises its input the
+    highest (BEiT's layer-wise decay, as in MAE's fine-tuning).
+    """
+    top = len(model.encoder.blocks) + 1
+    groups: dict[int, list] = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        layer = int(parts[2]) + 1 if parts[:2] == ["encoder", "blocks"] else top
+        if parts[0] == "encoder" and parts[1] in ("cls_token", "patch_embed"):
+            layer = 0
+        groups.setdefault(layer, []).append(parameter)
+    return [{"params": groups[layer], "share": decay ** (top - layer)} for layer in sorted(groups)]
 
 
 def _train_epoch(
@@ -206,16 +198,26 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Iterator[list[Tensor]],
     rates: np.ndarray,
-    weights: Tensor,
+    weights: Tensor | None,
+    shares: list[float],
 ) -> float:
-    """One optimiser step for each learning rate of `rates`; returns the mean loss. MiramError when it is not finite."""
+    """One optimiser step for each learning rate of `rates`; returns the mean loss. MiramError when it is not finite.
+
+    `shares`: of each step, what a view keeps of itself; the rest comes from another one of the batch (mixup).
+    """
     model.train()
     losses = []
-    for rate in rates.tolist():
+    for rate, share in zip(rates.tolist(), shares, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        views, labels = (values.to(fabric.device, non_blocking=True) for values in next(batches))
-        loss = cross_entropy(_logits(model, views), labels, weights)
+            group["lr"] = rate * group["share"]
+        views, targets = (values.to(fabric.device, non_blocking=True) for values in next(batches))
+        images = to_images(views, model.encoder.channels)
+        if share == 1:
+            loss = loss_of(model(images).float(), targets, weights)
+        else:
+            logits = model(share * images + (1 - share) * images.flip(0)).float()
+            pair = loss_of(logits, targets, weights), loss_of(logits, targets.flip(0), weights)
+            loss = share * pair[0] + (1 - share) * pair[1]
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -227,6 +229,11 @@ def _train_epoch(
             "Lower finetune.lr, or use precision 32-true.",
         )
     return mean
+
+
+def mixing_shares(seed: int, epoch: int, steps: int, mixup: float) -> list[float]:
+    """For each step of an epoch a share drawn from Beta(mixup, mixup); 1 where `mixup` is 0."""
+    return [stream("step", seed, epoch, step).beta(mixup, mixup) if mixup else 1.0 for step in range(steps)]
 
 
 def _logits(model: nn.Module, views: Tensor) -> Tensor:
@@ -249,33 +256,11 @@ def _evaluated(model: nn.Module, split: Split) -> Tensor:
     return logits
 
 
-def _scores(model: nn.Module, validation: Split, weights: Tensor) -> dict[str, float]:
-    logits, labels = _evaluated(model, validation), torch.from_numpy(validation.labels)
-    return {
-        "val_loss": cross_entropy(logits, labels, weights.cpu()).item(),
-        "val_accuracy": float(accuracy_score(validation.labels, logits.argmax(1).numpy())),
-        "val_macro_auc": macro_auc(validation.labels, logits.softmax(1).numpy()),
-    }
+def _probabilities(logits: Tensor, multi_label: bool) -> np.ndarray:
+    return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()
 
 
-def _best(log: list[dict[str, float]]) -> dict[str, float]:
-    """The row of the epoch with the highest macro AUC on validation; ties by accuracy, then the earliest."""
-    return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
-
-
-def _predictions(model: nn.Module, split: Split, classes: tuple[str, ...]) -> pd.DataFrame:
-    probabilities = _evaluated(model, split).softmax(1).numpy()
-    columns = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes])
-    return pd.concat([split.lesions, columns], axis=1)
-
-
-def _write(
-    out_dir: Path, state: dict[str, Tensor], architecture: dict, predictions: pd.DataFrame, log: pd.DataFrame
-) -> None:
-    with atomic_path(out_dir / "log.csv") as temporary:
-        log.to_csv(temporary, index=False, lineterminator="\n")
-    with atomic_path(out_dir / "model.safetensors") as temporary:
+def _write_model(path: Path, state: dict[str, Tensor], architecture: dict) -> None:
+    with atomic_path(path) as temporary:
         # one entry: safetensors writes several in a random order
         temporary.write_bytes(save(state, {"miram_classifier": json.dumps(architecture)}))
-    with atomic_path(out_dir / "predictions.parquet") as temporary:
-        predictions.to_parquet(temporary, index=False)

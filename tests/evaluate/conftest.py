@@ -5,6 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from miram.layout import Cell
+
+SECTIONS = [  # two protocols of the main task, and one of another mode
+    ("strict", "pathology_4class", "full"),
+    ("paper", "pathology_4class", "full"),
+    ("strict", "pathology_4class", "knn"),
+]
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
 
 
@@ -42,21 +49,24 @@ def write_record():
 
 @pytest.fixture
 def study(tmp_path, monkeypatch, predictions, write_record):
-    """Two pre-trained methods and one from scratch, two seeds each; paths relative to the working folder, as in a run.
+    """Two pre-trained methods and one from scratch in each of SECTIONS, two seeds each; relative paths, as in a run.
 
-    Gives predictions and fine-tuning records by (method, seed) and pre-training records by method.
+    Gives predictions and records of the classifiers by cell, and pre-training records by (protocol, method).
     """
     monkeypatch.chdir(tmp_path)
-    files, pretrain_records, finetune_records = {}, {}, {}
-    for number, method in enumerate(("from-scratch", "mae", "miram-linformer")):
-        for seed in (0, 1):
-            folder = Path("runs", method, str(seed))
-            folder.mkdir(parents=True)
-            files[method, seed] = folder / "predictions.parquet"
-            finetune_records[method, seed] = folder / "record.json"
-            predictions(10 * number + seed).to_parquet(files[method, seed])
-            finetune_records[method, seed].write_text("{}")
-        if method != "from-scratch":
-            pretrain_records[method] = Path("runs", method, "record.json")
-            write_record(pretrain_records[method])
-    return files, pretrain_records, finetune_records
+    files, pretrain_records, records = {}, {}, {}
+    for section in SECTIONS:
+        for number, method in enumerate(("from-scratch", "mae", "miram-linformer")):
+            for seed in (0, 1):
+                cell = Cell(*section, method, seed)
+                folder = Path("runs", str(cell))
+                folder.mkdir(parents=True)
+                files[cell], records[cell] = folder / "predictions.parquet", folder / "record.json"
+                predictions(10 * number + seed + 100 * SECTIONS.index(section)).to_parquet(files[cell])
+                records[cell].write_text("{}")
+            if method != "from-scratch":
+                place = section[0], method
+                pretrain_records[place] = Path("runs", *place, "record.json")
+                pretrain_records[place].parent.mkdir(parents=True, exist_ok=True)
+                write_record(pretrain_records[place])
+    return files, pretrain_records, records

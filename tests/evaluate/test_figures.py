@@ -25,6 +25,9 @@ def table():
     """Two methods and the majority class; the second method has no value."""
     return pd.DataFrame(
         {
+            "task": "pathology_4class",
+            "protocol": "strict",
+            "mode": "full",
             "method": ["mae", "mocov3", MAJORITY],
             "accuracy_percent_mean": [55.0, None, 30.0],
             "accuracy_percent_sd": [5.0, None, None],
@@ -38,7 +41,8 @@ def table():
 @pytest.fixture
 def runs():
     rows = [("mae", seed, metric, 0.48 + 0.16 * seed) for seed in (0, 1) for metric in ("accuracy", "macro_auc")]
-    return pd.DataFrame([*rows, (MAJORITY, None, "accuracy", 0.3)], columns=["method", "seed", "metric", "value"])
+    table = pd.DataFrame([*rows, (MAJORITY, None, "accuracy", 0.3)], columns=["method", "seed", "metric", "value"])
+    return table.assign(task="pathology_4class", protocol="strict", mode="full")
 
 
 def save_arrays(path, two_scales=True):
@@ -60,6 +64,15 @@ def test_the_papers_accuracy_is_drawn_for_the_paper_preset_only(drawn, table, ru
     assert ("DEMO" in texts(drawn[0])) == (preset == "demo")
     drawn_values = [value for line in drawn[0].axes[0].lines for value in line.get_xdata()]
     assert (58.9 in drawn_values) == (preset == "paper")
+
+
+def test_each_protocol_has_its_panels_and_another_mode_none(drawn, table, runs, tmp_path):
+    others = [table.assign(protocol="paper"), table.assign(mode="knn"), table.assign(task="pathology")]
+    leaky = runs.assign(protocol="paper", value=runs["value"] + 0.01)
+    figures.draw_comparison(pd.concat([table, *others]), pd.concat([runs, leaky]), tmp_path / "a.png", preset="demo")
+    assert [axes.get_title("left") for axes in drawn[0].axes] == ["protocol strict", "", "protocol paper", ""]
+    values = [{value for line in axes.lines for value in line.get_xdata()} for axes in drawn[0].axes]
+    assert {48.0, 64.0} <= values[0] and not {48.0, 64.0} & values[2] and {49.0, 65.0} <= values[2]
 
 
 def test_each_seed_the_mean_the_majority_and_a_gap_are_drawn(drawn, table, runs, tmp_path):

@@ -8,6 +8,9 @@ from sklearn.preprocessing import label_binarize
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY, METRICS, evaluate, scores
+from miram.layout import Cell
+
+STRICT = ("strict", "pathology_4class", "full")
 
 
 @pytest.fixture(autouse=True)
@@ -85,12 +88,19 @@ def test_the_table_is_long_and_states_lesions_and_classes(study, tmp_path):
     files, _, _ = study
     facts = evaluate(files, tmp_path / "metrics.csv")
     table = pd.read_csv(tmp_path / "metrics.csv")
-    assert list(table) == ["method", "seed", "split", "metric", "value", "classes_present", "lesions", "note"]
-    assert len(table) == (len(files) + 1) * 2 * len(METRICS)
+    names = ["protocol", "task", "mode", "method", "seed", "split", "metric", "value", "classes_present", "lesions"]
+    assert list(table) == [*names, "note"]
+    assert len(table) == (len(files) + 3) * 2 * len(METRICS)
     assert set(table.loc[table["split"] == "test", "lesions"]) == {24}
     assert set(table["classes_present"]) == {4}
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[1].startswith("from-scratch,0,test,accuracy,0.")
-    assert facts == {"runs": 6, "missing_runs": [], "lesions": {"test": 24, "validation": 5}}
+    assert (
+        (tmp_path / "metrics.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("strict,pathology_4class,full,from-scratch,0,test,accuracy,0.")
+    )
+    assert facts["cells"] == 18 and facts["missing_cells"] == []
+    assert facts["lesions"]["paper/pathology_4class/full"] == {"test": 24, "validation": 5}
 
 
 def test_the_majority_class_is_that_of_each_split(study, tmp_path):
@@ -101,6 +111,7 @@ def test_the_majority_class_is_that_of_each_split(study, tmp_path):
         table.to_parquet(file)
     evaluate(files, tmp_path / "metrics.csv")
     table = pd.read_csv(tmp_path / "metrics.csv")
+    table = table[(table["protocol"] == "strict") & (table["mode"] == "full")]
     majority = table[(table["method"] == MAJORITY) & (table["metric"] == "accuracy")].set_index("split")
     assert majority["seed"].isna().all()
     assert majority["value"].to_dict() == pytest.approx({"test": 0.75, "validation": 0.4})
@@ -111,7 +122,7 @@ def test_the_majority_class_is_that_of_each_split(study, tmp_path):
 def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(predictions, tmp_path):
     file = tmp_path / "predictions.parquet"
     predictions(0, test_labels=(1,) * 8).to_parquet(file)
-    evaluate({("mae", 0): file}, tmp_path / "metrics.csv")
+    evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")
     table = pd.read_csv(tmp_path / "metrics.csv", keep_default_na=False).query("method == 'mae' and split == 'test'")
     rows = table.set_index("metric")
     assert set(rows["classes_present"]) == {1}
@@ -123,15 +134,15 @@ def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(prediction
 
 def test_a_missing_run_is_named_and_the_others_are_evaluated(study, tmp_path):
     files, _, _ = study
-    files["mae", 1].unlink()
+    files[Cell(*STRICT, "mae", 1)].unlink()
     facts = evaluate(files, tmp_path / "metrics.csv")
-    assert facts["runs"] == 5
-    assert facts["missing_runs"] == ["mae seed 1"]
+    assert facts["cells"] == 17
+    assert facts["missing_cells"] == ["strict/pathology_4class/full/mae/seed-1"]
 
 
 def test_without_any_run_nothing_is_written(tmp_path):
     with pytest.raises(MiramError, match="no predictions"):
-        evaluate({("mae", 0): tmp_path / "absent.parquet"}, tmp_path / "metrics.csv")
+        evaluate({Cell(*STRICT, "mae", 0): tmp_path / "absent.parquet"}, tmp_path / "metrics.csv")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,9 +170,20 @@ def relabel(table):
 @pytest.mark.parametrize("change", [drop_lesion, drop_class, relabel])
 def test_runs_on_other_lesions_labels_or_classes_are_refused(study, tmp_path, change):
     files, _, _ = study
-    change(pd.read_parquet(files["mae", 1])).to_parquet(files["mae", 1])
-    with pytest.raises(MiramError, match=r"mae/1/predictions\.parquet.* differ"):
+    file = files[Cell(*STRICT, "mae", 1)]
+    change(pd.read_parquet(file)).to_parquet(file)
+    with pytest.raises(MiramError, match=r"full/mae/seed-1/predictions\.parquet.* differ"):
         evaluate(files, tmp_path / "metrics.csv")
+
+
+def test_another_protocol_may_have_other_lesions(study, tmp_path):
+    files, _, _ = study
+    for cell, file in files.items():
+        if cell.protocol == "paper":
+            drop_lesion(pd.read_parquet(file)).to_parquet(file)
+    facts = evaluate(files, tmp_path / "metrics.csv")
+    lesions = {section: counts["test"] for section, counts in facts["lesions"].items()}
+    assert lesions == {section: 23 if section.startswith("paper") else 24 for section in lesions}
 
 
 def not_finite(table):
@@ -193,11 +215,11 @@ def test_damaged_predictions_name_the_file_and_the_lesion(predictions, tmp_path,
     file = tmp_path / "predictions.parquet"
     damage(predictions(0)).to_parquet(file)
     with pytest.raises(MiramError, match=f"{file.name}.*{message}"):
-        evaluate({("mae", 0): file}, tmp_path / "metrics.csv")
+        evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")
 
 
 def test_a_file_that_is_not_parquet_is_named(tmp_path):
     file = tmp_path / "predictions.parquet"
     file.write_bytes(b"PAR1 cut short")
     with pytest.raises(MiramError, match=r"predictions\.parquet cannot be read"):
-        evaluate({("mae", 0): file}, tmp_path / "metrics.csv")
+        evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")

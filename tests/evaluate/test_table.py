@@ -7,21 +7,27 @@ import pytest
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY, evaluate
 from miram.evaluate.table import LINE_WIDTH, comparison, write_set_aside
+from miram.layout import Cell
 
 PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
 TASK = "pathology_4class"
 RESULTS = Path("results")
 
 
-def compare(study, preset="demo", task=TASK):
-    files, pretrain_records, finetune_records = study
+def compare(study, preset="demo"):
+    files, pretrain_records, records = study
     evaluate(files, RESULTS / "metrics.csv")
     metrics = RESULTS / "metrics.csv"
-    return comparison(metrics, PAPER, pretrain_records, finetune_records, RESULTS, preset=preset, task=task)
+    return comparison(metrics, PAPER, pretrain_records, records, RESULTS, preset=preset)
 
 
-def read_csv():
-    return pd.read_csv(RESULTS / "comparison.csv", keep_default_na=False, dtype=str).set_index("method")
+def read_csv(protocol="strict", mode="full"):
+    table = pd.read_csv(RESULTS / "comparison.csv", keep_default_na=False, dtype=str)
+    return table[(table["protocol"] == protocol) & (table["mode"] == mode)].set_index("method")
+
+
+def cell(method, seed):
+    return Cell("strict", TASK, "full", method, seed)
 
 
 def read_md():
@@ -47,6 +53,7 @@ def test_the_papers_figures_are_those_of_the_abstract_and_marked():
 def test_a_row_holds_mean_and_sample_deviation_over_the_seeds_of_the_test_split(study):
     compare(study)
     values = pd.read_csv(RESULTS / "metrics.csv").query("method == 'mae' and split == 'test' and metric == 'macro_auc'")
+    values = values.query("protocol == 'strict' and mode == 'full'")
     row = read_csv().loc["mae"]
     assert float(row["macro_auc_percent_mean"]) == pytest.approx(100 * values["value"].mean(), abs=1e-4)
     assert float(row["macro_auc_percent_sd"]) == pytest.approx(100 * np.std(values["value"], ddof=1), abs=1e-4)
@@ -65,8 +72,10 @@ def test_rows_are_the_methods_in_their_order_and_the_majority_class(study):
 def test_a_row_names_its_records_and_what_pretraining_cost(study):
     compare(study)
     row = read_csv().loc["mae"]
-    assert row["pretrain_record"] == "runs/mae/record.json"
-    assert row["finetune_records"] == "runs/mae/0/record.json; runs/mae/1/record.json"
+    assert row["pretrain_record"] == "runs/strict/mae/record.json"
+    runs = "runs/strict/pathology_4class/full/mae"
+    assert row["finetune_records"] == f"{runs}/seed-0/record.json; {runs}/seed-1/record.json"
+    assert read_csv(protocol="paper").at["mae", "pretrain_record"] == "runs/paper/mae/record.json"
     assert row["pretrain_parameters"] == "2500000"
     assert row["pretrain_seconds"] == "61.0000"
     assert row["pretrain_peak_memory_mib"] == "3.0000"
@@ -82,34 +91,48 @@ def test_the_papers_figure_stands_only_at_its_method_and_task(study):
     }
     assert table["paper_status"].to_list() == ["", "inferred", "unknown", ""]
     assert "58.9 (inferred)" in read_md()
-    compare(study, task="pathology")
+    assert set(read_csv(mode="knn")["paper_accuracy_percent"]) == {""}
+    other = [{Cell(c[0], "pathology", *c[2:]): value for c, value in part.items()} for part in (study[0], study[2])]
+    compare((other[0], study[1], other[1]))
     assert set(read_csv()["paper_accuracy_percent"]) == {""}
+
+
+def test_both_protocols_have_their_table_the_first_one_first_and_the_modes_below(study):
+    compare(study)
+    headings = [line for line in read_md().splitlines() if line.startswith("## Task")]
+    assert headings == [
+        "## Task pathology_4class, protocol strict: fine-tuning",
+        "## Task pathology_4class, protocol paper: fine-tuning",
+        "## Task pathology_4class, protocol strict: nearest neighbours, frozen features",
+    ]
+    values = [read_csv(protocol).at["mae", "accuracy_percent_mean"] for protocol in ("strict", "paper")]
+    assert values[0] != values[1] and all(f"{float(value):.1f} ± " in read_md() for value in values)
 
 
 def test_a_run_without_predictions_keeps_its_row_and_names_the_gap(study):
     files, pretrain_records, _ = study
     for run in (("mae", 0), ("mae", 1), ("miram-linformer", 1)):
-        files[run].unlink()
-    pretrain_records["mae"].unlink()
+        files[cell(*run)].unlink()
+    pretrain_records["strict", "mae"].unlink()
     facts = compare(study)
     table = read_csv()
     assert table.at["mae", "accuracy_percent_mean"] == ""
     assert table.at["mae", "seeds"] == "0"
-    gaps = "no test predictions of seed 0; no test predictions of seed 1; runs/mae/record.json is missing"
-    assert table.at["mae", "notes"] == facts["notes"]["mae"] == gaps
+    gaps = "no test predictions of seed 0; no test predictions of seed 1; runs/strict/mae/record.json is missing"
+    assert table.at["mae", "notes"] == facts["notes"]["strict/pathology_4class/full/mae"] == gaps
     assert table.at["miram-linformer", "seeds"] == "1"
     assert table.at["miram-linformer", "accuracy_percent_mean"] != ""
     assert table.at["miram-linformer", "accuracy_percent_sd"] == ""
-    assert table.at["miram-linformer", "finetune_records"] == "runs/miram-linformer/0/record.json"
-    assert "mae: no test predictions of seed 0" in read_md()
+    assert table.at["miram-linformer", "finetune_records"] == str(study[2][cell("miram-linformer", 0)])
+    assert "mae (pathology_4class, strict, full): no test predictions of seed 0" in read_md()
 
 
 def test_a_record_that_is_gone_is_not_named_as_a_source(study):
-    study[2]["mae", 1].unlink()
+    study[2][cell("mae", 1)].unlink()
     compare(study)
     row = read_csv().loc["mae"]
-    assert row["finetune_records"] == "runs/mae/0/record.json"
-    assert row["notes"] == "runs/mae/1/record.json is missing"
+    assert row["finetune_records"] == str(study[2][cell("mae", 0)])
+    assert row["notes"] == f"{study[2][cell('mae', 1)]} is missing"
 
 
 def test_a_split_without_test_lesions_still_makes_a_table(study):
@@ -132,8 +155,8 @@ def test_an_absent_class_is_named_once(study, predictions):
 
 
 def test_a_missing_fact_names_record_and_fact(study, write_record):
-    write_record(study[1]["mae"], seconds=None)
-    with pytest.raises(MiramError, match=r"runs/mae/record\.json lacks the fact 'seconds'"):
+    write_record(study[1]["strict", "mae"], seconds=None)
+    with pytest.raises(MiramError, match=r"runs/strict/mae/record\.json lacks the fact 'seconds'"):
         compare(study)
 
 
@@ -144,7 +167,7 @@ def test_only_time_and_memory_differ_between_two_runs(study, write_record):
     first, table = {name: (RESULTS / name).read_bytes() for name in names}, read_csv()
     compare(study)
     assert first == {name: (RESULTS / name).read_bytes() for name in names}
-    write_record(pretrain_records["mae"], seconds=99.0, peak_memory_bytes=7)
+    write_record(pretrain_records["strict", "mae"], seconds=99.0, peak_memory_bytes=7)
     compare(study)
     changed = table.columns[(table != read_csv()).any()]
     assert set(changed) == {"pretrain_seconds", "pretrain_peak_memory_mib"}
@@ -167,7 +190,7 @@ def test_the_markdown_is_aligned_in_plain_text(study):
     compare(study)
     blocks = [block.splitlines() for block in read_md().split("\n\n")]
     tables = [block for block in blocks if block[0].startswith("|")]
-    assert [len(table) for table in tables] == [4 + 2, 3 + 2]
+    assert [len(table) for table in tables] == [4 + 2] * 3 + [4 + 2]
     for table in tables:
         bars = {tuple(place for place, sign in enumerate(line) if sign == "|") for line in table}
         assert len(bars) == 1
@@ -194,13 +217,14 @@ def test_lesions_set_aside_are_listed_and_counted(tmp_path):
     pd.DataFrame(
         {"lesion_id": list("abc"), "split": ["train", "excluded", "test"], "reason": ["", "patient P is in test", ""]}
     ).to_csv(tmp_path / "splits.csv", index=False)
-    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "splits.csv", "set_aside.md")]
+    splits = {"strict": tmp_path / "splits.csv"}
+    files = [tmp_path / "set_aside.csv", tmp_path / "lesions.csv", splits, tmp_path / "set_aside.md"]
     assert write_set_aside(*files, preset="demo") == {"set_aside": 3, "excluded": 1, "kept": 3}
     text = files[3].read_text(encoding="utf-8")
     assert "demo" in text.splitlines()[0]
     assert "* Mass-Training_P_00001_LEFT_CC_1 (train): mask of series 1.2.5 is empty" in text
     assert "* Calc-Test_P_00002_RIGHT_MLO_1 (test): film 1.2.4 has no pixel data" in text
-    assert "* b: patient P is in test" in text
+    assert "* b, strict: patient P is in test" in text
     train = next(line for line in text.splitlines() if line.startswith("| train"))
     assert [cell.strip() for cell in train.strip("|").split("|")] == ["train", "4", "2", "1"]
 
@@ -210,7 +234,8 @@ def test_nothing_set_aside_is_said(tmp_path):
     pd.DataFrame(columns=columns).to_csv(tmp_path / "set_aside.csv", index=False)
     pd.DataFrame({"official_split": ["train"]}).to_csv(tmp_path / "lesions.csv")
     pd.DataFrame({"lesion_id": ["a"], "split": ["train"], "reason": [""]}).to_csv(tmp_path / "splits.csv")
-    files = [tmp_path / name for name in ("set_aside.csv", "lesions.csv", "splits.csv", "set_aside.md")]
+    splits = {"strict": tmp_path / "splits.csv"}
+    files = [tmp_path / "set_aside.csv", tmp_path / "lesions.csv", splits, tmp_path / "set_aside.md"]
     assert write_set_aside(*files, preset="paper")["set_aside"] == 0
     assert "No lesion was set aside." in files[3].read_text(encoding="utf-8")
     assert "No lesion was left out." in files[3].read_text(encoding="utf-8")

@@ -107,8 +107,9 @@ def lesions(tmp_path_factory) -> Path:
         kind = ("mass", "calcification")[i % 2]
         pathology = ("BENIGN", "MALIGNANT")[i // 2 % 2]
         split = ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
-        rows.append((f"lesion_{i:02}", f"P_{i // 2:05}", kind, pathology, split[i], ""))
-    columns = ["lesion_id", "patient_id", "abnormality", "pathology", "split", "reason"]
+        margins = ("CIRCUMSCRIBED", "", "SPICULATED-ILL_DEFINED", "")[i % 4]
+        rows.append((f"lesion_{i:02}", f"P_{i // 2:05}", kind, pathology, margins, split[i], ""))
+    columns = ["lesion_id", "patient_id", "abnormality", "pathology", "mass_margins", "split", "reason"]
     table = pd.DataFrame(rows, columns=columns)
     table.drop(columns=["split", "reason"]).to_csv(folder / "lesions.csv", index=False)
     table[["lesion_id", "patient_id", "split", "reason"]].to_csv(folder / "splits.csv", index=False)

@@ -3,10 +3,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
-from sklearn.metrics import roc_auc_score
 from torch.nn.functional import cross_entropy
 
-from miram.data.tasks import classes
 from miram.errors import MiramError
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
@@ -14,14 +12,14 @@ from miram.train import finetune as module
 from miram.train.augment import to_images
 from miram.train.finetune import (
     FinetuneViews,
-    Split,
     class_weights,
     finetune,
-    labelled_lesions,
-    macro_auc,
-    read_split,
+    layer_groups,
+    loss_of,
+    mixing_shares,
     shuffled_batches,
 )
+from miram.train.labelled import Split, labelled_lesions, read_split
 from miram.train.store import Store
 
 VALUES = {
@@ -35,6 +33,8 @@ VALUES = {
     "warmup_epochs": 1,
     "lr": 0.01,
     "weight_decay": 0.01,
+    "layer_decay": 1.0,
+    "mixup": 0.0,
     "drop_path": 0.1,
     "head_init_std": 0.01,
     "accelerator": "cpu",
@@ -53,7 +53,8 @@ def tune(lesions, store_paths, tmp_path):
     """tune(name, encoder_file=None, edit=None, **changes); `edit` changes the lesion table with its splits."""
 
     def run(name, encoder_file=None, edit=None, **changes):
-        tables = pd.read_csv(lesions / "lesions.csv").merge(pd.read_csv(lesions / "splits.csv")[["lesion_id", "split"]])
+        tables = pd.read_csv(lesions / "lesions.csv", keep_default_na=False)
+        tables = tables.merge(pd.read_csv(lesions / "splits.csv")[["lesion_id", "split"]])
         if edit is not None:
             edit(tables)
         lesions_csv, splits_csv = tmp_path / "lesions.csv", tmp_path / "splits.csv"
@@ -99,7 +100,7 @@ def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
 
 
 def test_predictions_are_those_of_the_kept_model(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_best", lambda log: log[0])
+    monkeypatch.setattr(module, "best", lambda log: log[0])
     tune("first", epochs=3)
     predictions = pd.read_parquet(tmp_path / "first" / "predictions.parquet").filter(like="prob_").to_numpy()
     monkeypatch.setattr(module, "_train_epoch", lambda fabric, model, *rest: kept(model))
@@ -217,7 +218,7 @@ def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_predictions", interrupted)
+    monkeypatch.setattr(module, "predictions", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune("run")
     assert not (tmp_path / "run").exists()
@@ -226,18 +227,19 @@ def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
 def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, lesions, store_paths):
     tune("run", epochs=1, warmup_epochs=0, drop_path=0.0)
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
-    split = read_split(Store(*store_paths), table, "train", classes(VALUES["task"]), 32)
+    split = read_split(Store(*store_paths), table, "train", 32)
     names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
     views = FinetuneViews(split, 0, {name: VALUES[name] for name in names})
     torch.manual_seed(0)
     model = Classifier(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), classes=4, pool="mean", head_init_std=0.01)
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.01)
     for rate, keys in zip((0.01, 0.005), shuffled_batches(6, 0, 4, 1), strict=True):
-        samples, labels = zip(*(views[key] for key in keys), strict=True)
+        samples, targets = zip(*(views[key] for key in keys), strict=True)
+        labels = torch.tensor(np.stack(targets)).argmax(1)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         logits = model(to_images(torch.from_numpy(np.stack(samples)), 1))
-        cross_entropy(logits, torch.tensor(np.stack(labels)), class_weights(split.labels, 4)).backward()
+        cross_entropy(logits, labels, class_weights(split.targets)).backward()
         optimizer.step()
     with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
         for name, value in model.state_dict().items():
@@ -246,7 +248,9 @@ def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, le
 
 
 def test_the_augmentation_follows_the_seed():
-    split = Split(None, np.random.default_rng(0).integers(0, 256, (1, 8, 8), dtype=np.uint8), np.zeros(1, np.int64))
+    split = Split(
+        None, np.random.default_rng(0).integers(0, 256, (1, 8, 8), dtype=np.uint8), np.ones((1, 1), np.float32)
+    )
     augmentation = {"rotation_degrees": 25.0, "zoom_min": 0.8, "zoom_max": 1.2, "intensity_shift": 20.0}
     seen = [FinetuneViews(split, seed, augmentation)[epoch, 0][0] for seed, epoch in ((0, 0), (1, 0), (0, 1), (0, 0))]
     assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
@@ -254,15 +258,81 @@ def test_the_augmentation_follows_the_seed():
 
 
 def test_class_weights_are_inverse_to_the_classes_share():
-    assert class_weights(np.array([0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 4 / 2])
-    assert class_weights(np.array([0, 0, 2]), 3).tolist() == pytest.approx([3 / 6, 0.0, 3 / 3])
+    assert class_weights(np.eye(2)[[0, 0, 0, 1]]).tolist() == pytest.approx([4 / 6, 4 / 2])
+    assert class_weights(np.eye(3)[[0, 0, 2]]).tolist() == pytest.approx([3 / 6, 0.0, 3 / 3])
 
 
-def test_macro_auc_is_that_of_one_class_against_the_rest():
-    random = np.random.default_rng(0)
-    labels, probabilities = np.arange(40) % 4, random.dirichlet(np.ones(4), 40)
-    reference = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
-    assert macro_auc(labels, probabilities) == pytest.approx(reference)
+def test_a_multi_label_task_gives_independent_probabilities_of_the_lesions_that_have_a_label(tune, tmp_path):
+    facts = tune("run", task="mass_margins")
+    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert facts["lesions"] == {"train": 3, "validation": 2, "test": 1}  # the masses
+    assert facts["without_label"] == {"test": 2, "train": 3, "validation": 1}
+    assert dict(zip(table["lesion_id"], table["label"], strict=True)) == {
+        "lesion_06": "ILL_DEFINED-SPICULATED",
+        "lesion_08": "CIRCUMSCRIBED",
+        "lesion_10": "ILL_DEFINED-SPICULATED",
+    }
+    probabilities = table.filter(like="prob_")
+    assert list(probabilities)[:2] == ["prob_ILL_DEFINED", "prob_CIRCUMSCRIBED"]
+    assert probabilities.to_numpy().min() > 0 and abs(probabilities.sum(axis=1) - 1).min() > 0.01
+
+
+def test_the_loss_of_a_multi_label_task_is_that_of_each_class_by_itself():
+    logits, targets = torch.tensor([[2.0, -1.0], [0.5, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    probabilities = logits.sigmoid()
+    expected = -(targets * probabilities.log() + (1 - targets) * (1 - probabilities).log()).mean()
+    assert loss_of(logits, targets, None).item() == pytest.approx(expected.item())
+
+
+def test_a_layer_learns_by_its_share_of_the_rate():
+    model = Classifier(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), classes=4, pool="mean", head_init_std=0.01)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    shares = {names[id(p)]: group["share"] for group in layer_groups(model, 0.5) for p in group["params"]}
+    assert set(shares) == set(names.values())
+    assert shares["head.weight"] == shares["norm.weight"] == 1
+    assert shares["encoder.blocks.1.attn.qkv.weight"] == 0.5
+    assert shares["encoder.blocks.0.mlp.fc1.bias"] == 0.25
+    assert shares["encoder.cls_token"] == shares["encoder.patch_embed.proj.weight"] == 0.125
+
+
+def test_mixup_and_layer_decay_change_the_training(tune, tmp_path):
+    for name, changes in (("plain", {}), ("mixed", {"mixup": 0.8}), ("decayed", {"layer_decay": 0.5})):
+        tune(name, drop_path=0.0, **changes)
+    models = {name: contents(tmp_path / name)["model.safetensors"] for name in ("plain", "mixed", "decayed")}
+    assert len(set(models.values())) == 3
+
+
+def test_mixing_shares_follow_the_seed_and_are_one_when_it_is_off():
+    assert mixing_shares(0, 1, 3, 0.0) == [1.0] * 3
+    drawn = mixing_shares(0, 1, 100, 0.8)
+    assert drawn == mixing_shares(0, 1, 100, 0.8) != mixing_shares(1, 1, 100, 0.8)
+    assert 0 < min(drawn) < 0.3 and 0.7 < max(drawn) < 1
+
+
+def test_a_mixed_view_is_a_share_of_each_of_two_and_so_is_its_loss():
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    views = (images * 255).to(torch.uint8)
+    targets = torch.eye(4)[:2]
+    seen = []
+
+    class Recorded(Classifier):
+        def forward(self, images):
+            seen.append(images)
+            return super().forward(images)
+
+    torch.manual_seed(0)
+    encoder = Encoder(side=32, **{**VALUES["encoder"], "depth": 1}, drop_path=0.0)
+    model = Recorded(encoder, classes=4, pool="mean", head_init_std=0.1)
+    fabric = module.Fabric(accelerator="cpu")
+    optimizer = torch.optim.Adam(layer_groups(model, 1.0), lr=0.0)
+    weights = torch.ones(4)
+    batches = iter([(views[:, 0], targets.squeeze())])
+    loss = module._train_epoch(fabric, model, optimizer, batches, np.zeros(1), weights, [0.25])
+    plain = to_images(views[:, 0], 1)
+    assert torch.allclose(seen[0], 0.25 * plain + 0.75 * plain.flip(0))
+    logits = model(seen[0])
+    swapped = 0.25 * cross_entropy(logits, torch.tensor([0, 1])) + 0.75 * cross_entropy(logits, torch.tensor([1, 0]))
+    assert loss == pytest.approx(swapped.item())
 
 
 def test_every_epoch_takes_each_lesion_once_in_its_own_order():

@@ -38,28 +38,39 @@ if workflow.is_main_process:
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
 RESULTS = layout.results(P.preset)
 GPUS = 0 if P.compute.accelerator == "cpu" else 1  # of a training job; the profile says how many there are
-PRETRAINED = list(P.methods)
-METHODS = [layout.FROM_SCRATCH, *PRETRAINED]
-FINETUNED = [(method, seed) for method in METHODS for seed in P.finetune.seeds]
+PROTOCOLS = P.splits.protocols
+PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
+CELLS = params.cells(P)
 
 
 wildcard_constraints:
+    protocol="[a-z]+",
+    task="[a-z0-9_]+",
+    mode="[a-z]+",
     method="[a-z0-9-]+",
     seed=r"\d+",
 
 
-def RECORD(stage, method="{method}", seed="{seed}"):
-    """Path of a stage's record, with wildcards in braces where no value is given."""
-    return str(layout.record(stage, P.preset, method, seed))
+def RECORD(stage, *place):
+    """Path of a stage's record; where no place is given, with wildcards in braces."""
+    return str(layout.record(stage, P.preset, *(place or (f"{{{name}}}" for name in layout.PLACES.get(stage, ())))))
 
 
-def LOG(stage, name=""):
-    return f"logs/{P.preset}/{stage}{name}.log"
+def LOG(name):
+    return f"logs/{P.preset}/{name}.log"
+
+
+CELL = "{protocol}/{task}/{mode}/{method}/seed-{seed}"
 
 
 def values(stage):
     """The parameters that decide a stage, as text: Snakemake runs a job again when they change."""
-    return lambda wildcards: json.dumps(params.stage_values(P, stage, wildcards.get("method")), sort_keys=True)
+
+    def text(wildcards):
+        place = [wildcards.get(name) for name in layout.PLACES.get(stage, ())]
+        return json.dumps(params.stage_values(P, stage, *place), sort_keys=True)
+
+    return text
 
 
 def code(stage):

@@ -1,4 +1,4 @@
-# archive (demo) or doctor (paper) -> download -> crops -> pack, splits
+# archive (demo) or doctor (paper) -> download -> crops -> pack, splits (a job a protocol)
 
 
 if P.archive is not None:
@@ -89,11 +89,11 @@ rule splits:
     output:
         RECORD("splits"),
     log:
-        LOG("splits"),
+        LOG("splits/{protocol}"),
     message:
-        "the lesions are split"
+        "the lesions are split, protocol {wildcards.protocol}"
     params:
         values=values("splits"),
         code=code("splits"),
     shell:
-        "{MIRAM} splits > {log} 2>&1"
+        "{MIRAM} splits --protocol {wildcards.protocol} > {log} 2>&1"

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        [RECORD("finetune", method, seed) for method, seed in FINETUNED],
+        [RECORD("finetune", *cell) for cell in CELLS],
     output:
         RECORD("evaluate"),
         RESULTS / "metrics.csv",
@@ -22,8 +22,8 @@ rule table:
     input:
         RECORD("evaluate"),
         RECORD("crops"),
-        RECORD("splits"),
-        [RECORD("pretrain", method) for method in PRETRAINED],
+        [RECORD("splits", protocol) for protocol in PROTOCOLS],
+        [RECORD("pretrain", *place) for place in PRETRAINED],
         "workflow/resources/paper.csv",
     output:
         RECORD("table"),

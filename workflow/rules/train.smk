@@ -1,4 +1,11 @@
-# pretrain (a job a method) -> finetune (a job a method and seed)
+# pretrain (a job a protocol and method) -> finetune, probe (a job a cell: protocol, task, mode, method and seed)
+
+
+def START(wildcards):
+    """What the encoder of a cell starts from."""
+    if wildcards.method == layout.IMAGENET:
+        return P.finetune.imagenet_init
+    return RECORD("pretrain", wildcards.protocol, wildcards.method) if wildcards.method in P.methods else []
 
 
 rule pretrain:
@@ -9,9 +16,9 @@ rule pretrain:
     output:
         RECORD("pretrain"),
     log:
-        LOG("pretrain", "/{method}"),
+        LOG("{protocol}/pretrain/{method}"),
     message:
-        "{wildcards.method} is pre-trained"
+        "{wildcards.method} is pre-trained, protocol {wildcards.protocol}"
     params:
         values=values("pretrain"),
         code=code("pretrain"),
@@ -20,21 +27,23 @@ rule pretrain:
     resources:
         gpu=GPUS,
     shell:
-        "{MIRAM} pretrain {wildcards.method} > {log} 2>&1"
+        "{MIRAM} pretrain --protocol {wildcards.protocol} --method {wildcards.method} > {log} 2>&1"
 
 
 rule finetune:
+    wildcard_constraints:
+        mode=layout.FULL,
     input:
         RECORD("crops"),
         RECORD("pack"),
         RECORD("splits"),
-        lambda wildcards: [] if wildcards.method == layout.FROM_SCRATCH else RECORD("pretrain", wildcards.method),
+        START,
     output:
         RECORD("finetune"),
     log:
-        LOG("finetune", "/{method}-seed-{seed}"),
+        LOG(CELL),
     message:
-        "{wildcards.method} is fine-tuned, seed {wildcards.seed}"
+        "{wildcards.method} is fine-tuned, protocol {wildcards.protocol}, {wildcards.task}, seed {wildcards.seed}"
     params:
         values=values("finetune"),
         code=code("finetune"),
@@ -43,4 +52,31 @@ rule finetune:
     resources:
         gpu=GPUS,
     shell:
-        "{MIRAM} finetune {wildcards.method} --seed {wildcards.seed} > {log} 2>&1"
+        "{MIRAM} finetune --protocol {wildcards.protocol} --task {wildcards.task} --method {wildcards.method}"
+        " --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule probe:
+    wildcard_constraints:
+        mode="linear|knn",
+    input:
+        RECORD("crops"),
+        RECORD("pack"),
+        RECORD("splits"),
+        START,
+    output:
+        RECORD("probe"),
+    log:
+        LOG(CELL),
+    message:
+        "{wildcards.method} is probed, protocol {wildcards.protocol}, {wildcards.task}, {wildcards.mode}"
+    params:
+        values=values("probe"),
+        code=code("probe"),
+        lock=record.lock_digest(),
+    threads: P.compute.threads
+    resources:
+        gpu=GPUS,
+    shell:
+        "{MIRAM} probe --protocol {wildcards.protocol} --task {wildcards.task} --mode {wildcards.mode}"
+        " --method {wildcards.method} --seed {wildcards.seed} > {log} 2>&1"

@@ -1,0 +1,122 @@
+"""What every classifier of lesions shares, whether the encoder is trained or frozen: its lesions, scores and output.
+
+Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabilities (N, C) float32.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from miram.data import tasks
+from miram.errors import MiramError
+from miram.files import atomic_path
+from miram.models.encoder import Encoder
+from miram.models.export import load_encoder
+from miram.train.augment import resize
+from miram.train.store import Store
+
+COLUMNS = ["lesion_id", "patient_id", "split", "label"]
+
+
+class Split(NamedTuple):
+    """The lesions of a split, with their crops resized to the network's input and their classes."""
+
+    lesions: pd.DataFrame  # COLUMNS
+    views: np.ndarray  # (N, side, side) uint8
+    targets: np.ndarray  # (N, C) float32, 0 or 1
+
+
+class Labelled(NamedTuple):
+    """The lesions that have a label for a task, its classes, and how many others each split holds."""
+
+    lesions: pd.DataFrame  # COLUMNS
+    classes: tuple[str, ...]
+    without_label: dict[str, int]
+
+
+def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled:
+    """Read the lesions in the order of `lesions_csv`; those without a label for the task are left out and counted."""
+    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
+    lesions = lesions.merge(splits, on="lesion_id", validate="one_to_one")
+    try:
+        classes, lesions["label"] = tasks.classes(task, lesions), tasks.labels(lesions, task)
+    except ValueError as error:
+        raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
+    has_label = lesions["label"] != ""
+    without_label = lesions.loc[~has_label, "split"].value_counts().sort_index().to_dict()
+    return Labelled(lesions.loc[has_label, COLUMNS], classes, without_label)
+
+
+def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
+    """The lesions of split `name`; MiramError when there is none, or one without a crop."""
+    chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
+    if chosen.empty:
+        raise MiramError(f"No lesion is in split {name}.", "Change validation_fraction and run the stage `splits`.")
+    views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
+    return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
+
+
+def check_validation(validation: Split) -> None:
+    """Raise MiramError where no class tells validation lesions apart."""
+    if not _told_apart(validation.targets).any():
+        raise MiramError(
+            f"All validation lesions are {validation.lesions['label'].iloc[0]}: there is no AUC to choose by.",
+            "Raise splits.validation_fraction, or change splits.seed.",
+        )
+
+
+def validation_scores(targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool) -> dict[str, float]:
+    """What the best epoch or value is chosen by: macro AUC, and for ties the accuracy.
+
+    A lesion with several classes is right where all C answers are, each at 0.5.
+    """
+    if multi_label:
+        accuracy = accuracy_score(targets, probabilities >= 0.5)
+    else:
+        accuracy = accuracy_score(targets.argmax(1), probabilities.argmax(1))
+    return {"val_accuracy": float(accuracy), "val_macro_auc": macro_auc(targets, probabilities)}
+
+
+def macro_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve of each class against the rest, averaged over those that some, not all, lesions have."""
+    chosen = np.flatnonzero(_told_apart(targets))
+    return float(np.mean([roc_auc_score(targets[:, c], probabilities[:, c]) for c in chosen]))
+
+
+def best(log: list[dict[str, float]]) -> dict[str, float]:
+    """The row with the highest macro AUC on validation; ties by accuracy, then the earliest."""
+    return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
+
+
+def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
+    """The encoder of `encoder_file`, or a fresh one drawn from torch's generator (None)."""
+    try:
+        network = Encoder(side=side, **encoder, drop_path=drop_path)
+    except ValueError as error:
+        raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
+    if encoder_file is not None:
+        load_encoder(network, encoder_file)
+    return network
+
+
+def predictions(split: Split, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """A row a lesion: COLUMNS and a column prob_<CLASS> for each class."""
+    columns = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], dtype=np.float32)
+    return pd.concat([split.lesions, columns], axis=1)
+
+
+def write_outcome(out_dir: Path, table: pd.DataFrame, log: list[dict[str, float]]) -> None:
+    """Write the predictions, and the log of what was chosen among."""
+    with atomic_path(out_dir / "log.csv") as temporary:
+        pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
+    with atomic_path(out_dir / "predictions.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def _told_apart(targets: np.ndarray) -> np.ndarray:
+    """(C,) whether some lesions have the class and some do not."""
+    return (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)

@@ -1,0 +1,177 @@
+"""Classifiers on frozen features: a linear probe, and the nearest neighbours.
+
+Shapes: N lesions, C classes, D = width; features (N, D) float64, targets and probabilities (N, C).
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from miram.data.tasks import MULTI_LABEL
+from miram.errors import MiramError
+from miram.models.encoder import Encoder
+from miram.train.augment import to_images
+from miram.train.device import device_name, peak_memory, prepare_torch, usable_accelerator
+from miram.train.labelled import (
+    best,
+    build_encoder,
+    check_validation,
+    labelled_lesions,
+    predictions,
+    read_split,
+    validation_scores,
+    write_outcome,
+)
+from miram.train.store import Store
+
+FEATURES_BATCH = 64  # images; decides memory, not results
+
+
+class Pooled(nn.Module):
+    """The encoder with one feature vector an image: its class token, or the mean of its patch tokens."""
+
+    def __init__(self, encoder: Encoder, pool: str) -> None:
+        super().__init__()
+        self.encoder, self.pool = encoder, pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, side, side) -> features (B, D), after the encoder's own norm."""
+        if self.pool == "class":
+            return self.encoder.class_features(images)
+        return self.encoder(images)[:, 1:].mean(dim=1)
+
+
+def probe(
+    out_dir: Path,
+    store_u8: Path,
+    index_csv: Path,
+    lesions_csv: Path,
+    splits_csv: Path,
+    encoder_file: Path | None,
+    *,
+    mode: str,
+    encoder: dict,
+    pool: str,
+    task: str,
+    side: int,
+    seed: int,
+    accelerator: str,
+    precision: str,
+    threads: int,
+    **options: object,
+) -> dict[str, object]:
+    """Classify the features of `encoder_file`, or of a fresh encoder (None), each standardised over the training split.
+
+    `mode` "linear": `options` linear_c, linear_iterations, see `linear_probe`; "knn": knn_neighbours, see `neighbours`.
+    Leaves in `out_dir` log.csv, a row a candidate, and predictions.parquet of the best on validation; test lesions are
+    read after that choice. Only a fresh encoder depends on `seed`. Returns facts for the record. Raises MiramError for
+    what the user can mend.
+    """
+    start = time.perf_counter()
+    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
+    prepare_torch(fabric.device, threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
+    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
+    check_validation(validation)
+    torch.manual_seed(seed)
+    network = Pooled(build_encoder(encoder, side, 0.0, encoder_file), pool)
+    model, multi_label = fabric.setup_module(network), task in MULTI_LABEL
+    scaler = StandardScaler()
+    x_train = scaler.fit_transform(features(model, train.views))
+    x_validation = scaler.transform(features(model, validation.views))
+    fitted, log = {}, []
+    with threadpool_limits(threads):
+        for candidate, fit in MODES[mode](multi_label=multi_label, **options).items():
+            fitted[candidate] = fit(x_train, train.targets)
+            scores = validation_scores(validation.targets, fitted[candidate](x_validation), multi_label=multi_label)
+            log.append({"candidate": candidate, **scores})
+        answer, chosen = fitted[best(log)["candidate"]], best(log)
+        test = read_split(store, labelled, "test", side)
+        x_test = scaler.transform(features(model, test.views))
+        tables = [
+            predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
+        ]
+    write_outcome(Path(out_dir), pd.concat(tables), log)
+    memory, memory_kind = peak_memory(fabric.device)
+    return {
+        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
+        "without_label": labelled.without_label,
+        "features": x_train.shape[1],
+        "candidate": chosen["candidate"],
+        "val_macro_auc": chosen["val_macro_auc"],
+        "val_accuracy": chosen["val_accuracy"],
+        "seconds": time.perf_counter() - start,
+        "peak_memory_bytes": memory,
+        "peak_memory_kind": memory_kind,
+        "device": device_name(fabric.device),
+    }
+
+
+@torch.no_grad()
+def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
+    """Features (N, D) float64 of views as they are. Raises MiramError when one is not finite."""
+    model.eval()
+    device = next(model.parameters()).device
+    channels = model.encoder.channels
+    parts = torch.from_numpy(views).split(FEATURES_BATCH)
+    found = torch.cat([model(to_images(part.to(device), channels)).double().cpu() for part in parts]).numpy()
+    if not np.isfinite(found).all():
+        raise MiramError("A feature of the encoder is not finite.", "Use precision 32-true, or pre-train again.")
+    return found
+
+
+Answer = Callable[[np.ndarray], np.ndarray]  # features -> probabilities
+Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> the answer
+
+
+def linear_probe(*, multi_label: bool, linear_c: list[float], linear_iterations: int) -> dict[float, Fit]:
+    """Logistic regression with each inverse strength of L2 of `linear_c`, fitted by L-BFGS.
+
+    Of one label: multinomial, with class weights N / (C·n_c); of several: each class by itself, without weights.
+    """
+
+    def with_strength(c: float) -> Fit:
+        def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
+            if multi_label:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Label not")  # a class without training lesions has probability 0
+                    every = LogisticRegression(C=c, max_iter=linear_iterations)
+                    return OneVsRestClassifier(every).fit(x, targets).predict_proba
+            model = LogisticRegression(C=c, max_iter=linear_iterations, class_weight="balanced")
+            model.fit(x, targets.argmax(1))
+
+            def answer(queries: np.ndarray) -> np.ndarray:
+                probabilities = np.zeros((len(queries), targets.shape[1]))
+                probabilities[:, model.classes_] = model.predict_proba(queries)  # no training lesion, no probability
+                return probabilities
+
+            return answer
+
+        return fit
+
+    return {c: with_strength(c) for c in linear_c}
+
+
+def neighbours(*, multi_label: bool, knn_neighbours: int) -> dict[int, Fit]:
+    """The share of each class among the `knn_neighbours` training lesions of the largest cosine similarity, or all."""
+
+    def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
+        index = NearestNeighbors(n_neighbors=min(knn_neighbours, len(x)), metric="cosine").fit(x)
+        return lambda queries: targets[index.kneighbors(queries, return_distance=False)].mean(axis=1)
+
+    return {knn_neighbours: fit}
+
+
+MODES = {"linear": linear_probe, "knn": neighbours}

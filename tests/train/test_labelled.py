@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from miram.train.labelled import macro_auc, validation_scores
+
+
+def test_macro_auc_is_that_of_one_class_against_the_rest():
+    random = np.random.default_rng(0)
+    labels, probabilities = np.arange(40) % 4, random.dirichlet(np.ones(4), 40)
+    reference = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    assert macro_auc(np.eye(4)[labels], probabilities) == pytest.approx(reference)
+
+
+def test_macro_auc_leaves_out_a_class_that_no_lesion_or_every_lesion_has():
+    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1]])
+    probabilities = np.array([[0.9, 0.1, 0.5], [0.2, 0.9, 0.5], [0.1, 0.2, 0.9]])
+    assert macro_auc(targets, probabilities) == roc_auc_score(targets[:, 0], probabilities[:, 0])
+
+
+def test_an_answer_with_several_classes_is_right_where_all_of_them_are():
+    targets = np.array([[1, 0], [1, 1], [0, 1]])
+    probabilities = np.array([[0.9, 0.4], [0.6, 0.4], [0.3, 0.5]])
+    assert validation_scores(targets, probabilities, multi_label=True)["val_accuracy"] == pytest.approx(2 / 3)
+    assert validation_scores(targets[[0, 2]], probabilities[[0, 2]], multi_label=False)["val_accuracy"] == 1

@@ -1,0 +1,133 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from miram.errors import MiramError
+from miram.models.encoder import Encoder
+from miram.models.export import save_encoder
+from miram.train import probe as module
+from miram.train.augment import to_images
+from miram.train.probe import Pooled, features, linear_probe, neighbours, probe
+
+VALUES = {
+    "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0},
+    "pool": "mean",
+    "task": "pathology_4class",
+    "side": 32,
+    "seed": 0,
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "threads": 1,
+}
+MODES = {"linear": {"linear_c": [0.01, 1.0], "linear_iterations": 1000}, "knn": {"knn_neighbours": 3}}
+
+
+@pytest.fixture
+def fit(lesions, store_paths, tmp_path):
+    """fit(name, mode, encoder_file=None, edit=None, **changes); `edit` changes the lesion table."""
+
+    def run(name, mode, encoder_file=None, edit=None, **changes):
+        table = pd.read_csv(lesions / "lesions.csv", keep_default_na=False)
+        if edit is not None:
+            edit(table)
+        lesions_csv = tmp_path / "lesions.csv"
+        table.to_csv(lesions_csv, index=False)
+        values = {**VALUES, "mode": mode, **MODES[mode], **changes}
+        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, **values)
+
+    return run
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("task", ["pathology_4class", "mass_margins"])
+def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_path, mode, task):
+    facts = fit("run", mode, task=task)
+    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    probabilities = table.filter(like="prob_").to_numpy()
+    assert list(table)[:4] == ["lesion_id", "patient_id", "split", "label"]
+    assert (probabilities >= 0).all() and (probabilities <= 1).all()
+    several = task == "mass_margins"
+    assert facts["lesions"] == {
+        "train": 3 if several else 6,
+        "validation": 2 if several else 3,
+        "test": len(table) // 2,
+    }
+    assert several or probabilities.sum(axis=1) == pytest.approx(1)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"predictions.parquet", "log.csv"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_frozen_encoder_gives_the_same_bytes_with_any_seed_and_a_fresh_one_does_not(fit, tmp_path, mode):
+    torch.manual_seed(5)
+    save_encoder(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), tmp_path / "encoder.safetensors")
+    for seed in (0, 1):
+        fit(f"frozen-{seed}", mode, tmp_path / "encoder.safetensors", seed=seed)
+        fit(f"fresh-{seed}", mode, seed=seed, pool="class")
+    written = {path.name: (path / "predictions.parquet").read_bytes() for path in tmp_path.glob("fr*")}
+    assert written["frozen-0"] == written["frozen-1"]
+    assert mode == "knn" or written["fresh-0"] != written["fresh-1"]  # a few neighbours may be the same
+
+
+def test_the_strength_is_the_best_on_validation_and_test_lesions_have_no_part_in_it(fit, tmp_path):
+    def relabelled(table):
+        table.loc[table.index[-3:], "pathology"] = "MALIGNANT"
+
+    facts = [fit("whole", "linear"), fit("relabelled", "linear", edit=relabelled)]
+    log = pd.read_csv(tmp_path / "whole" / "log.csv")
+    assert list(log["candidate"]) == [0.01, 1.0]
+    best = log.sort_values(["val_macro_auc", "val_accuracy"], ascending=False, kind="stable").iloc[0]
+    assert [f["candidate"] for f in facts] == [best["candidate"]] * 2
+    assert (tmp_path / "whole" / "log.csv").read_bytes() == (tmp_path / "relabelled" / "log.csv").read_bytes()
+
+
+def test_features_are_those_of_the_encoder_after_its_norm():
+    torch.manual_seed(0)
+    encoder = Encoder(side=32, **VALUES["encoder"], drop_path=0.0).eval()
+    views = np.random.default_rng(0).integers(0, 256, (70, 32, 32), dtype=np.uint8)
+    with torch.no_grad():
+        tokens = encoder(to_images(torch.from_numpy(views), 1)).double().numpy()
+    assert features(Pooled(encoder, "mean"), views) == pytest.approx(tokens[:, 1:].mean(axis=1), abs=1e-6)
+    assert features(Pooled(encoder, "class"), views) == pytest.approx(tokens[:, 0], abs=1e-5)
+
+
+def test_one_label_is_balanced_multinomial_regression_and_an_absent_class_gets_nothing():
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(60, 5)), np.repeat([0, 0, 2], 20)
+    answer = linear_probe(multi_label=False, linear_c=[0.5], linear_iterations=1000)[0.5](x, np.eye(3)[labels])
+    reference = LogisticRegression(C=0.5, class_weight="balanced", max_iter=1000).fit(x, labels)
+    assert answer(x)[:, [0, 2]] == pytest.approx(reference.predict_proba(x))
+    assert (answer(x)[:, 1] == 0).all()
+
+
+def test_several_labels_are_one_unweighted_regression_each():
+    random = np.random.default_rng(0)
+    x, targets = random.normal(size=(60, 5)), random.integers(0, 2, (60, 3)).astype(np.float32)
+    targets[:, 1] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answer = linear_probe(multi_label=True, linear_c=[0.5], linear_iterations=1000)[0.5](x, targets)
+    for c in (0, 2):
+        reference = LogisticRegression(C=0.5, max_iter=1000).fit(x, targets[:, c])
+        assert answer(x)[:, c] == pytest.approx(reference.predict_proba(x)[:, 1])
+    assert (answer(x)[:, 1] == 0).all()
+
+
+def test_neighbours_vote_by_cosine_and_are_all_where_there_are_fewer():
+    x = np.array([[1.0, 0.0], [9.0, 0.1], [0.0, 1.0], [0.1, 9.0]])
+    targets = np.eye(2)[[0, 0, 1, 1]]
+    queries = np.array([[0.5, 0.0], [0.0, 100.0]])
+    two = neighbours(multi_label=False, knn_neighbours=2)[2](x, targets)
+    assert two(queries).tolist() == [[1, 0], [0, 1]]
+    many = neighbours(multi_label=False, knn_neighbours=20)[20](x, targets)
+    assert many(queries).tolist() == [[0.5, 0.5]] * 2
+
+
+def test_features_that_are_not_finite_are_refused(fit, monkeypatch, tmp_path):
+    monkeypatch.setattr(module.Pooled, "forward", lambda self, images: torch.full((len(images), 16), torch.nan))
+    with pytest.raises(MiramError, match="not finite"):
+        fit("run", "knn")
+    assert not (tmp_path / "run").exists()
