@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from miram.errors import MiramError, ParameterError
 from miram.files import sole_writer
 
 PAPER = Path("workflow", "resources", "paper.csv")
-EMBEDDED = "embedded"  # source.api_url and csv_url of the archive that comes with this software
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,8 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     serve = add("serve", serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
     add("doctor", doctor, "check GPU, disk and network against what the preset needs (first stage of preset paper)")
-    add("download", download, "download and verify the case lists and every series that they name")
-    add("crops", crops, "cut the lesions out of the films; write lesions.csv and set_aside.csv")
+    add("catalogue", catalogue, "fetch the case lists; list the series that their lesions need")
+    cut = add("crops", crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
+    cut.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, as `data plan`, and touch nothing"
+    )
+    about = add("data", lambda *_: None, "plan the transfer, or check the data against another's")
+    about = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    text = "print series, bytes, disk at the peak and time; fail when the disk is too small; touch nothing"
+    about.add_parser("plan", help=text, description=text).set_defaults(run=data_plan)
+    text = "compare the SHA-256 of every verified instance with a list of them"
+    check = about.add_parser("check", help=text, description=text)
+    check.set_defaults(run=data_check)
+    check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
     add("pack", pack, "decode all crops into one file for training")
     place(add("splits", splits, "divide the lesions into training, validation and test"), "protocol")
     place(add("pretrain", pretrain, "pre-train one method"), "protocol", "method")
@@ -94,7 +104,7 @@ def _helps() -> bool:
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Write the embedded archive; what was downloaded from an older one goes."""
+    """Write the embedded archive; what came from an older one goes."""
     from shutil import rmtree
 
     from miram.data.phantom.archive import write_archive
@@ -105,6 +115,7 @@ def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         rmtree(data / "dicom", ignore_errors=True)
+        layout.ledger(chosen.preset).unlink(missing_ok=True)
         return write_archive(data / "archive", **params.stage_values(chosen, "archive")["archive"])
 
     _stage(chosen, "archive", [], [data / "archive" / "archive.json"], work)
@@ -126,54 +137,82 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         raise ParameterError(
             f"Preset {chosen.preset} needs no preflight: it brings its archive.", "Allowed: --preset paper."
         )
-    source = {name: getattr(chosen.source, name) for name in ("archive_gb", "csv_url", "api_url")}
+    place = f"sources.{chosen.source}"
+    settings = params.stage_values(chosen, "doctor")["settings"]
+    addresses = {f"{place}.{name}": url for name, url in settings.items() if "://" in url}
     compute = {"accelerator": chosen.compute.accelerator, "timeout_seconds": chosen.transfer.timeout_seconds}
 
     def work() -> dict[str, Any]:
-        return examine(layout.data(chosen.preset), **source, **compute)
+        keep_dicom = chosen.transfer.keep_dicom
+        return examine(layout.data(chosen.preset), addresses=addresses, keep_dicom=keep_dicom, **compute)
 
     _stage(chosen, "doctor", [], [], work)
 
 
-def download(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Download from the source that the preset names; the embedded archive is served for that time."""
-    from dataclasses import asdict
-
-    from miram.data.download import download as fetch
+def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fetch the case lists and list the series that they need."""
+    from miram.data.listing import list_archive
 
     data = layout.data(chosen.preset)
-    source = params.stage_values(chosen, "download")["source"]
-    inputs = []
-    server: Any = nullcontext((source["api_url"], source["csv_url"]))
-    if EMBEDDED in (source["api_url"], source["csv_url"]):
-        from miram.data.phantom.server import running
-
-        inputs = [layout.record("archive", chosen.preset)]
-        record.read(inputs[0])
-        server = running(data / "archive")
+    inputs = [layout.record("archive", chosen.preset)] if params.is_embedded(chosen) else []
+    for path in inputs:
+        record.read(path)
+    outputs = [*(data / "csv" / name for name in layout.CASE_CSVS), data / "series.csv"]
 
     def work() -> dict[str, Any]:
-        with server as (api_url, csv_url):
-            urls = {"api_url": api_url, "csv_url": csv_url}
-            return fetch(data / "csv", data / "dicom", **{**source, **urls}, **asdict(chosen.transfer))
+        with _source(chosen, "catalogue") as values:
+            tries = {
+                name: getattr(chosen.transfer, name) for name in ("attempts", "timeout_seconds", "backoff_seconds")
+            }
+            return list_archive(data / "csv", data / "series.csv", **values, **tries)
 
-    _stage(chosen, "download", inputs, [data / "csv" / name for name in layout.CASE_CSVS], work)
+    _stage(chosen, "catalogue", inputs, outputs, work)
 
 
 def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Cut the crops."""
-    from miram.data.crops import cut_crops
+    """Fetch the films and cut the crops."""
+    from dataclasses import asdict
 
-    data = layout.data(chosen.preset)
-    source = layout.record("download", chosen.preset)
+    from miram.data.films import cut_films
+
+    if arguments.dry_run:
+        data_plan(chosen, arguments)
+        return
+    source = layout.record("catalogue", chosen.preset)
     record.read(source)
-    tables = [data / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds")]
+    places = _places(chosen)
 
     def work() -> dict[str, Any]:
-        folders = (data / name for name in ("csv", "dicom", "crops", "backgrounds"))
-        return cut_crops(*folders, *tables, **params.stage_values(chosen, "crops")["crops"])
+        with _source(chosen, "crops") as values:
+            return cut_films(places, **values, **asdict(chosen.transfer))
 
-    _stage(chosen, "crops", [source], tables, work)
+    outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
+    _stage(chosen, "crops", [source], outputs, work)
+
+
+def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it."""
+    from tempfile import TemporaryDirectory
+
+    from miram.data.films import plan_films
+    from miram.data.listing import list_archive
+
+    places = _places(chosen)
+    transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
+    with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
+        if not layout.record("catalogue", chosen.preset).exists():
+            places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
+            where = {name: values[name] for name in ("source", "settings")}
+            list_archive(places.csv_dir, places.series_csv, **where, **_tries(chosen))
+        plan_films(places, **values, **transfer)
+
+
+def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Compare the data lock with another one."""
+    from miram.data.lock import check_lock
+
+    record.read(layout.record("crops", chosen.preset))
+    print(f"the same: {check_lock(_places(chosen).lock, arguments.file)} instances")
 
 
 def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -317,6 +356,43 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 def _classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     """The record of every cell, in the order of the table's rows."""
     return {cell: layout.record("finetune", chosen.preset, *cell) for cell in params.cells(chosen)}
+
+
+def _tries(chosen: params.Params) -> dict[str, Any]:
+    return {name: getattr(chosen.transfer, name) for name in ("attempts", "timeout_seconds", "backoff_seconds")}
+
+
+def _places(chosen: params.Params) -> Any:
+    """Where the stage crops reads and writes."""
+    from miram.data.films import Places
+
+    data = layout.data(chosen.preset)
+    return Places(
+        csv_dir=data / "csv",
+        series_csv=data / "series.csv",
+        dicom_dir=data / "dicom",
+        crops_dir=data / "crops",
+        backgrounds_dir=data / "backgrounds",
+        ledger=layout.ledger(chosen.preset),
+        lesions_csv=data / "lesions.csv",
+        set_aside_csv=data / "set_aside.csv",
+        backgrounds_csv=data / "backgrounds.csv",
+        lock=data / layout.LOCK,
+        lock_copy=layout.results(chosen.preset) / layout.LOCK,
+    )
+
+
+@contextmanager
+def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
+    """The values of a stage that reads the source; the embedded archive is served as long as the block runs."""
+    values = params.stage_values(chosen, stage)
+    if not params.is_embedded(chosen):
+        yield values
+        return
+    from miram.data.phantom.server import running
+
+    with running(layout.data(chosen.preset) / "archive") as (api_url, csv_url):
+        yield {**values, "settings": {**values["settings"], "api_url": api_url, "csv_url": csv_url}}
 
 
 def _store(chosen: params.Params) -> tuple[Path, Path]:

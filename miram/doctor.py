@@ -11,6 +11,7 @@ import torch
 from miram.errors import MiramError
 
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
+ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
 PICTURES_GB = 30  # crops, packed crops, checkpoints and results, beside the archive itself (an upper estimate)
 
 
@@ -23,13 +24,16 @@ class Finding(NamedTuple):
 
 
 def examine(
-    folder: Path, *, archive_gb: float, csv_url: str, api_url: str, accelerator: str, timeout_seconds: float
+    folder: Path, *, addresses: dict[str, str], keep_dicom: bool, accelerator: str, timeout_seconds: float
 ) -> dict[str, Any]:
-    """Print a line a check and return the findings; raises MiramError when one of them is a stop."""
+    """Print a line a check and return the findings; raises MiramError when one of them is a stop.
+
+    `addresses`: those of the source, by their keys in params.yaml.
+    """
     findings = [
         check_accelerator(accelerator, torch.cuda.is_available()),
-        check_disk(folder, archive_gb, shutil.disk_usage(folder.resolve()).free / 1e9),
-        *[check_address(name, url, timeout_seconds) for name, url in (("csv_url", csv_url), ("api_url", api_url))],
+        check_disk(folder, ARCHIVE_GB if keep_dicom else 0.0, shutil.disk_usage(folder.resolve()).free / 1e9),
+        *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
     ]
     for finding in findings:
         print(f"{finding.level:8}{finding.text}", *([f"        {finding.remedy}"] if finding.remedy else []), sep="\n")
@@ -75,7 +79,7 @@ def check_address(name: str, url: str, timeout_seconds: float) -> Finding:
     except requests.RequestException as error:
         return Finding(
             "stop",
-            f"Nothing answers at source.{name} {url} ({type(error).__name__}).",
-            f"Check the network and its proxy, or set another presets.paper.source.{name} in params.yaml.",
+            f"Nothing answers at {name} {url} ({type(error).__name__}).",
+            f"Check the network and its proxy, or set another {name} in params.yaml.",
         )
     return Finding("ok", f"Source: {url} answers")

@@ -11,6 +11,7 @@ from miram.errors import MiramError
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
 FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
+LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 
 
@@ -56,6 +57,11 @@ def extra_pngs(extra_images: str | None) -> list[Path]:
 def splits(preset: str, protocol: str) -> Path:
     """The table that divides the lesions under one protocol."""
     return data(preset) / "splits" / f"{protocol}.csv"
+
+
+def ledger(preset: str) -> Path:
+    """What happened to every series and film."""
+    return data(preset) / "ledger.jsonl"
 
 
 def pretrain(preset: str, protocol: str, method: str) -> Path:

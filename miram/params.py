@@ -7,7 +7,7 @@ of the operation. There is no default in code for what stands in the file.
 import json
 import re
 from copy import deepcopy
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from miram.layout import Cell
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 PRESETS = ("demo", "paper")
+EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
 MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
 TUNING = (  # values of `finetune` that train the encoder
@@ -41,23 +42,50 @@ Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "c
 
 
 @dataclass(frozen=True, config=STRICT)
-class Source:
-    """Where the archive is: base addresses, or `embedded`."""
+class Tcia:
+    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources."""
 
     collection: str
     api_url: str
     csv_url: str
-    archive_gb: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Idc:
+    """The Imaging Data Commons."""
+
+    collection: str
+    bucket_url: str
+    csv_url: str
+    films: Literal["rows", "whole"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Local:
+    """A folder that holds the archive."""
+
+    folder: str
+    csv_url: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Sources:
+    """A block for each kind of source."""
+
+    tcia: Tcia
+    idc: Idc
+    local: Local
 
 
 @dataclass(frozen=True, config=STRICT)
 class Transfer:
-    """How it is downloaded."""
+    """How the archive is transferred, and whether it is kept."""
 
     workers: Count
     attempts: Count
     timeout_seconds: Positive
     backoff_seconds: Positive
+    keep_dicom: bool
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -258,7 +286,8 @@ class Params:
     """One preset, resolved."""
 
     preset: Literal["demo", "paper"]
-    source: Source
+    source: Literal["tcia", "idc", "local"]
+    sources: Sources
     transfer: Transfer
     archive: Archive | None
     crops: Crops
@@ -346,14 +375,23 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     sections = {
         "archive": {"archive": params.archive},
-        "doctor": {"source": params.source, "compute": {"accelerator": params.compute.accelerator}},
-        "download": {"source": {name: getattr(params.source, name) for name in ("collection", "api_url", "csv_url")}},
-        "crops": {"crops": asdict(params.crops) | sampling},
+        "doctor": {**_source_values(params), "compute": {"accelerator": params.compute.accelerator}},
+        "catalogue": _source_values(params),
+        "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "evaluate": {},
         "table": {},
     }[stage]
-    return {name: value if isinstance(value, dict) else asdict(value) for name, value in sections.items()}
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
+
+
+def is_embedded(params: Params) -> bool:
+    """Whether the archive is the phantom that comes with this software."""
+    return params.source == "tcia" and params.sources.tcia.api_url == EMBEDDED
+
+
+def _source_values(params: Params) -> dict[str, Any]:
+    return {"source": params.source, "settings": asdict(getattr(params.sources, params.source))}
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
@@ -448,8 +486,8 @@ def _check_attention(method: Method, path: Path, place: str) -> None:
 
 def _check_together(params: Params, path: Path) -> None:
     """What no field can tell by itself."""
-    finetune, moco, source = params.finetune, params.moco, params.source
-    embedded = [url == "embedded" for url in (source.api_url, source.csv_url)]
+    finetune, moco, tcia = params.finetune, params.moco, params.sources.tcia
+    embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
     widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     lists["splits.protocols"] = params.splits.protocols
@@ -465,8 +503,11 @@ def _check_together(params: Params, path: Path) -> None:
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),
-        "source: api_url and csv_url are `embedded` both, with an archive section, or neither": (
+        "sources.tcia: api_url and csv_url are `embedded` both, with an archive section, or neither": (
             set(embedded) != {params.archive is not None}
+        ),
+        "sources.idc: films `rows` leaves no films for transfer.keep_dicom true to keep; `whole` does": (
+            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
         ),
     }
     for name, method in params.methods.items():

@@ -27,8 +27,8 @@ LOCK = ROOT.parent / "requirements.lock"
 STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.doctor",
     "archive": "miram.data.phantom.archive",
-    "download": "miram.data.download",
-    "crops": "miram.data.crops",
+    "catalogue": "miram.data.listing",
+    "crops": "miram.data.films",
     "pack": "miram.train.store",
     "splits": "miram.data.splits",
     "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
@@ -89,15 +89,20 @@ def lock_digest() -> str | None:
     return sha256_file(LOCK) if LOCK.exists() else None
 
 
-@cache
 def code_digest(stage: str) -> str:
-    """SHA-256 of the syntax trees of a stage's module and of all of this package that it imports.
+    """SHA-256 of the code of a stage; see `module_digest`."""
+    return module_digest(STAGE_MODULES[stage])
+
+
+@cache
+def module_digest(module: str) -> str:
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
     """
     digest = hashlib.sha256()
-    for name, tree in sorted(_closure(STAGE_MODULES[stage]).items()):
+    for name, tree in sorted(_closure(module).items()):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
     return digest.hexdigest()
 

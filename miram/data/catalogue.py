@@ -48,6 +48,8 @@ def read_lesions(csv_dir: Path) -> pd.DataFrame:
         rows[column] = rows[column].astype("int64").astype("Int64")
     for column, uid in PATHS.items():
         rows[uid] = rows[column].str.split("/").str[2]
+        if uid != "film_uid":  # a film's series come and go with it
+            _require(rows, column, rows.groupby(uid)["film_uid"].transform("nunique") == 1)
     rows["repairs"] = _blank_unknown(rows)
     prefix = rows["kind"].str.capitalize() + "-" + rows["official_split"].map(PARTS)
     parts = rows[["patient_id", "side", "view", "abnormality_id"]].astype(str)
@@ -67,7 +69,7 @@ def _read_list(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise MiramError(f"The case list {path} is missing.", "Run `miram download`.") from error
+        raise MiramError(f"The case list {path} is missing.", "Run `miram catalogue`.") from error
     except ValueError as error:
         raise _wrong(path, f"cannot be read as CSV: {error}") from error
     # "breast density" in one list is "breast_density" in the next
@@ -98,4 +100,4 @@ def _require(rows: pd.DataFrame, column: str, allowed: pd.Series) -> None:
 
 
 def _wrong(path: Path | str, what: str) -> MiramError:
-    return MiramError(f"The case list {path} {what}.", "Delete the file and run `miram download` again.")
+    return MiramError(f"The case list {path} {what}.", "Delete the file and run `miram catalogue` again.")

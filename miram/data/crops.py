@@ -9,18 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from miram.data.backgrounds import sample_squares
 from miram.data.breast import find_areas, shares
 from miram.data.catalogue import COLUMNS as CATALOGUE_COLUMNS
-from miram.data.catalogue import PATHS, read_lesions
+from miram.data.catalogue import PATHS
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, series_files
 from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
-from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.progress import track
 
 # Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
 # tells their scale lie within 0.0003 of that.
@@ -34,61 +31,6 @@ LESION_COLUMNS = [
 ]
 BACKGROUND_COLUMNS = ["background_id", "patient_id", "film_uid", "official_split", "x0", "y0", "side_px"]
 SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
-
-
-def cut_crops(
-    csv_dir: Path,
-    dicom_dir: Path,
-    crops_dir: Path,
-    backgrounds_dir: Path,
-    lesions_csv: Path,
-    set_aside_csv: Path,
-    backgrounds_csv: Path,
-    *,
-    backgrounds_per_film: int,
-    backgrounds_seed: int,
-    **values: object,
-) -> dict[str, object]:
-    """Cut every lesion of the case lists in `csv_dir` from its film in `dicom_dir`; `values` are those of `cut_film`.
-
-    Writes `crops_dir`/<lesion_id>.png (grey), a row in `lesions_csv` for each crop and a row in `set_aside_csv` for
-    each lesion without one; likewise `backgrounds_dir`/<background_id>.png and `backgrounds_csv`. Images of earlier
-    runs that have no row any more are removed. Returns counts. Raises MiramError when no lesion could be cut.
-    """
-    lesions = read_lesions(csv_dir)
-    done, aside, backgrounds = [], [], []
-    sampling = {"backgrounds_per_film": backgrounds_per_film, "backgrounds_seed": backgrounds_seed}
-    sampling |= {name: values[name] for name in ("bits", "air")}
-    for _, on_film in track(lesions.groupby("film_uid"), "crops", total=lesions["film_uid"].nunique()):
-        located = []
-        for lesion, crop in cut_film(on_film.to_dict("records"), dicom_dir, **values):
-            located.append(lesion)
-            if crop is None:
-                aside.append(lesion)
-                continue
-            save_png(crop, Path(crops_dir) / f"{lesion['lesion_id']}.png")
-            done.append(lesion)
-        for background, patch in cut_backgrounds(located, dicom_dir, **sampling):
-            save_png(patch, Path(backgrounds_dir) / f"{background['background_id']}.png")
-            backgrounds.append(background)
-    if not done:
-        raise MiramError(
-            f"None of the {len(lesions)} lesions could be cut; {aside[0]['lesion_id']}: {aside[0]['reason']}",
-            f"Check that {dicom_dir} holds the downloaded series; run `miram download` again.",
-        )
-    _remove_others(crops_dir, {lesion["lesion_id"] for lesion in done})
-    _remove_others(backgrounds_dir, {background["background_id"] for background in backgrounds})
-    _write(aside, SET_ASIDE_COLUMNS, set_aside_csv)
-    _write(backgrounds, BACKGROUND_COLUMNS, backgrounds_csv)
-    _write(done, LESION_COLUMNS, lesions_csv)
-    words = [word for lesion in done for word in lesion["repairs"].split(";") if word]
-    return {
-        "lesions": len(done),
-        "set_aside": len(aside),
-        "backgrounds": len(backgrounds),
-        "films": len({lesion["film_uid"] for lesion in done}),
-        "repairs": {word: words.count(word) for word in sorted(set(words))},
-    }
 
 
 def cut_film(
@@ -260,15 +202,3 @@ def _reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
 def _sha256(pixels: np.ndarray) -> str:
     little_endian = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     return hashlib.sha256(little_endian).hexdigest()
-
-
-def _remove_others(folder: Path, names: set[str]) -> None:
-    for png in Path(folder).glob("*.png"):
-        if png.stem not in names:
-            png.unlink()
-
-
-def _write(rows: list[dict], columns: list[str], path: Path) -> None:
-    table = pd.DataFrame(rows, columns=columns).sort_values(columns[0])
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -37,7 +37,7 @@ class DicomError(MiramError):
     """A file or series that holds no usable image; the message names it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, "Delete the folder of its series and run `miram download` again.")
+        super().__init__(message, "Delete the folder of its series and run `miram crops` again.")
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,22 @@ class Http:
         """End all requests of all threads as soon as they next wait or read; they raise Fault."""
         self._stopped.set()
 
-    def get(self, url: str, params: dict[str, str], read: Callable[[requests.Response], T]) -> T:
+    def get(
+        self,
+        url: str,
+        params: dict[str, str],
+        read: Callable[[requests.Response], T],
+        byte_range: tuple[int, int] | None = None,
+    ) -> T:
         """Return `read(response)` of the first try that succeeds.
 
-        `read` consumes the body and raises Fault when it is not what it should be; that counts as a failed try. Raises
-        the last Fault when no try is left.
+        `read` consumes the body and raises Fault when it is not what it should be; that counts as a failed try.
+        `byte_range`: ask for these bytes alone, the half-open range (start, end); an answer with others is a fault.
+        Raises the last Fault when no try is left.
         """
         for tried in count(1):
             try:
-                return self._try(url, params, read)
+                return self._try(url, params, read, byte_range)
             except Fault as fault:
                 if fault.lasting or tried == self._attempts:
                     raise
@@ -80,12 +87,28 @@ class Http:
                 raise Fault("the download was stopped")
             yield chunk
 
-    def _try(self, url: str, params: dict[str, str], read: Callable[[requests.Response], T]) -> T:
+    def _try(
+        self,
+        url: str,
+        params: dict[str, str],
+        read: Callable[[requests.Response], T],
+        byte_range: tuple[int, int] | None,
+    ) -> T:
+        headers, expected = {}, requests.codes.ok
+        if byte_range:
+            span = f"{byte_range[0]}-{byte_range[1] - 1}"
+            headers, expected = {"Range": f"bytes={span}"}, requests.codes.partial_content
         try:
             session = self._session(url)
-            with session.get(url, params=params, stream=True, timeout=self._timeout_seconds) as response:
-                if response.status_code != requests.codes.ok:
+            with session.get(
+                url, params=params, headers=headers, stream=True, timeout=self._timeout_seconds
+            ) as response:
+                if response.status_code == requests.codes.ok != expected:
+                    raise Fault("the server sends whole files only, no ranges of them", lasting=True)
+                if response.status_code != expected:
                     raise _status_fault(response)
+                if byte_range and not response.headers.get("Content-Range", "").startswith(f"bytes {span}/"):
+                    raise Fault(f"bytes {span} were asked for, {response.headers.get('Content-Range')} came")
                 return read(response)
         except requests.RequestException as error:
             # A malformed address is a ValueError too, and stays malformed.

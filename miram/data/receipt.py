@@ -5,22 +5,56 @@ A series folder gets its final name only when it is complete, its receipt includ
 
 import csv
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pydicom import dcmread
+
 RECEIPT = "receipt.csv"
+CHUNK_BYTES = 1 << 20
+UID_TAGS = ("SeriesInstanceUID", "SOPInstanceUID")
 
 
 class Item(NamedTuple):
-    """One verified file of a series: its name, its size and its MD5 as the archive gives it."""
+    """One verified file of a series; its SOPInstanceUID is empty where the archive's own file is no DICOM."""
 
     file: str
     bytes: int
     md5: str
+    sha256: str
+    sop_uid: str
 
 
-def write_receipt(folder: Path, items: Iterable[Item]) -> None:
+class Uids(NamedTuple):
+    """SeriesInstanceUID and SOPInstanceUID of a file."""
+
+    series: str
+    sop: str
+
+
+def read_uids(path: Path) -> Uids | None:
+    """What a DICOM file says it is; None for a file that is none."""
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=list(UID_TAGS))
+        return Uids(*(str(header[tag].value) for tag in UID_TAGS))
+    except OSError:
+        raise
+    except Exception:  # a damaged header makes pydicom raise nearly anything
+        return None
+
+
+def hash_file(path: Path) -> tuple[int, str, str]:
+    """Length, MD5 and SHA-256 of a file, read once."""
+    length, md5, sha256 = 0, hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            length += len(chunk)
+            md5.update(chunk)
+            sha256.update(chunk)
+    return length, md5.hexdigest(), sha256.hexdigest()
+
+
+def write_receipt(folder: Path, items: list[Item]) -> None:
     """Write the receipt of a series folder, in the order of the file names."""
     with open(folder / RECEIPT, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -32,14 +66,9 @@ def read_receipt(folder: Path) -> list[Item] | None:
     """The receipt of a folder whose files are all there with their sizes; None for any other folder."""
     try:
         with open(folder / RECEIPT, encoding="utf-8", newline="") as stream:
-            items = [Item(row["file"], int(row["bytes"]), row["md5"]) for row in csv.DictReader(stream)]
+            rows = csv.DictReader(stream)
+            items = [Item(**{**row, "bytes": int(row["bytes"])}) for row in rows]
         complete = all((folder / item.file).stat().st_size == item.bytes for item in items)
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
         return None
     return items if items and complete else None
-
-
-def digest(receipts: dict[str, list[Item]]) -> str:
-    """SHA-256 over the names and MD5s of all files of all series: equal for equal archives."""
-    lines = (f"{uid}/{item.file} {item.md5}\n" for uid in sorted(receipts) for item in receipts[uid])
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[Item]:
-    """Unpack the zip `body` into the new folder `folder` and return what was verified, without the list of hashes.
+    """Unpack the zip `body` into the new folder `folder` and return what was verified, its headers still unread.
 
     `images`: how many DICOM files the archive announces; `limit_bytes`: the most that they may take. Raises Fault when
     the zip is broken, short, longer than allowed, not what its hashes say, or holds anything but plain files with plain
@@ -79,12 +79,13 @@ def _hashes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[st
 def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, limit_bytes: int) -> Item:
     """Write one member, counting what really comes out of it: its header may lie about its size."""
     length = 0
-    md5 = hashlib.md5(usedforsecurity=False)
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with archive.open(member) as source, open(folder / member.filename, "wb") as target:
         while chunk := source.read(CHUNK_BYTES):
             length += len(chunk)
             if length > limit_bytes:
                 raise Fault(f"{member.filename} unpacks to more than the {limit_bytes} bytes that can be right")
             md5.update(chunk)
+            sha256.update(chunk)
             target.write(chunk)
-    return Item(member.filename, length, md5.hexdigest())
+    return Item(member.filename, length, md5.hexdigest(), sha256.hexdigest(), sop_uid="")

@@ -1,4 +1,5 @@
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -6,33 +7,26 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
-from tiny_archive import FILM_SHAPE, dicom_bytes, mask_of
+from runs import run_tiny, tcia
+from tiny_archive import FILM_SHAPE, Server, dicom_bytes, mask_of
 
 from miram.data import crops
 from miram.data.catalogue import read_lesions
-from miram.data.crops import cut_crops, cut_film
+from miram.data.crops import cut_film
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
-from miram.errors import MiramError
 
 MASK = mask_of(FILM_SHAPE, (20, 30, 40, 60))
 RESCANNED = (round(0.87 * FILM_SHAPE[0]), round(0.87 * FILM_SHAPE[1]))
-
-
 BACKGROUNDS = {"backgrounds_per_film": 2, "backgrounds_seed": 0}
 VALUES = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 16, "air": 0.08}
 
 
-def run(folder, csv_dir, dicom_dir, **changes):
-    tables = (folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds"))
-    images = folder / "crops", folder / "backgrounds"
-    return cut_crops(csv_dir, dicom_dir, *images, *tables, **VALUES | BACKGROUNDS | changes)
-
-
 def cut(archive, folder, **changes):
-    """Lay the archive out, cut it, and return facts, lesions and lesions set aside, both by lesion_id."""
-    csv_dir, dicom_dir = archive.write(folder) if not (folder / "csv").exists() else (folder / "csv", folder / "dicom")
-    facts = run(folder, csv_dir, dicom_dir, **changes)
+    """Serve the archive, cut it, and return facts, lesions and lesions set aside, both by lesion_id."""
+    with closing(Server(archive)) as server:
+        settings = {"timeout_seconds": 20.0, "keep_dicom": True, "crops": VALUES | BACKGROUNDS | changes}
+        facts = run_tiny(folder, tcia(server), **settings)
     lesions, aside = (
         pd.read_csv(folder / f"{name}.csv", keep_default_na=False).set_index("lesion_id")
         for name in ("lesions", "set_aside")
@@ -239,20 +233,6 @@ def test_two_runs_give_the_same_bytes_and_leave_nothing_of_an_earlier_archive(ar
     (tmp_path / "backgrounds" / "background_1.2.3.99_0.png").write_bytes(b"old")
     cut(archive, tmp_path)
     assert digests() == first
-
-
-def test_without_any_usable_lesion_the_stage_stops_and_says_what_to_do(archive, tmp_path):
-    csv_dir, _ = archive.write(tmp_path)
-    with pytest.raises(MiramError, match=r"None of the 4 lesions could be cut[\s\S]*miram download"):
-        run(tmp_path, csv_dir, tmp_path / "nowhere")
-    assert not (tmp_path / "lesions.csv").exists()
-
-
-def test_a_disk_that_takes_no_crop_stops_the_stage_and_names_the_file(archive, tmp_path):
-    csv_dir, dicom_dir = archive.write(tmp_path)
-    (tmp_path / "crops").write_text("a file where the folder should be")
-    with pytest.raises(MiramError, match=r"crops/.*\.png cannot be written"):
-        run(tmp_path, csv_dir, dicom_dir)
 
 
 def test_the_rescan_tolerance_covers_rounding_and_nothing_more():

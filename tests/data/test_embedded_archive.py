@@ -3,9 +3,8 @@
 import pandas as pd
 import pytest
 from PIL import Image
+from runs import run_tiny
 
-from miram.data.crops import cut_crops
-from miram.data.download import download
 from miram.data.phantom.archive import write_archive
 from miram.data.phantom.server import running
 from miram.data.splits import write_splits
@@ -16,33 +15,20 @@ from miram.data.tasks import CLASSES, labels
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     write_archive(folder / "archive", patients=60, films_rows=320, films_columns=224, seed=7)
-    with running(folder / "archive") as (api_url, csv_url):
-        facts = download(
-            folder / "csv",
-            folder / "dicom",
-            api_url=api_url,
-            csv_url=csv_url,
-            collection="CBIS-DDSM",
-            workers=2,
-            attempts=2,
-            timeout_seconds=20.0,
-            backoff_seconds=0.1,
-        )
-    assert facts["series"] == len(list((folder / "archive" / "series").iterdir()))
     return folder
 
 
 @pytest.fixture(scope="module")
 def crops(folder):
-    tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds")]
-    values = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
-    values |= {"backgrounds_per_film": 1, "backgrounds_seed": 0}
-    folders = (folder / name for name in ("csv", "dicom", "crops", "backgrounds"))
-    facts = cut_crops(*folders, *tables, **values)
-    return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables[:2])
+    with running(folder / "archive") as (api_url, csv_url):
+        settings = {"collection": "CBIS-DDSM", "api_url": api_url, "csv_url": csv_url}
+        facts = run_tiny(folder, {"source": "tcia", "settings": settings}, keep_dicom=True, timeout_seconds=20.0)
+    tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside")]
+    return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables)
 
 
-def test_every_file_arrives_as_it_lies_in_the_archive(folder):
+def test_every_file_arrives_as_it_lies_in_the_archive(folder, crops):
+    assert crops[0]["verified_series"] == len(list((folder / "archive" / "series").iterdir()))
     for path in (folder / "archive" / "series").rglob("*.dcm"):
         assert (folder / "dicom" / path.parent.name / path.name).read_bytes() == path.read_bytes()
 

@@ -159,7 +159,8 @@ class Server:
         self.archive = archive
         self.faults: dict[str, list[Misbehave]] = {}
         self.asked: Counter[str] = Counter()
-        self.unlisted: set[str] = set()
+        self.unlisted: set[str] = set()  # what the archive does not have
+        self.left_out: set[str] = set()  # what its list of the collection lacks, though it has it
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -177,23 +178,27 @@ class Server:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path, query = urlsplit(handler.path).path, parse_qs(urlsplit(handler.path).query)
         call = path.rsplit("/", 1)[-1]
-        uid = query.get("SeriesInstanceUID", [call])[0]
-        self.asked[uid] += 1
+        named = query.get("SeriesInstanceUID")
+        uid = named[0] if named else call
+        self.asked[f"{call} {uid}" if named and call == "getSeries" else uid] += 1
         files = self.archive.series.get(uid, {})
         if self.faults.get(uid):
             self.faults[uid].pop(0)(handler, files)
+        elif call == "getSeries" and named:
+            found = [row for row in self.listing(left_out=set()) if row["SeriesInstanceUID"] == uid]
+            send(handler, json.dumps(found).encode() if found else b"")
         elif call == "getSeries":
-            send(handler, json.dumps(self.listing()).encode())
+            send(handler, json.dumps(self.listing(self.left_out)).encode())
         elif call == "getImageWithMD5Hash":
             send(handler, zip_bytes(files))
         else:
             send(handler, self.archive.case_lists()[call])
 
-    def listing(self) -> list[dict[str, object]]:
+    def listing(self, left_out: set[str]) -> list[dict[str, object]]:
         return [
             {"SeriesInstanceUID": uid, "ImageCount": len(files), "FileSize": sum(map(len, files.values()))}
             for uid, files in self.archive.series.items()
-            if uid not in self.unlisted
+            if uid not in self.unlisted | left_out
         ]
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-# archive (demo) or doctor (paper) -> download -> crops -> pack, splits (a job a protocol)
+# archive (embedded) or doctor -> catalogue -> crops -> pack, splits (a job a protocol)
 
 
-if P.archive is not None:
+if params.is_embedded(P):
 
     rule archive:
         output:
@@ -34,31 +34,31 @@ else:
             "{MIRAM} doctor > {log} 2>&1"
 
 
-rule download:
+rule catalogue:
     input:
-        RECORD("archive") if P.archive is not None else ancient(RECORD("doctor")),
+        RECORD("archive") if params.is_embedded(P) else ancient(RECORD("doctor")),
     output:
-        RECORD("download"),
+        RECORD("catalogue"),
     log:
-        LOG("download"),
+        LOG("catalogue"),
     message:
-        "the archive is downloaded and verified"
+        "the case lists are fetched and the series listed"
     params:
-        values=values("download"),
-        code=code("download"),
+        values=values("catalogue"),
+        code=code("catalogue"),
     shell:
-        "{MIRAM} download > {log} 2>&1"
+        "{MIRAM} catalogue > {log} 2>&1"
 
 
 rule crops:
     input:
-        RECORD("download"),
+        RECORD("catalogue"),
     output:
         RECORD("crops"),
     log:
         LOG("crops"),
     message:
-        "the lesions are cut out of their films"
+        "film by film, the series are fetched and verified and the lesions cut"
     params:
         values=values("crops"),
         code=code("crops"),

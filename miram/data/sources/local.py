@@ -1,0 +1,86 @@
+"""A folder that holds the archive already, in whatever layout: the headers say which file belongs to which series.
+
+The TCIA Data Retriever's classic and descriptive layouts and that of the Imaging Data Commons name their folders and
+files differently, and none of the names is read here. Nothing is copied: a series is links to its files.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from miram.data.http import Fault, Http
+from miram.data.receipt import Item, hash_file, read_uids, write_receipt
+from miram.data.sources.series import Series
+from miram.errors import MiramError
+from miram.progress import track
+
+PREAMBLE_BYTES = 128  # then the four letters DICM (PS3.10, 7.1)
+
+
+class Found(NamedTuple):
+    """A DICOM file of a series."""
+
+    sop_uid: str
+    path: Path
+
+
+class Local:
+    """The DICOM files below a folder; films are read where they lie."""
+
+    read_rows = None
+
+    def __init__(self, _http: Http, *, folder: str) -> None:
+        self._files = find_series(Path(folder))
+
+    def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
+        """Those of the series `uids` that the folder holds; nothing tells whether one of their files is missing."""
+        return {
+            uid: Series(uid, len(files), sum(found.path.stat().st_size for found in files))
+            for uid in uids
+            if (files := self._files.get(uid))
+        }
+
+    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+        """Link the files of a series; see `Source`."""
+        files = self._files.get(series.uid, [])
+        if len(files) != series.images:
+            raise Fault(f"the folder holds {len(files)} images of it, not {series.images}", lasting=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        items = []
+        for number, found in enumerate(files, start=1):
+            name = f"1-{number}.dcm"
+            (folder / name).symlink_to(found.path)
+            items.append(Item(name, *hash_file(found.path), found.sop_uid))
+        write_receipt(folder, items)
+        return items
+
+
+def find_series(folder: Path) -> dict[str, list[Found]]:
+    """The DICOM files below `folder` by SeriesInstanceUID, each SOPInstanceUID once, sorted by path."""
+    if not folder.is_dir():
+        raise MiramError(
+            f"{folder} is no folder (sources.local.folder).", "Name the folder that holds the DICOM files."
+        )
+    series: dict[str, dict[str, Path]] = {}
+    for path in track(_dicom_files(folder.resolve()), "DICOM headers"):
+        uids = read_uids(path)
+        if uids is not None:
+            series.setdefault(uids.series, {}).setdefault(uids.sop, path)
+    return {
+        uid: sorted((Found(sop, path) for sop, path in files.items()), key=lambda found: found.path)
+        for uid, files in series.items()
+    }
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            with open(path, "rb") as stream:
+                stream.seek(PREAMBLE_BYTES)
+                if stream.read(4) == b"DICM":
+                    yield path

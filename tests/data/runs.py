@@ -1,0 +1,60 @@
+"""The stages catalogue and crops, run on a tiny archive that a server on loopback has."""
+
+from pathlib import Path
+
+import pandas as pd
+from tiny_archive import Server
+
+from miram.data.films import Places, cut_films
+from miram.data.listing import list_archive
+
+CROPS = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
+CROPS |= {"backgrounds_per_film": 1, "backgrounds_seed": 0}
+TRIES = {"attempts": 3, "timeout_seconds": 0.4, "backoff_seconds": 0.01}
+
+
+def places_in(folder: Path) -> Places:
+    return Places(
+        csv_dir=folder / "csv",
+        series_csv=folder / "series.csv",
+        dicom_dir=folder / "dicom",
+        crops_dir=folder / "crops",
+        backgrounds_dir=folder / "backgrounds",
+        ledger=folder / "ledger.jsonl",
+        lesions_csv=folder / "lesions.csv",
+        set_aside_csv=folder / "set_aside.csv",
+        backgrounds_csv=folder / "backgrounds.csv",
+        lock=folder / "instances.csv",
+        lock_copy=folder / "results" / "instances.csv",
+    )
+
+
+def tcia(server: Server) -> dict[str, object]:
+    settings = {"collection": "CBIS-DDSM", "api_url": f"{server.url}/services/v4/", "csv_url": f"{server.url}/uploads"}
+    return {"source": "tcia", "settings": settings}
+
+
+def list_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:
+    return list_archive(folder / "csv", folder / "series.csv", **where, **TRIES | changes)
+
+
+def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=False, crops=CROPS, **changes):
+    tries = TRIES | changes
+    return cut_films(places_in(folder), **where, crops=crops, workers=workers, keep_dicom=keep_dicom, **tries)
+
+
+def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:
+    list_tiny(folder, where)
+    return cut_tiny(folder, where, **changes)
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """What the stage has made, by name: crops, tables, lock."""
+    tables = ("lesions.csv", "set_aside.csv", "instances.csv")
+    return {
+        path.name: path.read_bytes() for path in [*(folder / "crops").iterdir(), *(folder / name for name in tables)]
+    }
+
+
+def lesions(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "lesions.csv", keep_default_na=False).set_index("lesion_id")

@@ -1,0 +1,73 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from runs import cut_tiny, list_tiny, made, run_tiny, tcia
+
+from miram.data.http import Http
+from miram.data.sources.local import Local
+from miram.errors import MiramError
+
+CLASSIC = "CBIS-DDSM/Mass-Training_{patient}/9.9.{n}/{uid}/1-{i}.dcm"
+DESCRIPTIVE = "CBIS-DDSM/Mass-Training_{patient}/08-07-2016-DDSM-NA-{n}/1.000000-ROI mask images-{n}/1-{i}.dcm"
+COMMONS = "cbis_ddsm/{patient}/9.9.{n}/MG_{uid}/{hash}.dcm"
+FLAT = "{hash}"
+
+
+def lay_out(archive, folder: Path, pattern: str) -> dict[str, object]:
+    for n, (uid, files) in enumerate(archive.series.items()):
+        for i, body in enumerate(files.values(), start=1):
+            values = {"patient": f"P_{n:05d}", "uid": uid, "n": n, "i": i, "hash": hashlib.md5(body).hexdigest()}
+            path = folder / pattern.format(**values)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+    (folder / "metadata.csv").write_text("Series UID\n")
+    for name, body in archive.case_lists().items():
+        (folder / name).write_bytes(body)
+    return {"source": "local", "settings": {"folder": str(folder), "csv_url": str(folder)}}
+
+
+@pytest.mark.parametrize("pattern", [CLASSIC, DESCRIPTIVE, COMMONS, FLAT])
+def test_any_layout_gives_the_crops_that_the_server_gives(archive, server, tmp_path, pattern):
+    where = lay_out(archive, tmp_path / "archive", pattern)
+    before = {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()}
+    run_tiny(tmp_path / "local", where)
+    run_tiny(tmp_path / "tcia", tcia(server))
+    assert made(tmp_path / "local") == made(tmp_path / "tcia")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()}
+
+
+def test_nothing_is_copied(archive, tmp_path):
+    run_tiny(tmp_path, lay_out(archive, tmp_path / "archive", CLASSIC), keep_dicom=True)
+    links = list((tmp_path / "dicom").rglob("*.dcm"))
+    assert len(links) == 12 and all(path.is_symlink() for path in links)
+
+
+def test_an_instance_that_lies_there_twice_counts_once(archive, tmp_path):
+    lay_out(archive, tmp_path / "archive", CLASSIC)
+    where = lay_out(archive, tmp_path / "archive", COMMONS)
+    assert run_tiny(tmp_path, where)["verified_images"] == 12
+
+
+def test_what_is_not_there_sets_its_lesions_aside(archive, tmp_path):
+    del archive.series["1.2.4.2"]
+    facts = run_tiny(tmp_path, lay_out(archive, tmp_path / "archive", CLASSIC))
+    assert (facts["lesions"], facts["set_aside"]) == (3, 1)
+
+
+def test_files_that_went_since_the_catalogue_are_named(archive, tmp_path):
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    list_tiny(tmp_path, where)
+    next((tmp_path / "archive").rglob("1.2.4.2/*.dcm")).unlink()
+    with pytest.raises(MiramError, match=r"1\.2\.4\.2 \(the folder holds 1 images of it, not 2"):
+        cut_tiny(tmp_path, where)
+
+
+def test_a_folder_that_is_none_and_a_missing_case_list_are_named(archive, tmp_path):
+    with pytest.raises(MiramError, match=r"nowhere is no folder \(sources\.local\.folder\)"):
+        Local(Http(attempts=1, timeout_seconds=1.0, backoff_seconds=1.0), folder=str(tmp_path / "nowhere"))
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    os.remove(tmp_path / "archive" / "mass_case_description_test_set.csv")
+    with pytest.raises(MiramError, match=r"mass_case_description_test_set\.csv cannot be read"):
+        list_tiny(tmp_path, where)
