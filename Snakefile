@@ -9,4 +9,5 @@ include: "workflow/rules/results.smk"
 rule all:
     default_target: True
     input:
+        RECORD("audit"),
         RECORD("table"),

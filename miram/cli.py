@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
     add("pack", pack, "decode all crops into one file for training")
     place(add("splits", splits, "divide the lesions into training, validation and test"), "protocol")
+    add("audit", audit, "write what the splits share, and what was repaired, set aside or lies at a border")
     place(add("pretrain", pretrain, "pre-train one method"), "protocol", "method")
     tune = add("finetune", finetune, "fine-tune one method and predict validation and test")
     tune.set_defaults(mode=layout.FULL)
@@ -239,6 +240,24 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
     record.read(source)
     values = params.stage_values(chosen, "splits", protocol)
     _stage(chosen, "splits", [source], [table], lambda: write_splits(lesions, table, **values), protocol)
+
+
+def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Audit the lesions and their splits."""
+    from miram.data.audit import audit as examine
+
+    preset, data = chosen.preset, layout.data(chosen.preset)
+    protocols = chosen.splits.protocols
+    inputs = [layout.record("crops", preset), *(layout.record("splits", preset, name) for name in protocols)]
+    for path in inputs:
+        record.read(path)
+    splits_csvs = {name: layout.splits(preset, name) for name in protocols}
+    report = layout.results(preset) / "audit.md"
+
+    def work() -> dict[str, Any]:
+        return examine(data / "lesions.csv", data / "set_aside.csv", splits_csvs, report, preset=preset)
+
+    _stage(chosen, "audit", inputs, [report], work)
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:

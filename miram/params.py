@@ -379,6 +379,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "catalogue": _source_values(params),
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
+        "audit": {},
         "evaluate": {},
         "table": {},
     }[stage]

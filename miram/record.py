@@ -31,6 +31,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "crops": "miram.data.films",
     "pack": "miram.train.store",
     "splits": "miram.data.splits",
+    "audit": "miram.data.audit",
     "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
     "finetune": "miram.train.finetune",
     "probe": "miram.train.probe",

@@ -30,7 +30,7 @@ LESION_COLUMNS = [
     *("repairs", "film_sha256", "crop_sha256"),
 ]
 BACKGROUND_COLUMNS = ["background_id", "patient_id", "film_uid", "official_split", "x0", "y0", "side_px"]
-SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "film_uid", "reason"]
+SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view", "film_uid", "reason"]
 
 
 def cut_film(

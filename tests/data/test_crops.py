@@ -7,7 +7,6 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
-from runs import run_tiny, tcia
 from tiny_archive import FILM_SHAPE, Server, dicom_bytes, mask_of
 
 from miram.data import crops
@@ -15,6 +14,7 @@ from miram.data.catalogue import read_lesions
 from miram.data.crops import cut_film
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
+from runs import run_tiny, tcia
 
 MASK = mask_of(FILM_SHAPE, (20, 30, 40, 60))
 RESCANNED = (round(0.87 * FILM_SHAPE[0]), round(0.87 * FILM_SHAPE[1]))
@@ -66,7 +66,7 @@ def test_the_columns_are_those_that_other_stages_read(archive, tmp_path):
         "box_y0,box_columns,box_rows,x0,y0,crop_columns,crop_rows,outside_film,air,foreign,repairs,film_sha256,"
         "crop_sha256"
     )
-    assert (tmp_path / "set_aside.csv").read_text() == "lesion_id,patient_id,official_split,film_uid,reason\n"
+    assert (tmp_path / "set_aside.csv").read_text() == "lesion_id,patient_id,official_split,side,view,film_uid,reason\n"
 
 
 def test_eight_bits_are_the_high_byte(archive, tmp_path):

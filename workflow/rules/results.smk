@@ -1,4 +1,22 @@
-# evaluate -> table
+# audit; evaluate -> table
+
+
+rule audit:
+    input:
+        RECORD("crops"),
+        [RECORD("splits", protocol) for protocol in P.splits.protocols],
+    output:
+        RECORD("audit"),
+        RESULTS / "audit.md",
+    log:
+        LOG("audit"),
+    message:
+        "the data and its splits are audited"
+    params:
+        values=values("audit"),
+        code=code("audit"),
+    shell:
+        "{MIRAM} audit > {log} 2>&1"
 
 
 rule evaluate:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from faults import reset, status
-from runs import cut_tiny, lesions, list_tiny, run_tiny
 from tiny_archive import dicom_bytes, mask_of
 from tiny_bucket import Bucket, send, write_index
 
@@ -17,6 +16,7 @@ from miram.data.ledger import read_ledger
 from miram.data.listing import series_table
 from miram.data.sources.idc import HEADER_BYTES, RemotePixels, read_index
 from miram.errors import MiramError
+from runs import cut_tiny, lesions, list_tiny, run_tiny
 
 UID, FILM = "1.2.4.2", "1.2.3.2"
 

@@ -1,0 +1,176 @@
+"""What the splits share and what that does to the test set, with what was repaired, set aside or lies at a border."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from miram.data.splits import SEEN, SPLITS
+from miram.data.tasks import labels
+from miram.files import atomic_path
+
+PAIR_KINDS = ("same pixels", "same size, other pixels", "same size, pixels unknown", "other size")
+BORDERS = {
+    "outside_film": "beyond the film, filled with zeros",
+    "air": "air",
+    "foreign": "bright but no breast: labels, borders of films and scans",
+}
+
+
+def audit(
+    lesions_csv: Path, set_aside_csv: Path, splits_csvs: Mapping[str, Path], audit_md: Path, *, preset: str
+) -> dict[str, object]:
+    """Write `audit_md` about the lesions of two tables and their splits under each protocol of `splits_csvs`.
+
+    Returns the figures that a reader would look for first.
+    """
+    lesions, lost = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (lesions_csv, set_aside_csv))
+    catalogue = catalogue_overlap(pd.concat([lesions, lost]))
+    split = {
+        protocol: lesions["lesion_id"].map(pd.read_csv(path, dtype=str).set_index("lesion_id")["split"])
+        for protocol, path in splits_csvs.items()
+    }
+    shared = {protocol: shared_between(lesions, of) for protocol, of in split.items()}
+    effect = {protocol: effect_on_test(lesions, of) for protocol, of in split.items()}
+    parts = [
+        f"# Audit of the data, preset {preset}",
+        "## The official parts",
+        "How training and test part of the case lists overlap, whatever the protocol.",
+        _listed({name.replace("_", " "): value for name, value in catalogue.items() if name != "patients"}),
+        f"Patients in both parts: {', '.join(catalogue['patients']) or 'none'}.",
+        "## Lesions of each class",
+        *(f"{protocol}:\n\n{_table(_class_counts(lesions, of), 'class')}" for protocol, of in split.items()),
+        "## Shared between splits",
+        "Films are the same by SeriesInstanceUID, or by the hash of their pixels where it is known; crops by theirs.",
+        _table(pd.concat(shared, names=["protocol", "splits"]).reset_index()),
+        "## Effect on the test set",
+        "Test lesions whose patient, film, or view of a patient's breast is also in training or validation.",
+        _table(pd.DataFrame(effect).T, "protocol"),
+        "## Films of one view",
+        "Pairs of films of the same patient, side and view under two UIDs, in the same official part or across them.",
+        _table(film_pairs(lesions), "parts"),
+        "## Repairs",
+        _listed(lesions["repairs"].str.split(";").explode().loc[lambda word: word != ""].value_counts().sort_index()),
+        "## Set aside",
+        f"{len(lost)} of {len(lesions) + len(lost)} lesions; set_aside.md gives each with its reason.",
+        "## What crops hold beside breast",
+        "Shares of a crop's pixels, from a map of its film in which the breast is the largest bright area.",
+        _table(_borders(lesions)),
+    ]
+    with atomic_path(audit_md) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return {"catalogue": catalogue, "effect_on_test": effect, "set_aside": len(lost)}
+
+
+def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, object]:
+    """How the two official parts overlap, from the columns patient_id, official_split, film_uid, side and view.
+
+    `patients` are those in both; then the lesions of each part that are theirs, the films and the views that both parts
+    have, and the test lesions on such a view, whose films are probably the same.
+    """
+    train, test = (lesions[lesions["official_split"] == part] for part in ("train", "test"))
+    patients = sorted(set(train["patient_id"]) & set(test["patient_id"]))
+    on_shared_view = _views(test).isin(_views(train).dropna())
+    return {
+        "patients": patients,
+        "train_lesions": len(train),
+        "test_lesions": len(test),
+        "train_lesions_of_patients_in_both": int(train["patient_id"].isin(patients).sum()),
+        "test_lesions_of_patients_in_both": int(test["patient_id"].isin(patients).sum()),
+        "film_uids_in_both": len(set(train["film_uid"]) & set(test["film_uid"])),
+        "views_in_both": _views(test)[on_shared_view].nunique(),
+        "test_lesions_on_a_view_in_both": int(on_shared_view.sum()),
+    }
+
+
+def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+    """For each two of training, validation and test, the numbers of patients, films and crops that both have."""
+    columns = {
+        "patients": "patient_id",
+        "films by UID": "film_uid",
+        "films by pixels": "film_sha256",
+        "crops by pixels": "crop_sha256",
+    }
+    rows = {
+        f"{one} and {other}": {
+            name: len(set(lesions.loc[split == one, column]) & set(lesions.loc[split == other, column]) - {""})
+            for name, column in columns.items()
+        }
+        for one, other in combinations(SPLITS[:3], 2)
+    }
+    return pd.DataFrame(rows).T
+
+
+def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
+    """How many test lesions there are, and how many of them training or validation knows, by what."""
+    test, seen = lesions[split == "test"], lesions[split.isin(SEEN)]
+    same_film = test["film_uid"].isin(seen["film_uid"])
+    same_film |= test["film_sha256"].isin(set(seen["film_sha256"]) - {""})
+    return {
+        "test lesions": len(test),
+        "patient seen": int(test["patient_id"].isin(seen["patient_id"]).sum()),
+        "film seen": int(same_film.sum()),
+        "view seen": int(_views(test).isin(_views(seen).dropna()).sum()),
+    }
+
+
+def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of pairs of films of one view, by whether their pixels, or their sizes alone, are the same."""
+    films = lesions.drop_duplicates("film_uid")
+    kinds = {place: dict.fromkeys(PAIR_KINDS, 0) for place in ("same part", "both parts")}
+    for _, of_view in films.groupby(_views(films)):
+        for one, other in combinations(of_view.to_dict("records"), 2):
+            place = "same part" if one["official_split"] == other["official_split"] else "both parts"
+            kinds[place][_pair_kind(one, other)] += 1
+    return pd.DataFrame(kinds).T
+
+
+def _views(lesions: pd.DataFrame) -> pd.Series:
+    """Patient, side and view of each row; missing where the view is unknown."""
+    views = lesions["patient_id"] + " " + lesions["side"] + " " + lesions["view"]
+    return views.where(lesions["view"] != "")
+
+
+def _pair_kind(one: dict, other: dict) -> str:
+    if (one["film_rows"], one["film_columns"]) != (other["film_rows"], other["film_columns"]):
+        return "other size"
+    if not one["film_sha256"] or not other["film_sha256"]:
+        return "same size, pixels unknown"
+    return "same pixels" if one["film_sha256"] == other["film_sha256"] else "same size, other pixels"
+
+
+def _class_counts(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+    counts = pd.crosstab(labels(lesions, "pathology_4class"), split).reindex(columns=SPLITS, fill_value=0)
+    counts.loc["all"] = counts.sum()
+    return counts
+
+
+def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (part, of_part), (name, text) in (
+        (group, border) for group in lesions.groupby("official_split") for border in BORDERS.items()
+    ):
+        share = of_part[name].astype(float)
+        some = share[share > 0]
+        rows.append(
+            {
+                "official part": part,
+                "share": text,
+                "crops with any": f"{len(some)} of {len(share)}",
+                "their median": f"{some.median():.3f}" if len(some) else "",
+                "largest": share.max(),
+                "of lesion": of_part.loc[share.idxmax(), "lesion_id"] if len(some) else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _table(table: pd.DataFrame, index: str = "") -> str:
+    if index:
+        table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
+    return table.to_markdown(index=False, floatfmt=".3f")
+
+
+def _listed(counts: Mapping[str, object] | pd.Series) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in counts.items()) or "None."
