@@ -134,7 +134,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before anything large starts."""
     from miram.doctor import examine
 
-    if chosen.archive is not None:
+    if params.is_embedded(chosen):
         raise ParameterError(
             f"Preset {chosen.preset} needs no preflight: it brings its archive.", "Allowed: --preset paper."
         )

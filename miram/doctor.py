@@ -32,7 +32,7 @@ def examine(
     """
     findings = [
         check_accelerator(accelerator, torch.cuda.is_available()),
-        check_disk(folder, ARCHIVE_GB if keep_dicom else 0.0, shutil.disk_usage(folder.resolve()).free / 1e9),
+        check_disk(folder, ARCHIVE_GB, keep_dicom, shutil.disk_usage(folder.resolve()).free / 1e9),
         *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
     ]
     for finding in findings:
@@ -61,13 +61,17 @@ def check_accelerator(accelerator: str, cuda: bool) -> Finding:
     )
 
 
-def check_disk(folder: Path, archive_gb: float, free_gb: float) -> Finding:
-    """Room for the archive that is still to come and for what is made of it; GB are 1e9 bytes."""
+def check_disk(folder: Path, archive_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
+    """Room for what is kept of the archive and for what is made of it; GB are 1e9 bytes."""
     present_gb = sum(file.stat().st_size for file in (folder / "dicom").rglob("*") if file.is_file()) / 1e9
     missing_gb = max(0.0, archive_gb - present_gb)
     hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
-    text = f"Disk: {missing_gb:.1f} GB to download ({hours}) and up to {PICTURES_GB} GB to make; {free_gb:.1f} GB free."
-    if free_gb >= missing_gb + PICTURES_GB:
+    kept = f"{missing_gb:.1f} GB" if keep_dicom else "none"
+    text = (
+        f"Disk: {missing_gb:.1f} GB to download ({hours}), {kept} of it to keep, and up to {PICTURES_GB} GB to make; "
+        f"{free_gb:.1f} GB free."
+    )
+    if free_gb >= (missing_gb if keep_dicom else 0.0) + PICTURES_GB:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
 

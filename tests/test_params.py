@@ -122,7 +122,7 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
 def test_a_stage_depends_on_its_own_values_only(tmp_path):
     before = params.load(ROOT / "params.yaml")
     after = load_edited(tmp_path, "drop_path: 0.1", "drop_path: 0.2")
-    for stage in ("archive", "download", "crops", "pack", "splits", "evaluate", "table"):
+    for stage in ("archive", "catalogue", "crops", "pack", "splits", "evaluate", "table"):
         assert params.stage_values(before, stage, *place(stage, "mae")) == params.stage_values(
             after, stage, *place(stage, "mae")
         )
@@ -142,4 +142,4 @@ def test_compiling_concerns_pretraining_alone(tmp_path):
 
 def test_how_to_transfer_changes_no_stage(tmp_path):
     before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "workers: 2", "workers: 8")
-    assert params.stage_values(before, "download") == params.stage_values(after, "download")
+    assert params.stage_values(before, "crops") == params.stage_values(after, "crops")

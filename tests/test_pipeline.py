@@ -164,7 +164,7 @@ def test_two_runs_in_one_folder_are_refused(project):
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path):
     folder = small_project(tmp_path / "killed")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for log in ("download.log", "strict/pretrain/mae.log", "strict/pathology_4class/full/mae/seed-0.log"):
+    for log in ("crops.log", "strict/pretrain/mae.log", "strict/pathology_4class/full/mae/seed-0.log"):
         running = subprocess.Popen(RUN, cwd=folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
         while not (folder / "logs/demo" / log).exists():
             assert running.poll() is None, f"the run ended before {log}"

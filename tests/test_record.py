@@ -52,13 +52,13 @@ def copied_package(tmp_path, monkeypatch):
     root = tmp_path / "miram"
     shutil.copytree(record.ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(record, "ROOT", root)
-    record.code_digest.cache_clear()
+    record.module_digest.cache_clear()
     yield root
-    record.code_digest.cache_clear()
+    record.module_digest.cache_clear()
 
 
 def digests():
-    record.code_digest.cache_clear()
+    record.module_digest.cache_clear()
     return {stage: record.code_digest(stage) for stage in record.STAGE_MODULES}
 
 

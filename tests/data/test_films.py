@@ -85,7 +85,7 @@ def test_other_parameters_cut_again_from_what_was_kept(archive, server, tmp_path
     server.asked.clear()
     cut_tiny(tmp_path, tcia(server), keep_dicom=True, crops=CROPS | {"margin": 0.5})
     assert not server.asked
-    assert set(lesions(tmp_path)["side_px"]) == {60}
+    assert set(lesions(tmp_path)["crop_columns"]) == {60}
 
 
 def test_a_changed_case_list_and_a_damaged_crop_concern_their_films_alone(archive, server, tmp_path):

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 from xml.etree import ElementTree
@@ -87,10 +88,12 @@ class Idc:
             stream.write(header)
             stream.truncate(objects[0].bytes)  # sparse: as long as the film, and next to nothing on disk
         require_series(path, series.uid)
-        if read_film(path).offset is None:  # compressed pixels have no rows to be read alone
+        film = read_film(path)
+        if film.offset is None:  # compressed pixels have no rows to be read alone
             self._fetch(series.uid, objects[0], folder)
             return open_pixels
-        return lambda film: RemotePixels(film, lambda start, end: self._bytes(url, start, end), self._pool)
+        pixels = RemotePixels(film, lambda start, end: self._bytes(url, start, end), self._pool)
+        return lambda _: pixels
 
     def _bytes(self, url: str, start: int, end: int) -> bytes:
         def read(response: requests.Response) -> bytes:
@@ -145,15 +148,16 @@ class RemotePixels:
         self._offset = film.offset
         self._read = read
         self._pool = pool
+        self._apart = cache(self._read_apart)  # crops and background patches look at the same coarse view
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
         """The window (rows, columns); rows with a step are read one by one."""
         top, bottom, step = window[0].indices(self.shape[0])
-        if step == 1:
-            rows = self._rows(top, bottom)
-        else:
-            rows = np.concatenate(list(self._pool.map(lambda row: self._rows(row, row + 1), range(top, bottom, step))))
+        rows = self._rows(top, bottom) if step == 1 else self._apart(range(top, bottom, step))
         return rows[:, window[1]]
+
+    def _read_apart(self, rows: range) -> np.ndarray:
+        return np.concatenate(list(self._pool.map(lambda row: self._rows(row, row + 1), rows)))
 
     def _rows(self, top: int, bottom: int) -> np.ndarray:
         row_bytes = self.shape[1] * self.dtype.itemsize

@@ -1,3 +1,4 @@
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -5,11 +6,14 @@ from pathlib import Path
 import idc_index_data
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from faults import reset, status
+from pydicom.uid import RLELossless
 from tiny_archive import dicom_bytes, mask_of
 from tiny_bucket import Bucket, send, write_index
 
+from miram.data.breast import MAP_ROWS
 from miram.data.catalogue import needed_series, read_lesions
 from miram.data.dicom import Film
 from miram.data.ledger import read_ledger
@@ -59,17 +63,14 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     told = [column for column in lesions(whole) if column != "film_sha256"]
     assert lesions(whole)[told].equals(lesions(rows)[told])
     assert set(lesions(rows)["film_sha256"]) == {""} and "" not in set(lesions(whole)["film_sha256"])
-    side = lesions(rows).loc[name]["side_px"]
-    assert bucket.sent["1.2.3.9"] == HEADER_BYTES + 2 * side * film.shape[1]
+    backgrounds = pd.read_csv(rows / "backgrounds.csv", index_col="film_uid").loc["1.2.3.9", "side_px"]
+    mapped = len(range(0, film.shape[0], film.shape[0] // MAP_ROWS))
+    asked = lesions(rows).loc[name]["crop_rows"] + backgrounds + mapped
+    assert bucket.sent["1.2.3.9"] == HEADER_BYTES + 2 * asked * film.shape[1]
     assert not read_ledger(rows / "ledger.jsonl").verified.keys() & {"1.2.3.9"}
 
 
 def test_a_compressed_film_comes_whole(archive, bucket, tmp_path):
-    import io
-
-    import pydicom
-    from pydicom.uid import RLELossless
-
     header = pydicom.dcmread(io.BytesIO(archive.series[FILM]["1-1.dcm"]))
     header.compress(RLELossless)
     stream = io.BytesIO()
