@@ -7,8 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from miram.errors import MiramError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -39,6 +43,11 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_pixels(pixels: "np.ndarray") -> str:
+    """Hexadecimal SHA-256 of an image's pixels, row by row, little-endian."""
+    return hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<"), order="C", copy=False)).hexdigest()
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
 
-A record holds the stage's values, the digests of what it read and wrote, its code's digest, the commit, the versions
-and the machine. Presence of a file proves nothing: a reader checks it against its record.
+A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
+lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
+its device. Presence of a file proves nothing: a reader checks it against its record.
 """
 
 import ast
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -24,6 +26,7 @@ INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "pro
 ROOT = Path(__file__).parent
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
+IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
 STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.doctor",
     "archive": "miram.data.phantom.archive",
@@ -49,6 +52,7 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "inputs": {str(file): sha256_file(file) for file in inputs},
         "code": code_digest(stage),
         "lock": lock_digest(),
+        "image": os.environ.get(IMAGE),
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
@@ -63,14 +67,15 @@ def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A stage's record, after checking that the files it names are still the ones it wrote.
+    """A stage's record, after checking that the files it names are still the ones it wrote and that it read.
 
-    Raises MiramError when the record is missing or damaged, or when a file is missing or has other bytes.
+    An input that is missing is no fault: what made a file may be left behind. Raises MiramError when the record is
+    missing or damaged, when an output is missing, or when an output or an input has other bytes.
     """
     remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
     try:
         record = json.loads(path.read_text())
-        outputs = record["outputs"]
+        inputs, outputs = record["inputs"], record["outputs"]
     except FileNotFoundError as error:
         raise MiramError(
             f"There is no record {path}.", "Run the stage before this one first, or the whole workflow."
@@ -82,6 +87,9 @@ def read(path: Path) -> dict[str, Any]:
             raise MiramError(f"{file}, named by {path}, is missing.", remedy)
         if sha256_file(Path(file)) != digest:
             raise MiramError(f"{file} is not the file that {path} describes: its SHA-256 differs.", remedy)
+    for file, digest in inputs.items():
+        if Path(file).exists() and sha256_file(Path(file)) != digest:
+            raise MiramError(f"{path} was made from another {file} than the one that is there now.", remedy)
     return record
 
 

@@ -22,7 +22,7 @@ def test_a_record_says_what_made_the_outputs(written):
     found = record.read(written)
     assert found["facts"] == {"n": 3}
     assert found["values"] == {"a": 1}
-    assert set(found) >= {"stage", "inputs", "outputs", "code", "lock", "git", "versions", "machine"}
+    assert set(found) >= {"stage", "inputs", "outputs", "code", "lock", "image", "git", "versions", "machine"}
 
 
 def test_an_output_that_changed_or_went_is_named(written, tmp_path):
@@ -32,6 +32,21 @@ def test_an_output_that_changed_or_went_is_named(written, tmp_path):
     (tmp_path / "out.txt").unlink()
     with pytest.raises(MiramError, match=r"out\.txt.*is missing"):
         record.read(written)
+
+
+def test_an_input_that_changed_since_is_named_and_one_that_went_is_not(written, tmp_path):
+    (tmp_path / "in.txt").unlink()
+    record.read(written)
+    (tmp_path / "in.txt").write_text("made anew")
+    with pytest.raises(MiramError, match=r"crops\.json was made from another .*in\.txt"):
+        record.read(written)
+
+
+def test_the_image_of_the_container_is_told(tmp_path, monkeypatch):
+    monkeypatch.delenv(record.IMAGE, raising=False)
+    assert record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])["image"] is None
+    monkeypatch.setenv(record.IMAGE, "sha256:1234")
+    assert record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])["image"] == "sha256:1234"
 
 
 def test_a_damaged_or_missing_record_is_named(written):
@@ -94,7 +109,7 @@ def test_a_record_tells_the_code_and_inputs_that_the_stage_started_from(tmp_path
     begun = record.begin(path, stage="crops", values={}, inputs=[tmp_path / "in.txt"])
     (tmp_path / "in.txt").write_text("changed meanwhile")
     record.finish(path, begun, outputs=[], facts={})
-    assert record.read(path)["inputs"] == {str(tmp_path / "in.txt"): hashlib.sha256(b"in").hexdigest()}
+    assert json.loads(path.read_text())["inputs"] == {str(tmp_path / "in.txt"): hashlib.sha256(b"in").hexdigest()}
 
 
 def test_a_stage_that_begins_again_has_no_record_until_it_ends(written):

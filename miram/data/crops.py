@@ -4,7 +4,6 @@ Films, masks and crops are (R, C) arrays; positions are film pixels, x along col
 the archive has wrong stand at the functions that apply them; a lesion that no rule saves is set aside with its reason.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from miram.data.catalogue import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.catalogue import PATHS
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, series_files
 from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
-from miram.files import atomic_path
+from miram.files import atomic_path, sha256_pixels
 
 # Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
 # tells their scale lie within 0.0003 of that.
@@ -60,7 +59,11 @@ def cut_film(
         yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
         return
     known = isinstance(pixels, np.ndarray)
-    film_facts = {"film_rows": film.rows, "film_columns": film.columns, "film_sha256": _sha256(pixels) if known else ""}
+    film_facts = {
+        "film_rows": film.rows,
+        "film_columns": film.columns,
+        "film_sha256": sha256_pixels(pixels) if known else "",
+    }
     for lesion in lesions:
         try:
             box, mask_facts = _locate(lesion, film, dicom_dir, component)
@@ -74,7 +77,7 @@ def cut_film(
             **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
         }
         border = shares(areas, window, (film.rows, film.columns))
-        yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": _sha256(crop)}, crop
+        yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": sha256_pixels(crop)}, crop
 
 
 def cut_backgrounds(
@@ -197,8 +200,3 @@ def _fits(image: Film, film: Film) -> bool:
 def _reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Pixels of 16 bits as they are, or their high bytes, as the authors' code takes them."""
     return pixels if bits == 16 else (pixels >> 8).astype(np.uint8)
-
-
-def _sha256(pixels: np.ndarray) -> str:
-    little_endian = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
-    return hashlib.sha256(little_endian).hexdigest()

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import atomic_path, sha256_pixels
 from miram.layout import extra_pngs
 
 REMEDY = "Run the stage `pack` again."
@@ -37,19 +37,19 @@ def pack(
     They are `crops_dir`/<lesion_id>.png and `backgrounds_dir`/<background_id>.png. `index_csv` gets one row an image,
     in that order: image_id, kind, offset (bytes), rows, columns (px). An image of 16 bits keeps its high byte. Returns
     the number of images of each kind, and of bytes. Raises MiramError naming the file when an image is missing,
-    damaged or not grey, or when the folder holds none.
+    damaged, not grey, or not the one whose crop_sha256 the table holds, or when the folder holds none.
     """
     images = [
         *_named("lesion", crops_dir, lesions_csv),
         *_named("background", backgrounds_dir, backgrounds_csv),
-        *((f"{EXTRA}_{path.stem}", EXTRA, path) for path in extra_pngs(extra_images)),
+        *((f"{EXTRA}_{path.stem}", EXTRA, path, None) for path in extra_pngs(extra_images)),
     ]
     index = []
     offset = 0
     with atomic_path(store_u8) as temporary_store, atomic_path(index_csv) as temporary_index:
         with open(temporary_store, "wb") as stream:
-            for image_id, kind, path in images:
-                pixels = read_png(path)
+            for image_id, kind, path, sha256 in images:
+                pixels = read_png(path, sha256)
                 stream.write(pixels.tobytes())
                 index.append((image_id, kind, offset, *pixels.shape))
                 offset += pixels.size
@@ -64,8 +64,11 @@ def extra_ids(index_csv: Path) -> list[str]:
     return index.loc[index["kind"] == EXTRA, "image_id"].tolist()
 
 
-def read_png(path: Path) -> np.ndarray:
-    """A grey PNG as (rows, columns) uint8; of 16 bits the high byte. Raises MiramError naming the file."""
+def read_png(path: Path, sha256: str | None) -> np.ndarray:
+    """A grey PNG as (rows, columns) uint8; of 16 bits the high byte.
+
+    Raises MiramError naming the file, also when its pixels have another digest than `sha256`, where that is known.
+    """
     remedy = "Delete it and run the stage `crops` again; if it is an image of your own, mend it."
     try:
         with Image.open(path) as image:
@@ -78,12 +81,15 @@ def read_png(path: Path) -> np.ndarray:
         raise MiramError(
             f"The image {path} is not grey of 8 or 16 bits: shape {pixels.shape}, type {pixels.dtype}.", remedy
         )
+    if sha256 is not None and sha256_pixels(pixels) != sha256:
+        raise MiramError(f"The image {path} is not the one that was cut: the SHA-256 of its pixels differs.", remedy)
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
-def _named(kind: str, folder: Path, table_csv: Path) -> Iterator[tuple[str, str, Path]]:
-    for image_id in pd.read_csv(table_csv, usecols=[f"{kind}_id"], dtype=str)[f"{kind}_id"]:
-        yield image_id, kind, Path(folder) / f"{image_id}.png"
+def _named(kind: str, folder: Path, table_csv: Path) -> Iterator[tuple[str, str, Path, str | None]]:
+    """Name, kind, file and, of a lesion, the digest of its pixels."""
+    for row in pd.read_csv(table_csv, dtype=str).to_dict("records"):
+        yield row[f"{kind}_id"], kind, Path(folder) / f"{row[f'{kind}_id']}.png", row.get("crop_sha256")
 
 
 class Store:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from miram.errors import MiramError
+from miram.files import sha256_pixels
 from miram.train.store import Store, extra_ids, pack
 
 
@@ -22,8 +23,8 @@ def packed(folder, crops: dict[str, np.ndarray | bytes]):
     return Store(folder / "crops.u8", folder / "index.csv")
 
 
-def pack_named(folder, lesions, backgrounds, extra_images=None):
-    pd.DataFrame({"lesion_id": lesions}).to_csv(folder / "lesions.csv", index=False)
+def pack_named(folder, lesions, backgrounds, extra_images=None, **digest):
+    pd.DataFrame({"lesion_id": lesions, **digest}).to_csv(folder / "lesions.csv", index=False)
     pd.DataFrame({"background_id": backgrounds}).to_csv(folder / "backgrounds.csv", index=False)
     images = folder, folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
     return pack(*images, folder / "crops.u8", folder / "index.csv", extra_images=extra_images)
@@ -70,6 +71,17 @@ def test_a_crop_that_is_cut_short_is_named(tmp_path, lesions):
 def test_a_missing_crop_is_named(tmp_path):
     with pytest.raises(MiramError, match=r"gone\.png is missing"):
         pack_named(tmp_path, ["gone"], [])
+
+
+def test_a_crop_that_was_edited_is_named_and_leaves_no_store(tmp_path):
+    crop = np.zeros((4, 4), np.uint16)
+    Image.fromarray(crop).save(tmp_path / "lesion_a.png")
+    pack_named(tmp_path, ["lesion_a"], [], crop_sha256=sha256_pixels(crop))
+    (tmp_path / "crops.u8").unlink()
+    Image.fromarray(crop + 1).save(tmp_path / "lesion_a.png")
+    with pytest.raises(MiramError, match=r"lesion_a\.png is not the one that was cut"):
+        pack_named(tmp_path, ["lesion_a"], [], crop_sha256=sha256_pixels(crop))
+    assert not list(tmp_path.glob("*crops.u8*"))
 
 
 def test_backgrounds_and_images_of_ones_own_lie_behind_the_lesions(tmp_path):

@@ -4,7 +4,7 @@
 rule audit:
     input:
         RECORD("crops"),
-        [RECORD("splits", protocol) for protocol in P.splits.protocols],
+        [RECORD("splits", protocol) for protocol in PROTOCOLS],
     output:
         RECORD("audit"),
         RESULTS / "audit.md",
