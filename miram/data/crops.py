@@ -14,7 +14,7 @@ from miram.data.backgrounds import sample_squares
 from miram.data.breast import find_areas, shares
 from miram.data.catalogue import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.catalogue import PATHS
-from miram.data.dicom import DicomError, Film, open_pixels, read_film, series_files
+from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixels, series_files
 from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
 from miram.files import atomic_path, sha256_pixels
 
@@ -48,8 +48,8 @@ def cut_film(
 
     The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
     `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. What `open_film`
-    gives has a shape, a dtype and slices in two dimensions, also with steps; `film_sha256` stays empty, unknown, unless
-    it is an array: then all of the film is at hand.
+    gives has a shape, a dtype and slices in two dimensions, also with steps. Where it is an array, all of it
+    is read for its hash; otherwise `film_sha256` is empty: unknown.
     """
     try:
         film = _only_film(dicom_dir, lesions[0]["film_uid"])
@@ -131,7 +131,7 @@ def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[
     repairs = [lesion["repairs"]] if lesion["repairs"] else []
     if roi_uid != lesion["mask_uid"]:
         repairs.append("series_swapped")
-    mask = open_pixels(image) != 0
+    mask = read_pixels(image) != 0
     if mask.shape != (film.rows, film.columns):
         mask = fit_mask(mask, film.rows, film.columns)
         repairs.append("mask_resized")

@@ -4,6 +4,7 @@ Pixels are unsigned stored values (PS3.3, C.7.6.3), 8 or 16 bits, one frame, MON
 CBIS-DDSM is. Arrays are (R, C): rows, columns.
 """
 
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +73,25 @@ def read_film(path: Path) -> Film:
 
 
 def open_pixels(film: Film) -> np.ndarray:
-    """The pixels of a film, (R, C) uint8 or uint16, read-only.
+    """The pixels of a film for who needs a window of them, (R, C) uint8 or uint16, not to be written to.
 
-    Uncompressed ones are a memory map, so that a slice reads no more than its rows. Raises DicomError when compressed
-    ones cannot be decoded.
+    Uncompressed ones are a memory map without read-ahead, which may be megabytes: a slice reads its rows and no more.
+    Raises DicomError when compressed ones cannot be decoded.
     """
+    if film.offset is None:
+        return read_pixels(film)
+    with open(film.path, "rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
+    pixels = np.frombuffer(mapped, _dtype(film), film.rows * film.columns, film.offset)
+    return pixels.reshape(film.rows, film.columns)
+
+
+def read_pixels(film: Film) -> np.ndarray:
+    """All pixels of a film in memory, (R, C) uint8 or uint16. Raises DicomError when they cannot be decoded."""
     if film.offset is not None:
-        dtype = np.dtype(f"<u{film.bits // 8}")
-        return np.memmap(film.path, dtype=dtype, mode="r", offset=film.offset, shape=(film.rows, film.columns))
+        pixels = np.fromfile(film.path, _dtype(film), film.rows * film.columns, offset=film.offset)
+        return pixels.reshape(film.rows, film.columns)
     try:
         pixels = dcmread(film.path).pixel_array
     # pydicom's decoders raise whatever their formats do
@@ -87,13 +99,16 @@ def open_pixels(film: Film) -> np.ndarray:
         raise DicomError(f"{film.path} cannot be decoded: {error}") from error
     if pixels.shape != (film.rows, film.columns):
         raise DicomError(f"{film.path} decodes to {pixels.shape} px, not {film.rows, film.columns} as its header says")
-    pixels.flags.writeable = False
     return pixels
 
 
 def series_files(dicom_dir: Path, series_uid: str) -> list[Path]:
     """The DICOM files of a series, sorted by name; none when the series is not there."""
     return sorted((Path(dicom_dir) / series_uid).glob("*.dcm"))
+
+
+def _dtype(film: Film) -> np.dtype:
+    return np.dtype(f"<u{film.bits // 8}")
 
 
 def _film(path: Path, stream: BinaryIO) -> Film:
