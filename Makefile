@@ -9,9 +9,17 @@ CORES ?= all
 TORCH := 2.13.0
 TORCH_CPU := torch==$(TORCH)+cpu --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 
-.PHONY: help setup demo paper test lint format lock clean
+IMAGE := miram-repro
+SIF := miram.sif
+DOCKER_BUILD = docker build --file docker/Dockerfile --build-arg "PYTHON=$(BASE)" $(if $(CPU),--build-arg "TORCH_CPU=$(TORCH_CPU)") \
+  --build-arg "VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' miram/__init__.py)" --build-arg "COMMIT=$$(git rev-parse HEAD)" \
+  --build-arg "DIRTY=$$(git diff --quiet HEAD -- . ':!results' ':!dvc.lock' && echo false || echo true)"
+BASE ?= python:3.11-slim-bookworm
+CPU ?=
+
+.PHONY: help setup demo paper test test-containers image sif lint format lock clean
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed ## create .venv with the locked packages
 
@@ -38,6 +46,20 @@ paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest
+
+test-containers: setup ## the tests of the image, of Apptainer and of Slurm; what cannot run here is skipped, with the reason
+	@$(BIN)/python -m pytest -m "container or cluster" tests/containers
+
+image: ## build the Docker image miram-repro (CPU=yes: without CUDA; BASE=IMAGE: on another Python image)
+	@rm -f docker/wheels/*.whl
+	@$(if $(CPU),echo "$(TORCH_CPU)" > docker/wheels/torch.txt && $(PYTHON) -m pip download --quiet --require-hashes --no-deps --only-binary :all: \
+	  --python-version 3.11 --platform manylinux_2_28_x86_64 --dest docker/wheels --requirement docker/wheels/torch.txt)
+	$(DOCKER_BUILD) --target software --tag $(IMAGE):software .
+	$(DOCKER_BUILD) --build-arg "DIGEST=$$(docker image inspect --format '{{.Id}}' $(IMAGE):software)" --tag $(IMAGE) .
+	@docker image inspect --format '$(IMAGE): {{.Size}} bytes, {{.Id}}' $(IMAGE)
+
+sif: ## make miram.sif from the Docker image, for Apptainer
+	apptainer build --force --disable-cache $(SIF_ARGS) $(SIF) docker-daemon:$(IMAGE):latest
 
 lint: setup ## what CI checks of style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

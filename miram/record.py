@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
+BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
 STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.doctor",
     "archive": "miram.data.phantom.archive",
@@ -152,6 +153,8 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the source and whether the tree differs from it; None outside a repository."""
+    if BUILT_FROM.exists():
+        return json.loads(BUILT_FROM.read_text())
     try:
         commit = _ask_git("rev-parse", "HEAD")
         dirty = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock") != ""
