@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 # The code whose digests stand below is the code that the jobs run, whichever copy of the package is installed.
@@ -17,14 +18,27 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 from miram import layout, params, record
 from miram.errors import MiramError
 
-unknown = set(config) - {"preset", "params"}
+unknown = set(config) - {"preset", "params", "container"}
 if unknown:
-    raise WorkflowError(f"--config {sorted(unknown)}: only preset and params=FILE are read; every other value stands in params.yaml.")
+    raise WorkflowError(
+        f"--config {sorted(unknown)}: only preset, params=FILE and container=IMAGE are read; every other value stands in params.yaml."
+    )
 try:
     P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
     EXTRA_IMAGES = layout.extra_pngs(P.pretrain.extra_images)
 except MiramError as error:
     raise WorkflowError(str(error))
+
+# The image that every job runs in under --use-singularity: `make sif` writes it; or --config container=docker://NAME@DIGEST.
+IMAGE = config.get("container", "miram.sif")
+if workflow.deployment_settings.deployment_method and "://" not in IMAGE and not Path(IMAGE).is_file():
+    raise WorkflowError(
+        f"There is no container image {IMAGE}. Build it: make image sif. Or name another: --config container=docker://NAME@DIGEST."
+    )
+
+
+container: IMAGE
+
 
 # Snakemake's own lock survives a kill and then blocks the next run; this one goes with its process.
 if workflow.is_main_process:
@@ -37,7 +51,7 @@ if workflow.is_main_process:
 
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
 RESULTS = layout.results(P.preset)
-GPUS = 0 if P.compute.accelerator == "cpu" else 1  # of a training job; the profile says how many there are
+RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs.yaml").read_text())[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
 CELLS = params.cells(P)
@@ -76,3 +90,15 @@ def values(stage):
 def code(stage):
     """Digest of a stage's code, blind to comments: Snakemake runs a job again when it changes."""
     return record.code_digest(stage)
+
+
+def needs(rule, gpus=0):
+    """What a job of a rule reserves: of a cluster gpu, mem_mb and runtime (minutes), of one machine gpu_job."""
+    gpus = 0 if P.compute.accelerator == "cpu" else gpus
+    # tasks: Slurm starts one process for all GPUs, not one for each. gpu_job: the jobs of one machine are not told which GPU
+    # is theirs, so the default profile lets one train at a time
+    return {"gpu": gpus, "tasks": 0, "gpu_job": min(gpus, 1), **RESERVED.get(rule, {})}
+
+
+resource_scopes:
+    gpu_job="local", # not counted over the nodes of a cluster

@@ -62,6 +62,8 @@ rule crops:
     params:
         values=values("crops"),
         code=code("crops"),
+    resources:
+        **needs("crops"),
     shell:
         "{MIRAM} crops > {log} 2>&1"
 

@@ -25,7 +25,7 @@ rule pretrain:
         lock=record.lock_digest(),
     threads: P.compute.threads
     resources:
-        gpu=GPUS,
+        **needs("pretrain", gpus=P.compute.devices),
     shell:
         "{MIRAM} pretrain --protocol {wildcards.protocol} --method {wildcards.method} > {log} 2>&1"
 
@@ -50,7 +50,7 @@ rule finetune:
         lock=record.lock_digest(),
     threads: P.compute.threads
     resources:
-        gpu=GPUS,
+        **needs("finetune", gpus=1),
     shell:
         "{MIRAM} finetune --protocol {wildcards.protocol} --task {wildcards.task} --method {wildcards.method}"
         " --seed {wildcards.seed} > {log} 2>&1"
