@@ -1,0 +1,27 @@
+"""The workflow inside the Apptainer image that is made of the Docker image."""
+
+import os
+
+import pandas as pd
+import pytest
+from real_tools import SNAKEMAKE, command, records
+from test_pipeline import table
+
+pytestmark = pytest.mark.container
+
+
+def test_every_job_runs_in_the_image_and_the_table_is_plain_snakemakes(project, plain, sif, apptainer, digest):
+    (project / "miram.sif").symlink_to(sif)
+    env = {**os.environ, "PATH": apptainer, "OMP_NUM_THREADS": "1"}
+    run = [*SNAKEMAKE, "--cores", "1", "--use-singularity"]
+    done = command(*run, cwd=project, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, expected = records(project), records(plain)
+    assert {path: content["code"] for path, content in made.items()} == {p: c["code"] for p, c in expected.items()}
+    assert {content["image"] for content in made.values()} == {digest}
+    assert {content["image"] for content in expected.values()} == {None}
+    commit = command("git", "rev-parse", "HEAD", cwd=project).stdout.strip()
+    assert {content["git"]["commit"] for content in made.values()} == {commit}
+    pd.testing.assert_frame_equal(table(project), table(plain))
+    again = command(*run, "--dry-run", cwd=project, env=env)
+    assert "Nothing to be done" in again.stdout + again.stderr

@@ -1,0 +1,51 @@
+"""The workflow through Slurm, with its profile, on a cluster of one node."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from real_tools import SNAKEMAKE, command
+from test_pipeline import edit, table
+
+pytestmark = pytest.mark.cluster
+RUN = [
+    *SNAKEMAKE,
+    *("--profile", "workflow/profiles/slurm"),
+    *("--slurm-status-command", "squeue"),  # without accounting, the default waits for ever
+    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
+]
+
+
+def through_slurm(project, tmp_path):
+    """What Snakemake said and returned, and the options of each submission by its rule."""
+    real, log = command("which", "sbatch").stdout.strip(), tmp_path / "submitted"
+    spy = tmp_path / "bin" / "sbatch"
+    spy.parent.mkdir()
+    spy.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
+    spy.chmod(0o755)
+    path = f"{spy.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = command(*RUN, cwd=project, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"})
+    submitted = [(re.search(r"--comment rule_([a-z]+)", line)[1], line) for line in log.read_text().splitlines()]
+    return done, submitted
+
+
+def test_the_table_is_plain_snakemakes_and_only_training_asks_for_a_gpu(project, plain, slurm, tmp_path):
+    edit(project, lambda document: document["presets"]["demo"]["compute"].update(accelerator="auto"))
+    done, submitted = through_slurm(project, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pd.testing.assert_frame_equal(table(project), table(plain))
+    assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "finetune"}
+    assert {rule for rule, options in submitted if "--gpus" not in options} >= {"archive", "crops", "evaluate", "table"}
+    assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
+
+
+def test_a_failing_job_is_reported_with_its_log(project, slurm, tmp_path):
+    source = project / "miram/data/phantom/archive.py"
+    source.write_text(source.read_text() + '\nraise RuntimeError("broken for this test")\n')
+    done, _ = through_slurm(project, tmp_path)
+    assert done.returncode != 0
+    assert "broken for this test" in done.stderr
+    assert "logs/demo/archive.log" in done.stderr
