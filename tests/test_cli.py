@@ -59,7 +59,7 @@ def test_a_file_of_imagenet_weights_that_is_not_there_is_named(folder, capsys):
     file.write_text(file.read_text().replace("imagenet_init: null", "imagenet_init: vit.pth"))
     for path in (layout.record(stage, "demo", *place) for stage, place in INPUTS.items()):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"outputs": {}}')
+        path.write_text('{"inputs": {}, "outputs": {}}')
     assert main(["finetune", *CELL, "--method", "imagenet", "--seed", "0"]) == 2
     assert "finetune.imagenet_init: there is no file vit.pth" in capsys.readouterr().err
 

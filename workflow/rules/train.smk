@@ -76,7 +76,7 @@ rule probe:
         lock=record.lock_digest(),
     threads: P.compute.threads
     resources:
-        gpu=GPUS,
+        **needs("probe", gpus=1),
     shell:
         "{MIRAM} probe --protocol {wildcards.protocol} --task {wildcards.task} --mode {wildcards.mode}"
         " --method {wildcards.method} --seed {wildcards.seed} > {log} 2>&1"
