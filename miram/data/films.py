@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,8 +139,10 @@ def plan_films(
 def films_of(csv_dir: Path) -> Films:
     """The lesions of the case lists by their film, as plain values: None is what the lists do not know."""
     lesions = read_lesions(csv_dir)
-    plain = lesions.astype(object).where(lesions.notna(), None)
-    return {uid: on_film.to_dict("records") for uid, on_film in plain.groupby("film_uid")}
+    films: Films = {}
+    for lesion in lesions.astype(object).where(lesions.notna(), None).to_dict("records"):
+        films.setdefault(lesion["film_uid"], []).append(lesion)
+    return films
 
 
 def read_series(series_csv: Path) -> dict[str, Needed]:
@@ -244,8 +245,8 @@ def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
         return None
     start = time.monotonic()
     read_rows = work.source.read_rows if is_film else None
-    with TemporaryDirectory(dir=work.places.dicom_dir / PARTIAL) as temporary:
-        fetched = Path(temporary) / uid
+    fetched = work.places.dicom_dir / PARTIAL / uid
+    try:
         if read_rows is None:
             items, open_film = work.source.fetch_series(series, fetched), None
         else:
@@ -253,6 +254,8 @@ def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
         if final.exists():  # its receipt did not hold, else it would not have been fetched
             shutil.rmtree(final)
         fetched.rename(final)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
     if items is None:
         work.ledger.fetched(uid, series.bytes)
     else:

@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[Item]:
-    """Unpack the zip `body` into the new folder `folder` and return what was verified, its headers still unread.
+    """Unpack the zip `body` into `folder` and return what was verified, its headers still unread.
 
     `images`: how many DICOM files the archive announces; `limit_bytes`: the most that they may take. Raises Fault when
     the zip is broken, short, longer than allowed, not what its hashes say, or holds anything but plain files with plain
@@ -35,7 +35,6 @@ def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[I
         with zipfile.ZipFile(body) as archive:
             members = _members(archive, images)
             hashes = _hashes(archive, members)
-            folder.mkdir()
             items = []
             for member in members:
                 item = _write(archive, member, folder, limit_bytes - sum(item.bytes for item in items))

@@ -17,6 +17,7 @@ from miram.data.sources.series import Series
 from miram.data.unpack import unpack
 
 LONGEST_LIST_BYTES = 100_000_000
+BODY = "body.zip"  # for a moment beside its files
 
 
 class Tcia:
@@ -49,9 +50,10 @@ class Tcia:
 
         def read(response: requests.Response) -> list[Item]:
             shutil.rmtree(folder, ignore_errors=True)  # of a try before
+            folder.mkdir()
             # Zips of DICOM are never much longer than what is in them; twice the size and a margin bounds both.
             limit_bytes = 2 * series.bytes + (1 << 20)
-            body = folder.with_name(folder.name + ".zip")
+            body = folder / BODY
             with open(body, "wb") as stream:
                 for chunk in self._http.chunks(response, limit_bytes):
                     stream.write(chunk)
