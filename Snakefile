@@ -9,5 +9,5 @@ include: "workflow/rules/results.smk"
 rule all:
     default_target: True
     input:
-        RECORD("audit"),
+        [] if P.source == params.IMAGES else RECORD("audit"),
         RECORD("table"),

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     check = about.add_parser("check", help=text, description=text)
     check.set_defaults(run=data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
+    add("images", images, "read images of one's own in place of crops (source images)")
     add("pack", pack, "decode all crops into one file for training")
     place(add("splits", splits, "divide the lesions into training, validation and test"), "protocol")
     add("audit", audit, "write what the splits share, and what was repaired, set aside or lies at a border")
@@ -216,6 +217,18 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
     print(f"the same: {check_lock(_places(chosen).lock, arguments.file)} instances")
 
 
+def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Make crops of one's own images."""
+    from miram.data.images import image_paths, import_images
+
+    if chosen.source != params.IMAGES:
+        raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
+    places, values = _places(chosen), params.stage_values(chosen, "images")["images"]
+    inputs = [Path(values["table_csv"]), *image_paths(Path(values["table_csv"]), Path(values["folder"]))]
+    tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
+    _stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
+
+
 def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pack the crops."""
     from miram.train.store import pack as pack_crops
@@ -347,7 +360,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.figures import draw_reconstructions
     from miram.evaluate.table import comparison, write_set_aside
 
-    preset, out, protocols = chosen.preset, layout.results(chosen.preset), chosen.splits.protocols
+    preset, name = chosen.preset, params.name_of(chosen)
+    out, protocols = layout.results(preset), chosen.splits.protocols
     pretrained = {(p, m): layout.record("pretrain", preset, p, m) for p in protocols for m in chosen.methods}
     finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
     inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops"))]
@@ -363,11 +377,11 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         for figure, arrays in figures.items():
-            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=preset)
+            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=name)
         tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
         splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
-        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=preset)
-        return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=preset)
+        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
+        return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=name)
 
     _stage(chosen, "table", [*inputs, PAPER], outputs, work)
 
@@ -404,6 +418,10 @@ def _places(chosen: params.Params) -> Any:
 @contextmanager
 def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
     """The values of a stage that reads the source; the embedded archive is served as long as the block runs."""
+    if chosen.source == params.IMAGES:
+        raise ParameterError(
+            "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."
+        )
     values = params.stage_values(chosen, stage)
     if not params.is_embedded(chosen):
         yield values

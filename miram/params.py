@@ -21,6 +21,7 @@ from miram.layout import Cell
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 PRESETS = ("demo", "paper")
+IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
 MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
@@ -28,6 +29,7 @@ TUNING = (  # values of `finetune` that train the encoder
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
+WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
 Count = Annotated[int, Field(ge=1)]
@@ -38,7 +40,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution"]
+Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution", "label"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,12 +71,21 @@ class Local:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Images:
+    """Images of one's own, and the table of them."""
+
+    folder: str
+    table_csv: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class Sources:
     """A block for each kind of source."""
 
     tcia: Tcia
     idc: Idc
     local: Local
+    images: Images
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -116,6 +127,7 @@ class Splits:
 
     protocols: Annotated[list[Literal["strict", "paper"]], Several]
     validation_fraction: OpenFraction
+    test_fraction: OpenFraction
     seed: Whole
 
 
@@ -286,7 +298,7 @@ class Params:
     """One preset, resolved."""
 
     preset: Literal["demo", "paper"]
-    source: Literal["tcia", "idc", "local"]
+    source: Literal["tcia", "idc", "local", "images"]
     sources: Sources
     transfer: Transfer
     archive: Archive | None
@@ -377,6 +389,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "archive": {"archive": params.archive},
         "doctor": {**_source_values(params), "compute": {"accelerator": params.compute.accelerator}},
         "catalogue": _source_values(params),
+        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
@@ -384,6 +397,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "table": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
+
+
+def name_of(params: Params) -> str:
+    """What the results are of: the preset's archive, or images of one's own."""
+    return IMAGES if params.source == IMAGES else params.preset
 
 
 def is_embedded(params: Params) -> bool:
@@ -491,6 +509,7 @@ def _check_together(params: Params, path: Path) -> None:
     embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
     widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
+    own = [task == "label" for task in finetune.tasks]
     lists["splits.protocols"] = params.splits.protocols
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
@@ -506,6 +525,9 @@ def _check_together(params: Params, path: Path) -> None:
         ),
         "sources.tcia: api_url and csv_url are `embedded` both, with an archive section, or neither": (
             set(embedded) != {params.archive is not None}
+        ),
+        f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] goes with images, and with no other": (
+            set(own) != {params.source == IMAGES}
         ),
         "sources.idc: films `rows` leaves no films for transfer.keep_dicom true to keep; `whole` does": (
             params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom

@@ -33,6 +33,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "archive": "miram.data.phantom.archive",
     "catalogue": "miram.data.listing",
     "crops": "miram.data.films",
+    "images": "miram.data.images",
     "pack": "miram.train.store",
     "splits": "miram.data.splits",
     "audit": "miram.data.audit",

@@ -71,7 +71,8 @@ def test_an_unwritable_folder_is_named(folder, capsys):
 
 
 def test_every_stage_has_a_record_of_its_own():
-    paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in record.STAGE_MODULES]
+    stages = set(record.STAGE_MODULES) - {"images"}  # in place of crops
+    paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in stages]
     assert len(set(paths)) == len(paths)
 
 

@@ -47,6 +47,8 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' stands twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1, 2]", "seeds: [0, 1, 0]", "names one twice"),
+        ("source: tcia #", "source: images #", "[label] goes with images"),
+        ("tasks: [pathology_4class]", "tasks: [label]", "[label] goes with images"),
         ("protocols: [strict, paper]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
         ("tasks: [pathology_4class]", "tasks: [birads]", "finetune.tasks.0: 'birads'"),
         ("accumulate: 1 #", "accumulate: 3 #", "not a multiple of accumulate 3"),

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (
@@ -176,6 +178,59 @@ def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_p
         running.wait()
     finished(folder)
     pd.testing.assert_frame_equal(table(folder), table(project))
+
+
+def own_images(folder):
+    """60 images of 30 patients: dark, bright or striped; one of them is no image."""
+    folder.mkdir()
+    random, rows = np.random.default_rng(0), []
+    for number in range(60):
+        label = ("dark", "bright", "striped")[number // 2 % 3]
+        level = {"dark": 40, "bright": 200, "striped": 30 + 180 * (np.arange(40) // 5 % 2)}[label]
+        pixels = np.broadcast_to(level, (48, 40)) + random.integers(-25, 26, (48, 40))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
+        rows.append((f"{number:02}.png", f"patient {number // 2}", label))
+    (folder / "00.png").write_bytes(b"no image")
+    pd.DataFrame(rows, columns=["image", "patient", "label"]).to_csv(folder / "images.csv", index=False)
+
+
+def with_own_images(document):
+    document["source"] = "images"
+    document["methods"] = {"mae": document["methods"]["mae"]}
+    document["splits"]["protocols"] = ["strict"]
+    document["finetune"]["modes"] = ["full", "linear", "knn"]
+    for preset in document["presets"].values():
+        preset["finetune"]["tasks"] = ["label"]
+        preset["methods"] = {}
+    document["presets"]["demo"]["finetune"]["epochs"] = 5
+
+
+@pytest.mark.slow
+def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_a_table(tmp_path):
+    folder = small_project(tmp_path / "project")
+    own_images(tmp_path / "images")
+    edit(folder, with_own_images)
+    finished(folder)
+    found = table(folder).set_index(["mode", "method"])
+    assert set(found.index) == {
+        (mode, method) for mode in ("full", "linear", "knn") for method in ("from-scratch", "mae", "majority class")
+    }
+    assert set(found["task"]) == {"label"} and set(found["classes_present"]) == {3}
+    accuracy = found["accuracy_percent_mean"]
+    assert accuracy["linear", "mae"] > accuracy["linear", "majority class"] + 30
+    predictions = pd.read_parquet(folder / "runs/demo/strict/finetune/label/full/mae/seed-0/predictions.parquet")
+    assert list(predictions)[4:] == ["prob_bright", "prob_dark", "prob_striped"]
+    splits = pd.read_csv(folder / "data/demo/splits/strict.csv")
+    assert splits.groupby("patient_id")["split"].nunique().max() == 1
+    text = (folder / "results/demo/comparison.md").read_text()
+    assert "Images of one's own" in text and "DEMO" not in text
+    assert "00.png cannot be decoded" in (folder / "results/demo/set_aside.md").read_text()
+    assert jobs(folder) == set()
+    (tmp_path / "images" / "01.png").write_bytes((tmp_path / "images" / "07.png").read_bytes())
+    assert {"images", "pack", "pretrain"} <= jobs(folder)
+    (tmp_path / "images" / "02.png").unlink()
+    stopped = run(folder, [*RUN, "--dry-run"])
+    assert stopped.returncode != 0 and "'02.png', which is not in" in stopped.stdout + stopped.stderr
 
 
 @pytest.mark.slow

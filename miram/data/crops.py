@@ -71,7 +71,7 @@ def cut_film(
             yield {**lesion, "reason": error.message}, None
             continue
         window = window_around(box, shape=shape, margin=margin, side_min=side_min)
-        crop = _reduced(cut_window(pixels, window), bits)
+        crop = reduced(cut_window(pixels, window), bits)
         place = {
             **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
             **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
@@ -115,7 +115,7 @@ def cut_backgrounds(
     for number, square in enumerate(squares):
         name = f"background_{common['film_uid']}_{number}"
         place = {"x0": square.x0, "y0": square.y0, "side_px": square.shape[0]}
-        yield {"background_id": name, **common, **place}, _reduced(cut_window(pixels, square), bits)
+        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), bits)
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
@@ -197,6 +197,6 @@ def _fits(image: Film, film: Film) -> bool:
     return same or rescan
 
 
-def _reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
+def reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Pixels of 16 bits as they are, or their high bytes, as the authors' code takes them."""
     return pixels if bits == 16 else (pixels >> 8).astype(np.uint8)

@@ -28,10 +28,11 @@ from miram.data.listing import no_answer
 from miram.data.lock import write_lock
 from miram.data.plan import Needed, describe, film_series, make_plan, require_space
 from miram.data.receipt import read_receipt
+from miram.data.rows import remove_others, write_rows
 from miram.data.sources import Series, Source, open_source
 from miram.data.sources.series import OpenFilm
 from miram.errors import MiramError
-from miram.files import atomic_path, sha256_file
+from miram.files import sha256_file
 from miram.progress import track
 from miram.record import module_digest
 
@@ -309,11 +310,11 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
             f"None of the {len(aside)} lesions could be cut; {aside[0]['lesion_id']}: {aside[0]['reason']}",
             "Check that the source (params.yaml) holds the series of these case lists, then run again.",
         )
-    _remove_others(places.crops_dir, {row["lesion_id"] for row in done})
-    _remove_others(places.backgrounds_dir, {row["background_id"] for row in backgrounds})
-    _write(aside, SET_ASIDE_COLUMNS, places.set_aside_csv)
-    _write(backgrounds, BACKGROUND_COLUMNS, places.backgrounds_csv)
-    _write(done, LESION_COLUMNS, places.lesions_csv)
+    remove_others(places.crops_dir, {row["lesion_id"] for row in done})
+    remove_others(places.backgrounds_dir, {row["background_id"] for row in backgrounds})
+    write_rows(aside, SET_ASIDE_COLUMNS, places.set_aside_csv)
+    write_rows(backgrounds, BACKGROUND_COLUMNS, places.backgrounds_csv)
+    write_rows(done, LESION_COLUMNS, places.lesions_csv)
     verified = {uid: items for uid, items in history.verified.items() if uid in series}
     write_lock(verified, [places.lock, places.lock_copy])
     words = [word for row in done for word in row["repairs"].split(";") if word]
@@ -327,19 +328,6 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
         "verified_images": sum(map(len, verified.values())),
         "verified_bytes": sum(item.bytes for items in verified.values() for item in items),
     }
-
-
-def _remove_others(folder: Path, names: set[str]) -> None:
-    for png in folder.glob("*.png"):
-        if png.stem not in names:
-            png.unlink()
-
-
-def _write(rows: list[dict[str, Any]], columns: list[str], path: Path) -> None:
-    # as objects: whole numbers stay whole where others are unknown
-    table = pd.DataFrame(rows, columns=columns, dtype=object).sort_values(columns[0])
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:

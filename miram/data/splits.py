@@ -4,6 +4,7 @@
 on both sides. "strict" closes them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from miram.data.tasks import strata
+from miram.data.tasks import OWN, strata
 from miram.errors import MiramError
 from miram.files import atomic_path
 
@@ -24,10 +25,17 @@ PICTURED = 4  # validation lesions in a reconstruction figure
 
 
 def write_splits(
-    lesions_csv: Path, splits_csv: Path, *, protocol: str, validation_fraction: float, seed: int
+    lesions_csv: Path,
+    splits_csv: Path,
+    *,
+    protocol: str,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
 ) -> dict[str, dict[str, int]]:
     """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds."""
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    lesions = with_test_set(lesions, test_fraction=test_fraction, seed=seed)
     splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, seed=seed)
     with atomic_path(splits_csv) as temporary:
         splits.to_csv(temporary, index=False, lineterminator="\n")
@@ -70,16 +78,34 @@ def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: 
         reason = _why_excluded(lesions)
         split[reason != ""] = "excluded"
     training = lesions[split == "train"]
-    choose = {"strict": _grouped_validation, "paper": _image_validation}[protocol]
+    choose = {"strict": _grouped, "paper": _image_validation}[protocol]
+    split[_drawn(choose, training, "validation_fraction", validation_fraction, seed)] = "validation"
+    return lesions.assign(split=split, reason=reason)[COLUMNS]
+
+
+def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, seed: int) -> pd.DataFrame:
+    """The lesions as they are or, where no official_split is given, with one drawn by patient, the same each protocol.
+
+    Raises MiramError when they cannot be divided.
+    """
+    if (lesions["official_split"] != "").all():
+        return lesions
+    lesions = lesions.sort_values("lesion_id", ignore_index=True).assign(official_split="train")
+    lesions.loc[_drawn(_grouped, lesions, "test_fraction", test_fraction, seed), "official_split"] = "test"
+    return lesions
+
+
+def _drawn(
+    choose: Callable[[pd.DataFrame, float, int], pd.Index], lesions: pd.DataFrame, name: str, fraction: float, seed: int
+) -> pd.Index:
     try:
-        split[choose(training, validation_fraction, seed)] = "validation"
+        return choose(lesions, fraction, seed)
     except ValueError as error:  # scikit-learn: too few of a class, or of patients
         raise MiramError(
-            f"{len(training)} training lesions of {training['patient_id'].nunique()} patients cannot be divided for "
-            f"validation_fraction = {validation_fraction}: {error}",
-            "Change splits.validation_fraction, or use an archive with more patients.",
+            f"{len(lesions)} training lesions of {lesions['patient_id'].nunique()} patients cannot be divided for "
+            f"{name} = {fraction}: {error}",
+            f"Change splits.{name}, or use an archive with more patients.",
         ) from error
-    return lesions.assign(split=split, reason=reason)[COLUMNS]
 
 
 def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
@@ -94,8 +120,8 @@ def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
     return reason
 
 
-def _grouped_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
-    """Rows for validation such that no patient and no film is on both sides, with about `fraction` of each class."""
+def _grouped(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+    """Rows to set apart such that no patient and no film is on both sides, with about `fraction` of each class."""
     classes = pd.get_dummies(strata(training)).to_numpy(float)
     splitter = GroupShuffleSplit(CANDIDATES, test_size=fraction, random_state=seed)
     candidates = [rows for _, rows in splitter.split(training, groups=_groups(training))]
@@ -104,8 +130,9 @@ def _grouped_validation(training: pd.DataFrame, fraction: float, seed: int) -> p
 
 
 def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
-    """Rows for validation drawn image by image, stratified by pathology, as the authors' code does."""
-    return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=training["pathology"])[1]
+    """Rows for validation drawn image by image, stratified by pathology (or own label), as the authors' code does."""
+    classes = training[OWN if OWN in training else "pathology"]
+    return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=classes)[1]
 
 
 def _films(lesions: pd.DataFrame) -> pd.Series:

@@ -20,6 +20,7 @@ from miram.layout import FULL
 PRESET_LABELS = {
     "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
     "paper": "CBIS-DDSM, models of full size",
+    "images": "Images of one's own",
 }
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
 BLUE, SKY, VERMILION, GREY = (

@@ -247,16 +247,16 @@ def write_set_aside(
 
     `lesions_csv` holds the lesions that have a crop, `splits_csvs` by protocol the split of each of them.
     """
-    lost = pd.read_csv(set_aside_csv, dtype=str)
-    kept = pd.read_csv(lesions_csv, usecols=["official_split"], dtype=str)
+    lost = pd.read_csv(set_aside_csv, dtype=str, keep_default_na=False)
+    kept = pd.read_csv(lesions_csv, usecols=["official_split"], dtype=str, keep_default_na=False)
     counts = [
         {
-            "official split": split,
+            "official split": split or "none given",
             "lesions": str((kept["official_split"] == split).sum() + len(part)),
             "set aside": str(len(part)),
             "patients concerned": str(part["patient_id"].nunique()),
         }
-        for split in ("train", "test")
+        for split in sorted({*kept["official_split"], *lost["official_split"]}, reverse=True)  # train first
         for part in [lost[lost["official_split"] == split]]
     ]
     excluded = [
@@ -264,7 +264,7 @@ def write_set_aside(
         for protocol, splits_csv in splits_csvs.items()
         for row in pd.read_csv(splits_csv, dtype=str).query("split == 'excluded'").itertuples()
     ]
-    reasons = [f"* {row.lesion_id} ({row.official_split}): {row.reason}" for row in lost.itertuples()]
+    reasons = [f"* {row.lesion_id} ({row.official_split or 'no split'}): {row.reason}" for row in lost.itertuples()]
     parts = [
         f"# Lesions set aside, preset {preset}",
         f"**{PRESET_LABELS[preset]}.**",

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miram.data.catalogue import read_lesions
-from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, write_splits
+from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, with_test_set, write_splits
 from miram.data.tasks import labels
 from miram.errors import MiramError
 
@@ -147,7 +147,12 @@ def test_the_stage_writes_one_row_a_lesion_and_counts_classes(tmp_path):
     ]
     lesions_of(rows).to_csv(tmp_path / "lesions.csv", index=False)
     facts = write_splits(
-        tmp_path / "lesions.csv", tmp_path / "splits.csv", protocol="strict", validation_fraction=0.3, seed=1
+        tmp_path / "lesions.csv",
+        tmp_path / "splits.csv",
+        protocol="strict",
+        validation_fraction=0.3,
+        test_fraction=0.2,
+        seed=1,
     )
     assert facts == {
         "train": {"BENIGN_MASS": 7},
@@ -163,3 +168,32 @@ def test_too_few_patients_are_refused_with_what_to_change():
     lesions = lesions_of([(1, number, "train", "BENIGN", "mass") for number in range(5)])
     with pytest.raises(MiramError, match=r"5 training lesions of 1 patients[\s\S]*splits\.validation_fraction"):
         split(lesions)
+
+
+def own_images(patients=60, split=""):
+    rows = [(patient, f"{patient}-{view}", split, "", "") for patient in range(patients) for view in range(2)]
+    lesions = lesions_of(rows)
+    return lesions.assign(label=[("cyst", "tumour", "other")[int(patient) % 3] for patient in lesions["patient_id"]])
+
+
+def test_without_an_official_split_a_test_set_is_drawn_by_patient_with_its_share_of_each_class():
+    lesions = own_images()
+    drawn = with_test_set(lesions, test_fraction=0.2, seed=1)
+    assert drawn.groupby("patient_id")["official_split"].nunique().max() == 1
+    assert (drawn["official_split"] == "test").groupby(drawn["label"]).mean().between(0.15, 0.25).all()
+    again, other = (with_test_set(lesions.sample(frac=1, random_state=2), test_fraction=0.2, seed=s) for s in (1, 2))
+    assert drawn.equals(again) and not drawn.equals(other)
+    given = own_images(split="train")
+    assert with_test_set(given, test_fraction=0.2, seed=1).equals(given)
+    with pytest.raises(MiramError, match=r"test_fraction = 0.2[\s\S]*splits\.test_fraction"):
+        with_test_set(own_images(patients=1), test_fraction=0.2, seed=1)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_own_images_are_split_by_their_own_classes(protocol):
+    result = own_images().merge(split(with_test_set(own_images(), test_fraction=0.2, seed=1), protocol))
+    share = (result["split"] == "validation").groupby(result["label"]).sum() / (result["split"] != "test").sum()
+    assert share.between(0.07, 0.13).all()
+    assert (result[result["split"] != "test"].groupby("patient_id")["split"].nunique().max() > 1) == (
+        protocol == "paper"
+    )

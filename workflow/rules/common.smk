@@ -16,6 +16,7 @@ os.environ["PYTHONPATH"] = workflow.basedir
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
 
 from miram import layout, params, record
+from miram.data.images import image_paths
 from miram.errors import MiramError
 
 unknown = set(config) - {"preset", "params", "container"}
@@ -25,6 +26,7 @@ if unknown:
     )
 try:
     P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
+    OWN_IMAGES = image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder)) if P.source == params.IMAGES else []
     EXTRA_IMAGES = layout.extra_pngs(P.pretrain.extra_images)
 except MiramError as error:
     raise WorkflowError(str(error))

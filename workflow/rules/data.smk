@@ -1,4 +1,4 @@
-# archive (embedded) or doctor -> catalogue -> crops -> pack, splits (a job a protocol)
+# archive (embedded) or doctor -> catalogue -> crops; or images -> pack, splits (a job a protocol)
 
 
 if params.is_embedded(P):
@@ -34,38 +34,59 @@ else:
             "{MIRAM} doctor > {log} 2>&1"
 
 
-rule catalogue:
-    input:
-        RECORD("archive") if params.is_embedded(P) else ancient(RECORD("doctor")),
-    output:
-        RECORD("catalogue"),
-    log:
-        LOG("catalogue"),
-    message:
-        "the case lists are fetched and the series listed"
-    params:
-        values=values("catalogue"),
-        code=code("catalogue"),
-    shell:
-        "{MIRAM} catalogue > {log} 2>&1"
+if P.source == params.IMAGES:
+
+    rule images:
+        input:
+            P.sources.images.table_csv,
+            OWN_IMAGES,
+        output:
+            RECORD("images"),
+        log:
+            LOG("images"),
+        message:
+            "the images are read"
+        params:
+            values=values("images"),
+            code=code("images"),
+        shell:
+            "{MIRAM} images > {log} 2>&1"
 
 
-rule crops:
-    input:
-        RECORD("catalogue"),
-    output:
-        RECORD("crops"),
-    log:
-        LOG("crops"),
-    message:
-        "film by film, the series are fetched and verified and the lesions cut"
-    params:
-        values=values("crops"),
-        code=code("crops"),
-    resources:
-        **needs("crops"),
-    shell:
-        "{MIRAM} crops > {log} 2>&1"
+else:
+
+    rule catalogue:
+        input:
+            RECORD("archive") if params.is_embedded(P) else ancient(RECORD("doctor")),
+        output:
+            RECORD("catalogue"),
+        log:
+            LOG("catalogue"),
+        message:
+            "the case lists are fetched and the series listed"
+        params:
+            values=values("catalogue"),
+            code=code("catalogue"),
+        shell:
+            "{MIRAM} catalogue > {log} 2>&1"
+
+
+    rule crops:
+        input:
+            RECORD("catalogue"),
+        output:
+            RECORD("crops"),
+        log:
+            LOG("crops"),
+        message:
+            "film by film, the series are fetched and verified and the lesions cut"
+        params:
+            values=values("crops"),
+            code=code("crops"),
+        resources:
+            **needs("crops"),
+        shell:
+            "{MIRAM} crops > {log} 2>&1"
 
 
 rule pack:

@@ -1,0 +1,24 @@
+"""The tables of lesions, and the images that belong to their rows."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from miram.files import atomic_path
+
+
+def write_rows(rows: Iterable[dict[str, Any]], columns: list[str], path: Path) -> None:
+    """Write rows as CSV with these columns, sorted by the first one; what a row does not know is blank."""
+    # as objects: whole numbers stay whole where others are unknown
+    table = pd.DataFrame(rows, columns=columns, dtype=object).sort_values(columns[0])
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the images of earlier runs from a folder: those that are not <name>.png."""
+    for png in folder.glob("*.png"):
+        if png.stem not in names:
+            png.unlink()
