@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from miram.data.splits import SEEN, SPLITS
-from miram.data.tasks import labels
+from miram.data.tasks import strata
 from miram.files import atomic_path
 
 PAIR_KINDS = ("same pixels", "same size, other pixels", "same size, pixels unknown", "other size")
@@ -141,7 +141,7 @@ def _pair_kind(one: dict, other: dict) -> str:
 
 
 def _class_counts(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    counts = pd.crosstab(labels(lesions, "pathology_4class"), split).reindex(columns=SPLITS, fill_value=0)
+    counts = pd.crosstab(strata(lesions), split).reindex(columns=SPLITS, fill_value=0)
     counts.loc["all"] = counts.sum()
     return counts
 
@@ -151,7 +151,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
     for (part, of_part), (name, text) in (
         (group, border) for group in lesions.groupby("official_split") for border in BORDERS.items()
     ):
-        share = of_part[name].astype(float)
+        share = pd.to_numeric(of_part[name]).dropna()  # images of one's own have no film around them
         some = share[share > 0]
         rows.append(
             {
@@ -159,8 +159,8 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
                 "share": text,
                 "crops with any": f"{len(some)} of {len(share)}",
                 "their median": f"{some.median():.3f}" if len(some) else "",
-                "largest": share.max(),
-                "of lesion": of_part.loc[share.idxmax(), "lesion_id"] if len(some) else "",
+                "largest": f"{some.max():.3f}" if len(some) else "",
+                "of lesion": of_part.loc[some.idxmax(), "lesion_id"] if len(some) else "",
             }
         )
     return pd.DataFrame(rows)
@@ -169,7 +169,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
 def _table(table: pd.DataFrame, index: str = "") -> str:
     if index:
         table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
-    return table.to_markdown(index=False, floatfmt=".3f")
+    return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _listed(counts: Mapping[str, object] | pd.Series) -> str:

@@ -76,3 +76,18 @@ def test_the_page_shows_both_protocols_side_by_side(real, tmp_path):
     test = {protocol: [line for line in page.splitlines() if line.startswith(f"|{protocol}|")] for protocol in paths}
     assert "|strict|703|0|0|0|" in test["strict"] and "|strict|trainandtest|0|0|0|0|" in test["strict"]
     assert any(line.startswith("|paper|703|") and not line.endswith("|0|0|0|") for line in test["paper"])
+
+
+def test_images_of_ones_own_are_audited_without_views_and_borders(tmp_path):
+    blank = dict.fromkeys(("side", "view", "outside_film", "air", "foreign", "repairs"), "")
+    rows = [(f"Image_{n}", f"p{n}", "train" if n < 9 else "test", "round" if n % 2 else "flat") for n in range(12)]
+    lesions = pd.DataFrame(rows, columns=["lesion_id", "patient_id", "official_split", "label"]).assign(**blank)
+    names = {name: lesions["lesion_id"] for name in ("film_uid", "film_sha256", "crop_sha256")}
+    lesions = lesions.assign(**names, film_rows=9, film_columns=9)
+    lesions.to_csv(tmp_path / "lesions.csv", index=False)
+    lesions[:0].to_csv(tmp_path / "set_aside.csv", index=False)
+    split_lesions(lesions, protocol="strict", validation_fraction=0.3, seed=1).to_csv(tmp_path / "s.csv", index=False)
+    tables = tmp_path / "lesions.csv", tmp_path / "set_aside.csv", {"strict": tmp_path / "s.csv"}
+    found = audit(*tables, tmp_path / "audit.md", preset="demo")
+    assert found["effect_on_test"]["strict"] == {"test lesions": 3, "patient seen": 0, "film seen": 0, "view seen": 0}
+    assert "| flat" in (tmp_path / "audit.md").read_text()
