@@ -343,16 +343,23 @@ def _classify(
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Compute the metrics of every cell that has finished."""
+    """Compute the metrics of every cell that has finished, and the differences between methods."""
+    from miram.data.tasks import MULTI_LABEL
     from miram.evaluate.metrics import evaluate as measure
 
-    metrics = layout.results(chosen.preset) / "metrics.csv"
-    # predictions without a record prove nothing
-    finished = {cell: path for cell, path in _classifiers(chosen).items() if path.exists()}
-    predictions = {cell: path.parent / "predictions.parquet" for cell, path in finished.items()}
-    for path in finished.values():
+    out, classifiers = layout.results(chosen.preset), _classifiers(chosen)
+    finished = [path for path in classifiers.values() if path.exists()]
+    for path in finished:
         record.read(path)
-    _stage(chosen, "evaluate", finished.values(), [metrics], lambda: measure(predictions, metrics))
+    # predictions without a record prove nothing
+    predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in classifiers.items()}
+    values = params.stage_values(chosen, "evaluate")["statistics"]
+    outputs = [out / "metrics.csv", out / "differences.csv"]
+
+    def work() -> dict[str, Any]:
+        return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
+
+    _stage(chosen, "evaluate", finished, outputs, work)
 
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -373,7 +380,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         for (protocol, method), path in finished.items()
         if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
     }
-    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "png")] + [out / "set_aside.md", *figures]
+    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")] + [out / "set_aside.md", *figures]
 
     def work() -> dict[str, Any]:
         for figure, arrays in figures.items():
@@ -381,7 +388,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
         splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
-        return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=name)
+        values = params.stage_values(chosen, "table")["statistics"]
+        return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=name, **values)
 
     _stage(chosen, "table", [*inputs, PAPER], outputs, work)
 

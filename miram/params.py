@@ -39,6 +39,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
+Metric = Literal[  # those of miram.evaluate.scores, as a test holds
+    *("accuracy", "balanced_accuracy", "macro_ap", "micro_ap", "macro_auc", "micro_auc", "sensitivity", "ece", "brier")
+]
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution", "label"]
 
@@ -235,6 +238,21 @@ class Finetune:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Statistics:
+    """Intervals, tests and verdicts; see `miram.evaluate`."""
+
+    resamples: Annotated[int, Field(ge=2000)]  # fewer leave a handful of draws beyond Holm's limits
+    seed: Whole
+    confidence: OpenFraction
+    power: OpenFraction
+    specificity: Fraction
+    threshold: OpenFraction
+    bins: Count
+    compared: Annotated[list[Metric], Several]
+    reference: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class Compute:
     """Device, precision, compilation, threads."""
 
@@ -311,6 +329,7 @@ class Params:
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune
+    statistics: Statistics
     compute: Compute
 
 
@@ -383,7 +402,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         return {**_pretrain_values(params, params.methods[place[1]]), **asdict(params.compute)}
     if stage in ("finetune", "probe"):
         return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
-    pretrain = params.pretrain
+    pretrain, statistics = params.pretrain, params.statistics
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     sections = {
         "archive": {"archive": params.archive},
@@ -393,8 +412,9 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
-        "evaluate": {},
-        "table": {},
+        "evaluate": {"statistics": asdict(statistics)},
+        "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
+        "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
 
@@ -522,6 +542,9 @@ def _check_together(params: Params, path: Path) -> None:
         **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
+        ),
+        f"statistics.reference: {params.statistics.reference!r} is no method": (
+            params.statistics.reference not in params.methods
         ),
         "sources.tcia: api_url and csv_url are `embedded` both, with an archive section, or neither": (
             set(embedded) != {params.archive is not None}

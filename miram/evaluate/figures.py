@@ -54,8 +54,8 @@ RECONSTRUCTION_CAPTION = (
 )
 
 
-def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str) -> None:
-    """Draw test accuracy and macro AUC of each method: every seed, mean ± sd, and the answer that needs no model.
+def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str, confidence: float) -> None:
+    """Draw test accuracy and macro AUC of each method: every seed, mean and interval, and what needs no model.
 
     `table` is the comparison table, `runs` the rows of metrics.csv for the test split; drawn are the first task, a row
     of panels a protocol, and fine-tuning, or the first mode where there is none. The paper's accuracy is drawn for
@@ -70,7 +70,7 @@ def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, pres
         grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
         for panels, (protocol, part) in zip(grid, parts.items(), strict=True):
             same = (runs["task"] == part["task"].iloc[0]) & (runs["mode"] == mode) & (runs["protocol"] == protocol)
-            _draw_protocol(panels, part, runs[same], preset)
+            _draw_protocol(panels, part, runs[same], preset, confidence)
             panels[0].set_title(f"protocol {protocol}", loc="left")
         for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
@@ -79,12 +79,12 @@ def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, pres
         _save(figure, path)
 
 
-def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str) -> None:
+def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str, confidence: float) -> None:
     """Draw the panels of one protocol, accuracy first."""
     methods = part[part["method"] != MAJORITY].reset_index(drop=True)
     majority = part[part["method"] == MAJORITY].iloc[0]
     for axes, metric in zip(panels, PANELS, strict=True):
-        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric)
+        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, confidence)
         axes.axvline(majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class")
     if preset == "paper":
         paper = methods["paper_accuracy_percent"]
@@ -93,12 +93,15 @@ def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, p
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
 
 
-def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str) -> None:
-    """One row a method: mean ± sd, below it the seeds in their order from top to bottom; or that there is no value."""
+def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str, confidence: float) -> None:
+    """One row a method: mean and interval, below it the seeds in their order from top to bottom; or a gap, named."""
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
-    mean, sd = methods[f"{metric}_percent_mean"], methods[f"{metric}_percent_sd"]
-    axes.errorbar(mean, methods.index, xerr=sd, fmt="o", ms=7, capsize=4, color=BLUE, label="mean ± standard deviation")
+    mean, low, high = (methods[f"{metric}_percent_{name}"] for name in ("mean", "low", "high"))
+    label = f"mean, {confidence:.0%} interval over patients"
+    axes.errorbar(
+        mean, methods.index, xerr=[mean - low, high - mean], fmt="o", ms=7, capsize=4, color=BLUE, label=label
+    )
     for row, method in methods["method"].items():
         values = 100 * runs.loc[runs["method"] == method, "value"]
         heights = row + np.linspace(0.18, 0.38, len(values))

@@ -1,144 +1,177 @@
-"""Metrics of the predictions, computed from the Parquet files of the fine-tuning runs alone.
+"""Every number of the results, from the Parquet files of the classifiers alone: metrics.csv and differences.csv."""
 
-Axis letters: N lesions of one split, C classes, in the order of the files' `prob_<CLASS>` columns.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
 from miram.errors import MiramError
+from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows
+from miram.evaluate.predictions import (
+    NOTE_SEPARATOR,
+    SECTION,
+    TEST,
+    answers_of,
+    check_same_lesions,
+    majority_answer,
+    read_predictions,
+)
+from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
+from miram.evaluate.statistics import interval, patient_resamples
+from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
 
-METRICS = ("accuracy", "macro_ap", "micro_ap", "macro_auc", "micro_auc")
 MAJORITY = "majority class"  # the reference that always gives one answer; its rows have no seed
-LESION_COLUMNS = ["lesion_id", "patient_id", "split", "label"]
-PROBABILITY = "prob_"
-NOTE_SEPARATOR = "; "
-RUN_FINETUNE = "Delete its folder and run the workflow again: that classifier is then trained again."
+METRIC_COLUMNS = [
+    *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
+    *("lesions", "classes_present", "note"),
+]
+Run = tuple[str, int]  # method, seed
 
 
-def scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The five metrics of one split, each in [0, 1]; AP and AUC take one class against the rest.
+def evaluate(
+    predictions: Mapping[Cell, Path | None],
+    metrics_csv: Path,
+    differences_csv: Path,
+    *,
+    multilabel_tasks: Collection[str],
+    resamples: int,
+    seed: int,
+    confidence: float,
+    power: float,
+    specificity: float,
+    threshold: float,
+    bins: int,
+    compared: Sequence[str],
+    reference: str,
+) -> dict[str, object]:
+    """Write the metrics of all cells and the differences of the methods from `reference`, as long tables.
 
-    truth (N,) holds class numbers, probabilities (N, C). Among equal largest probabilities the first class is the
-    answer. Macro: mean over the classes that occur in `truth`; the AUC is NaN where only one does, as it has no
-    negatives. Micro: over all N x C pairs, so that probability given to an absent class counts as an error.
+    `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
+    the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
+    of a section disagree about lesions, splits, labels or classes.
+
+    metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
+    seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
+    over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
+    inside the draw. So it tells what other patients would give these networks; what other seeds would give, `sd` tells.
+    The majority class has one answer and no seed. differences.csv: `difference_rows`.
     """
-    one_hot = truth[:, None] == np.arange(probabilities.shape[1])
-    present = one_hot.any(axis=0)
-    own, given = one_hot[:, present], probabilities[:, present]
-    return {
-        "accuracy": accuracy_score(truth, probabilities.argmax(axis=1)),
-        "macro_ap": average_precision_score(own, given, average="macro"),
-        "micro_ap": average_precision_score(one_hot, probabilities, average="micro"),
-        "macro_auc": roc_auc_score(own, given, average="macro") if present.sum() > 1 else np.nan,
-        "micro_auc": roc_auc_score(one_hot, probabilities, average="micro"),
-    }
-
-
-def evaluate(predictions: Mapping[Cell, Path], metrics_csv: Path) -> dict[str, object]:
-    """Write the metrics of every cell and split, and those of the majority class, as a long table.
-
-    Columns: protocol, task, mode, method, seed (empty for the majority class), split, metric, value (in [0, 1],
-    empty where undefined), classes_present, lesions, note. A cell whose file is missing has no rows and is
-    named in the returned facts. Raises MiramError when no file exists, one is damaged, or two cells of a protocol,
-    task and mode disagree about lesions, splits, labels or classes.
-    """
-    tables = {cell: read_predictions(path) for cell, path in predictions.items() if path.exists()}
-    if not tables:
+    finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
+    if not finished:
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
-    rows, lesions = [], {}
-    for study in dict.fromkeys(cell[:3] for cell in tables):
-        own = {cell: table for cell, table in tables.items() if cell[:3] == study}
-        reference = next(iter(own))
-        for cell, table in own.items():
-            if not _shared(table).equals(_shared(own[reference])):
-                raise MiramError(
-                    f"{predictions[cell]} and {predictions[reference]} differ in lesions, splits, labels or classes.",
-                    "Delete the older of the two and run the workflow again: only the same lesions can be compared.",
-                )
-            for _, part in table.groupby("split"):
-                rows += _rows(part, cell)
-        for split, part in own[reference].groupby("split"):
-            answer, winner = _majority_answer(part)
-            note = f"always answers {winner}, the most frequent class of the {split} split itself"
-            rows += _rows(answer, Cell(*study, MAJORITY, ""), note)
-        lesions["/".join(study)] = own[reference]["split"].value_counts().sort_index().to_dict()
-    with atomic_path(metrics_csv) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    missing = [str(cell) for cell in predictions if cell not in tables]
-    return {"cells": len(tables), "missing_cells": missing, "lesions": lesions}
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """One run's predictions, a row a lesion, sorted by lesion_id.
-
-    Raises MiramError on an unreadable file, missing columns or rows, an unknown label, a lesion that occurs twice, or a
-    probability that is not finite.
-    """
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise MiramError(f"{path} cannot be read as Parquet: {error}", RUN_FINETUNE) from error
-    classes = _classes(table)
-    missing = [column for column in LESION_COLUMNS if column not in table]
-    if missing or not classes:
-        raise MiramError(f"{path} lacks the columns {', '.join(missing or [PROBABILITY + '<CLASS>'])}.", RUN_FINETUNE)
-    if table.empty:
-        raise MiramError(f"{path} holds no lesion.", RUN_FINETUNE)
-    faults = {
-        "a label that is no class": ~table["label"].isin(classes),
-        "two rows": table["lesion_id"].duplicated(),
-        "a probability that is not finite": ~np.isfinite(table[[PROBABILITY + name for name in classes]]).all(axis=1),
+    options = {"specificity": specificity, "threshold": threshold, "bins": bins}
+    draws = {"resamples": resamples, "seed": seed}
+    family = {"reference": reference, "compared": compared, "confidence": confidence, "power": power}
+    metric_rows, differences = [], []
+    for section in dict.fromkeys(cell[:3] for cell in predictions):
+        place = dict(zip(SECTION, section, strict=True))
+        runs = [(cell.method, cell.seed) for cell in predictions if cell[:3] == section]
+        files = {(cell.method, cell.seed): path for cell, path in finished.items() if cell[:3] == section}
+        multilabel = place["task"] in multilabel_tasks
+        tables = {run: read_predictions(path, multilabel=multilabel) for run, path in files.items()}
+        check_same_lesions({files[run]: table for run, table in tables.items()})
+        for split in sorted({TEST}.union(*(table["split"] for table in tables.values()))):
+            parts = {run: table[table["split"] == split] for run, table in tables.items()}
+            parts = {run: part for run, part in parts.items() if len(part)}
+            measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options)
+            rows = _method_rows(measured, runs, split, confidence) + _majority_rows(majority, split, confidence)
+            metric_rows += [place | row for row in rows]
+            if split == TEST:
+                patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
+                found = difference_rows(measured, runs, patients, **draws, **family, options=options)
+                differences += [place | {"split": split} | row for row in found]
+    _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
+    columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
+    _write(differences_csv, differences, columns, ["seeds", "lesions", "patients", "lesions_needed"])
+    return {
+        "cells": len(finished),
+        "missing_cells": [str(cell) for cell in predictions if cell not in finished],
     }
-    for fault, where in faults.items():
-        if where.any():
-            raise MiramError(f"{path}: lesion {table.loc[where, 'lesion_id'].iloc[0]} has {fault}.", RUN_FINETUNE)
-    return table.sort_values("lesion_id", ignore_index=True)
 
 
-def _classes(table: pd.DataFrame) -> list[str]:
-    return [column.removeprefix(PROBABILITY) for column in table.columns if column.startswith(PROBABILITY)]
+def _measured(
+    parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Mapping[str, float]
+) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
+    """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
+    if not parts:
+        return {}, None
+    some = next(iter(parts.values()))
+    weights = patient_resamples(some["patient_id"], **draws) if draws else np.empty((len(some), 0))
+
+    def measure(answers: Answers) -> Measured:
+        drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
+        return Measured(answers, scores(answers, **options), drawn)
+
+    answers = {run: answers_of(part, multilabel=multilabel) for run, part in parts.items()}
+    constant, label = majority_answer(next(iter(answers.values())), some["label"])
+    return {run: measure(given) for run, given in answers.items()}, (measure(constant), label)
 
 
-def _shared(table: pd.DataFrame) -> pd.DataFrame:
-    """What all runs must agree on: the lesions' columns and, as column names, the classes."""
-    return table[LESION_COLUMNS].reindex(columns=LESION_COLUMNS + _classes(table))
-
-
-def _majority_answer(part: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The constant answer that suits one split best, as predictions, and its class; the first class among equals."""
-    winner = part["label"].value_counts().reindex(_classes(part)).idxmax()
-    return part.assign(**{PROBABILITY + name: float(name == winner) for name in _classes(part)}), winner
-
-
-def _rows(part: pd.DataFrame, cell: Cell, note: str = "") -> list[dict[str, object]]:
-    """A row a metric of one split; where classes are absent or a value is undefined, the note says so."""
-    classes, split = _classes(part), part["split"].iloc[0]
-    truth = pd.Index(classes).get_indexer(part["label"])
-    absent = [name for name in classes if name not in set(part["label"])]
-    present = len(classes) - len(absent)
+def _method_rows(
+    measured: Mapping[Run, Measured], runs: Sequence[Run], split: str, confidence: float
+) -> list[dict[str, object]]:
+    """Rows of each method: its seeds, then their mean, whose note names the seeds that are missing."""
     rows = []
-    for metric, value in scores(truth, part[[PROBABILITY + name for name in classes]].to_numpy()).items():
-        notes = [note] if note else []
-        if absent and metric.startswith("macro"):
-            notes.append(f"no {split} lesion of {', '.join(absent)}: macro is the mean over {present} classes")
-        if np.isnan(value):
-            notes.append(f"{metric} is undefined: all {split} lesions are of one class")
-        rows.append(
-            {
-                **cell._asdict(),
-                "split": split,
-                "metric": metric,
-                "value": value,
-                "classes_present": present,
-                "lesions": len(part),
-                "note": NOTE_SEPARATOR.join(notes),
-            }
-        )
+    for method in dict.fromkeys(method for method, _ in runs):
+        seeds = [seed for name, seed in runs if name == method]
+        networks = {seed: measured[method, seed] for seed in seeds if (method, seed) in measured}
+        for seed, network in networks.items():
+            rows += _rows(method, seed, split, [network], confidence, [])
+        gaps = [f"no {split} predictions of seed {seed}" for seed in seeds if seed not in networks]
+        rows += _rows(method, None, split, list(networks.values()), confidence, gaps)
     return rows
+
+
+def _majority_rows(majority: tuple[Measured, str] | None, split: str, confidence: float) -> list[dict[str, object]]:
+    if majority is None:
+        return []
+    network, label = majority
+    note = f"always answers {label}, the most frequent class of the {split} split itself"
+    return _rows(MAJORITY, None, split, [network], confidence, [note])
+
+
+def _rows(
+    method: str, seed: int | None, split: str, networks: Sequence[Measured], confidence: float, notes: Sequence[str]
+) -> list[dict[str, object]]:
+    """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""
+    rows = []
+    for metric in METRICS:
+        row = {"method": method, "seed": seed, "split": split, "metric": metric, "note": NOTE_SEPARATOR.join(notes)}
+        if networks:
+            values = np.array([network.values[metric] for network in networks])
+            row["value"] = values.mean()
+            row["sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
+            row |= _counts(networks[0].answers)
+            row["note"] = NOTE_SEPARATOR.join([*notes, *_class_notes(networks[0].answers, metric, split, values)])
+        if networks and networks[0].drawn:
+            drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
+            row["low"], row["high"] = np.clip(interval(values.mean(), drawn, confidence), 0, 1)
+        rows.append(row)
+    return rows
+
+
+def _counts(answers: Answers) -> dict[str, int]:
+    return {"lesions": len(answers.truth), "classes_present": int(answers.truth.any(axis=0).sum())}
+
+
+def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
+    """Classes without lesions, where the metric is a mean over classes, and why there is no value."""
+    absent = [
+        name for name, any_lesion in zip(answers.classes, answers.truth.any(axis=0), strict=True) if not any_lesion
+    ]
+    notes = []
+    if absent and metric in MEANS_OVER_CLASSES:
+        rest = len(answers.classes) - len(absent)
+        notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
+    if np.isnan(values).any():
+        notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
+    return notes
+
+
+def _write(path: Path, rows: list[dict[str, object]], columns: list[str], whole_numbers: list[str]) -> None:
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(whole_numbers, "Int64"))
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")

@@ -1,7 +1,7 @@
-"""The comparison table as CSV, Markdown and PNG, and the list of lesions set aside."""
+"""The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,13 +9,16 @@ import pandas as pd
 from miram import record
 from miram.errors import MiramError
 from miram.evaluate.figures import PRESET_LABELS, draw_comparison
-from miram.evaluate.metrics import MAJORITY, METRICS, NOTE_SEPARATOR
+from miram.evaluate.metrics import MAJORITY
+from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
 
+STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
-    *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in ("mean", "sd")),
+    *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
     *("seeds", "test_lesions", "classes_present"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
@@ -23,12 +26,18 @@ COLUMNS = [
 ]
 SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
 WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
-LABELS = {
+LABELS = {  # of the first table of a section, and of the second
     "accuracy": "accuracy, %",
     "macro_ap": "macro AP, %",
-    "micro_ap": "micro AP, %",
     "macro_auc": "macro AUC, %",
+}
+MORE_LABELS = {
+    "balanced_accuracy": "balanced acc., %",
+    "micro_ap": "micro AP, %",
     "micro_auc": "micro AUC, %",
+    "sensitivity": "sensitivity, %",
+    "ece": "ECE, %",
+    "brier": "Brier, %",
 }
 DEMO_NOTE = (
     "The numbers show that the whole pipeline runs. The paper's accuracies stand beside them for completeness only: "
@@ -53,8 +62,10 @@ def comparison(
     out_dir: Path,
     *,
     preset: str,
+    confidence: float,
+    specificity: float,
 ) -> dict[str, object]:
-    """Write comparison.csv, .md and .png: for each task, protocol and mode a row a method.
+    """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
@@ -84,23 +95,25 @@ def comparison(
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        temporary.write_text(_markdown(table, paper, preset=preset), encoding="utf-8")
-    draw_comparison(table, runs, out_dir / "comparison.png", preset=preset)
+        temporary.write_text(_markdown(table, paper, preset, confidence, specificity), encoding="utf-8")
+    with atomic_path(out_dir / "comparison.tex") as temporary:
+        temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
+    draw_comparison(table, runs, out_dir / "comparison.png", preset=preset, confidence=confidence)
     gaps = {"/".join(row[name] for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
 
 
 def _measured(own: pd.DataFrame) -> dict[str, object]:
-    """Mean and sample standard deviation over the seeds of one method, in %; NaN where there is nothing."""
-    own = own[own["seed"].notna() | (own["method"] == MAJORITY)]
+    """What is measured of one method over its seeds, in %; NaN where there is nothing."""
+    over_seeds = own[own["seed"].isna()].set_index("metric")
     measured = {
         "seeds": own["seed"].nunique(),
         "test_lesions": own["lesions"].max(),
         "classes_present": own["classes_present"].max(),
     }
     for metric in METRICS:
-        values = 100 * own.loc[own["metric"] == metric, "value"]
-        measured |= {f"{metric}_percent_mean": values.mean(), f"{metric}_percent_sd": values.std()}
+        for name, column in STATISTICS.items():
+            measured[f"{metric}_percent_{name}"] = 100 * over_seeds[column].get(metric, float("nan"))
     return measured
 
 
@@ -142,7 +155,7 @@ def _provenance(
     }
 
 
-def _markdown(table: pd.DataFrame, paper: pd.DataFrame, *, preset: str) -> str:
+def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence: float, specificity: float) -> str:
     """The table as Markdown that reads as well in plain text."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
@@ -151,9 +164,14 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, *, preset: str) -> str:
         f"# Comparison of methods, preset {preset}",
         _paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
         _paragraph(
-            "All is measured on the test split; mean ± sample standard deviation over the seeds. AP is average "
+            f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
+            "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
+            "what training anew would change. Without training of the encoder there is one seed. AP is average "
             "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
-            "micro counts all pairs of lesion and class. Without training of the encoder there is one seed."
+            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; sensitivity "
+            f"is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; ECE is the "
+            "expected calibration error and Brier the mean squared error of the probabilities: the lower the better. "
+            "How methods differ: differences.csv. What follows for the paper's claims: claims.md."
         ),
         *(text for part in sections for text in _section(part)),
         "## Pre-training",
@@ -173,11 +191,12 @@ def _section(part: pd.DataFrame) -> list[str]:
     """The rows of one task, protocol and mode, under their heading."""
     first = part.iloc[0]
     lesions = _text(part["test_lesions"].max(), "d")
-    rows = _aligned([_result_row(row) for _, row in part.iterrows()])
+    rows = [row for _, row in part.iterrows()]
     return [
         f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']].lower()}",
         f"{lesions} test lesions; {PROTOCOLS[first['protocol']]}.",
-        rows,
+        _aligned([_result_row(row) for row in rows]),
+        _aligned([{"method": row["method"]} | _intervals(row, MORE_LABELS) for row in rows]),
     ]
 
 
@@ -197,10 +216,40 @@ def _notes(table: pd.DataFrame, paper: pd.DataFrame) -> list[str]:
 def _result_row(row: pd.Series) -> dict[str, str]:
     return {
         "method": row["method"],
-        **{label: _mean_and_sd(row, metric) for metric, label in LABELS.items()},
+        **{label: _mean_and_interval(row, metric) + _spread(row, metric) for metric, label in LABELS.items()},
         "seeds": _text(row["seeds"] or None, "d"),
         "paper accuracy, %": _published_text(row["paper_accuracy_percent"], row["paper_status"]),
     }
+
+
+def _latex(table: pd.DataFrame, preset: str, confidence: float) -> str:
+    """The first table of each section for a LaTeX document; needs the package booktabs."""
+    rows = [_result_row(row) for _, row in table.iterrows()]
+    lines = [
+        f"% Preset {preset}: {PRESET_LABELS[preset]}.",
+        f"% Mean over seeds, [{confidence:.0%} interval over patients], ± standard deviation over seeds.",
+        f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
+        "\\toprule",
+        _latex_row(rows[0]),
+    ]
+    previous = None
+    for row, place in zip(rows, table[SECTION].itertuples(index=False, name=None), strict=True):
+        if place != previous:
+            heading = _latex_text(", ".join(place))
+            lines += ["\\midrule", f"\\multicolumn{{{len(row)}}}{{l}}{{{heading}}} \\\\"]
+        lines.append(_latex_row(row.values()))
+        previous = place
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _latex_row(texts: Iterable[str]) -> str:
+    return " & ".join(_latex_text(text) for text in texts) + " \\\\"
+
+
+def _latex_text(text: str) -> str:
+    for sign in "%_&#":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("±", "$\\pm$")
 
 
 def _pretraining_row(row: pd.Series) -> dict[str, str]:
@@ -218,9 +267,18 @@ def _published_text(value: float, status: str) -> str:
     return _text(status, "") if pd.isna(value) else f"{value:.1f} ({status})"
 
 
-def _mean_and_sd(row: pd.Series, metric: str) -> str:
-    mean, sd = row[f"{metric}_percent_mean"], row[f"{metric}_percent_sd"]
-    return _text(mean, ".1f") + ("" if pd.isna(sd) else f" ± {sd:.1f}")
+def _intervals(row: pd.Series, labels: Mapping[str, str]) -> dict[str, str]:
+    return {label: _mean_and_interval(row, metric) for metric, label in labels.items()}
+
+
+def _mean_and_interval(row: pd.Series, metric: str) -> str:
+    mean, low, high = (row[f"{metric}_percent_{statistic}"] for statistic in ("mean", "low", "high"))
+    return _text(mean, ".1f") + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
+
+
+def _spread(row: pd.Series, metric: str) -> str:
+    sd = row[f"{metric}_percent_sd"]
+    return "" if pd.isna(sd) else f" ± {sd:.1f}"
 
 
 def _text(value: float | str | None, form: str) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from miram.evaluate.metrics import evaluate
 from miram.layout import Cell
 
 SECTIONS = [  # two protocols of the main task, and one of another mode
@@ -12,6 +13,10 @@ SECTIONS = [  # two protocols of the main task, and one of another mode
     ("paper", "pathology_4class", "full"),
     ("strict", "pathology_4class", "knn"),
 ]
+OPTIONS = {  # few draws, so that the tests are quick
+    **{"multilabel_tasks": ("mass_margins",), "resamples": 100, "seed": 0, "confidence": 0.95, "power": 0.8},
+    **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy", "macro_auc"], "reference": "mae"},
+}
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
 
 
@@ -33,6 +38,18 @@ def predictions():
         return table.assign(**{f"prob_{name}": probabilities[:, number] for number, name in enumerate(CLASSES)})
 
     return make
+
+
+@pytest.fixture
+def evaluated():
+    """Measure predictions by cell; gives the facts, metrics.csv and differences.csv, which lie in a folder."""
+
+    def run(files, folder, **changed):
+        tables = folder / "metrics.csv", folder / "differences.csv"
+        facts = evaluate(files, *tables, **{**OPTIONS, **changed})
+        return facts, *(pd.read_csv(table, keep_default_na=False, na_values=[""]) for table in tables)
+
+    return run
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from miram.errors import MiramError
 from miram.evaluate import figures
 from miram.evaluate.metrics import MAJORITY
 
+draw_comparison = partial(figures.draw_comparison, confidence=0.9)
+
 
 @pytest.fixture
 def drawn(monkeypatch):
@@ -30,9 +32,11 @@ def table():
             "mode": "full",
             "method": ["mae", "mocov3", MAJORITY],
             "accuracy_percent_mean": [55.0, None, 30.0],
-            "accuracy_percent_sd": [5.0, None, None],
+            "accuracy_percent_low": [51.0, None, None],
+            "accuracy_percent_high": [60.0, None, None],
             "macro_auc_percent_mean": [70.0, None, 50.0],
-            "macro_auc_percent_sd": [1.0, None, None],
+            "macro_auc_percent_low": [69.0, None, None],
+            "macro_auc_percent_high": [72.0, None, None],
             "paper_accuracy_percent": [58.9, 60.2, None],
         }
     )
@@ -59,7 +63,7 @@ def texts(figure: Figure) -> str:
 
 @pytest.mark.parametrize("preset", ["demo", "paper"])
 def test_the_papers_accuracy_is_drawn_for_the_paper_preset_only(drawn, table, runs, tmp_path, preset):
-    figures.draw_comparison(table, runs, tmp_path / "a.png", preset=preset)
+    draw_comparison(table, runs, tmp_path / "a.png", preset=preset)
     assert ("the paper's accuracy" in texts(drawn[0])) == (preset == "paper")
     assert ("DEMO" in texts(drawn[0])) == (preset == "demo")
     drawn_values = [value for line in drawn[0].axes[0].lines for value in line.get_xdata()]
@@ -69,16 +73,19 @@ def test_the_papers_accuracy_is_drawn_for_the_paper_preset_only(drawn, table, ru
 def test_each_protocol_has_its_panels_and_another_mode_none(drawn, table, runs, tmp_path):
     others = [table.assign(protocol="paper"), table.assign(mode="knn"), table.assign(task="pathology")]
     leaky = runs.assign(protocol="paper", value=runs["value"] + 0.01)
-    figures.draw_comparison(pd.concat([table, *others]), pd.concat([runs, leaky]), tmp_path / "a.png", preset="demo")
+    draw_comparison(pd.concat([table, *others]), pd.concat([runs, leaky]), tmp_path / "a.png", preset="demo")
     assert [axes.get_title("left") for axes in drawn[0].axes] == ["protocol strict", "", "protocol paper", ""]
     values = [{value for line in axes.lines for value in line.get_xdata()} for axes in drawn[0].axes]
     assert {48.0, 64.0} <= values[0] and not {48.0, 64.0} & values[2] and {49.0, 65.0} <= values[2]
 
 
 def test_each_seed_the_mean_the_majority_and_a_gap_are_drawn(drawn, table, runs, tmp_path):
-    figures.draw_comparison(table, runs, tmp_path / "a.png", preset="demo")
+    draw_comparison(table, runs, tmp_path / "a.png", preset="demo")
     values = [value for line in drawn[0].axes[0].lines for value in line.get_xdata()]
     assert {48.0, 64.0, 55.0, 30.0} <= set(values)
+    (interval,) = drawn[0].axes[0].containers[0].lines[2][0].get_segments()[:1]
+    assert interval[:, 0].tolist() == [51.0, 60.0]
+    assert "90% interval" in texts(drawn[0])
     gaps = [text for text in drawn[0].findobj(mpl.text.Text) if text.get_text() == "no value"]
     assert [gap.get_position()[1] for gap in gaps] == [1, 1]
 
@@ -109,7 +116,7 @@ def test_the_arrays_are_shown_as_they_are_under_their_titles(drawn, tmp_path):
 def test_png_bytes_do_not_depend_on_the_users_settings_and_hold_no_version(table, runs, tmp_path):
     save_arrays(tmp_path / "two.npz")
     for folder in ("a", "b"):
-        figures.draw_comparison(table, runs, tmp_path / folder / "comparison.png", preset="paper")
+        draw_comparison(table, runs, tmp_path / folder / "comparison.png", preset="paper")
         figures.draw_reconstructions(
             tmp_path / "two.npz", tmp_path / folder / "reconstruction.png", method="m", preset="demo"
         )

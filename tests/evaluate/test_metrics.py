@@ -3,14 +3,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
-from sklearn.preprocessing import label_binarize
 
 from miram.errors import MiramError
-from miram.evaluate.metrics import MAJORITY, METRICS, evaluate, scores
+from miram.evaluate.metrics import MAJORITY
+from miram.evaluate.scores import METRICS
 from miram.layout import Cell
 
 STRICT = ("strict", "pathology_4class", "full")
+MARGINS = ("strict", "mass_margins", "full")
 
 
 @pytest.fixture(autouse=True)
@@ -20,97 +20,81 @@ def no_warning():
         yield
 
 
-def random_split(seed, lesions=60, classes=4):
-    generator = np.random.default_rng(seed)
-    truth = np.concatenate([np.arange(classes), generator.integers(classes, size=lesions - classes)])
-    return truth, generator.dirichlet(np.ones(classes), lesions).astype(np.float32)
+def of(table, section=STRICT, **values):
+    """The rows of one section with these values."""
+    for name, value in {**dict(zip(("protocol", "task", "mode"), section, strict=True)), **values}.items():
+        table = table[table[name].isna() if value is None else table[name].isin(np.atleast_1d(value))]
+    return table
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_equal_scikit_learn_on_random_input(seed):
-    truth, probabilities = random_split(seed)
-    one_hot = label_binarize(truth, classes=range(4))
-    normalised = probabilities.astype(float) / probabilities.sum(axis=1, keepdims=True, dtype=float)
-    found = scores(truth, probabilities)
-    assert list(found) == list(METRICS)
-    assert found["accuracy"] == accuracy_score(truth, probabilities.argmax(axis=1))
-    assert found["macro_ap"] == average_precision_score(one_hot, probabilities, average="macro")
-    assert found["micro_ap"] == average_precision_score(one_hot, probabilities, average="micro")
-    assert found["macro_auc"] == pytest.approx(roc_auc_score(truth, normalised, multi_class="ovr", average="macro"))
-    assert found["micro_auc"] == roc_auc_score(one_hot, probabilities, average="micro")
-
-
-def test_macro_leaves_an_absent_class_out_and_micro_counts_what_it_was_given():
-    truth, probabilities = random_split(1)
-    probabilities = probabilities[truth != 2]
-    truth = truth[truth != 2]
-    one_hot = label_binarize(truth, classes=range(4))
-    found = scores(truth, probabilities)
-    present = [0, 1, 3]
-    assert found["macro_ap"] == pytest.approx(
-        np.mean([average_precision_score(one_hot[:, number], probabilities[:, number]) for number in present])
-    )
-    assert found["macro_auc"] == pytest.approx(
-        np.mean([roc_auc_score(one_hot[:, number], probabilities[:, number]) for number in present])
-    )
-    assert found["micro_ap"] == average_precision_score(one_hot, probabilities, average="micro")
-    assert found["micro_auc"] == roc_auc_score(one_hot, probabilities, average="micro")
-
-
-def test_ties_give_chance_auc_prevalence_ap_and_the_first_class():
-    truth = np.array([0, 0, 1, 2, 3, 3])
-    found = scores(truth, np.full((6, 4), 0.25, dtype=np.float32))
-    assert found == pytest.approx(
-        {"accuracy": 2 / 6, "macro_ap": 1 / 4, "micro_ap": 1 / 4, "macro_auc": 0.5, "micro_auc": 0.5}
-    )
-
-
-def test_all_one_prediction_scores_its_class_share():
-    truth = np.array([0, 1, 1, 1, 2, 3])
-    one_hot = label_binarize(truth, classes=range(4))
-    constant = np.tile(np.float32([0, 1, 0, 0]), (6, 1))
-    found = scores(truth, constant)
-    assert found["accuracy"] == 0.5
-    assert found["macro_auc"] == 0.5
-    assert found["micro_auc"] == roc_auc_score(one_hot, constant, average="micro")
-    assert found["micro_ap"] == average_precision_score(one_hot, constant, average="micro")
-
-
-def test_a_single_class_leaves_only_the_macro_auc_undefined():
-    truth, (_, probabilities) = np.full(60, 3), random_split(2)
-    found = scores(truth, probabilities)
-    assert np.isnan(found.pop("macro_auc"))
-    assert found["macro_ap"] == 1.0
-    assert np.isfinite(list(found.values())).all()
-
-
-def test_the_table_is_long_and_states_lesions_and_classes(study, tmp_path):
+def test_the_metrics_are_a_long_table_of_seeds_and_of_their_means(study, tmp_path, evaluated):
     files, _, _ = study
-    facts = evaluate(files, tmp_path / "metrics.csv")
-    table = pd.read_csv(tmp_path / "metrics.csv")
-    names = ["protocol", "task", "mode", "method", "seed", "split", "metric", "value", "classes_present", "lesions"]
-    assert list(table) == [*names, "note"]
-    assert len(table) == (len(files) + 3) * 2 * len(METRICS)
+    facts, table, _ = evaluated(files, tmp_path)
+    assert list(table) == [
+        *("protocol", "task", "mode", "method", "seed", "split", "metric", "value", "low", "high", "sd"),
+        *("lesions", "classes_present", "note"),
+    ]
+    methods = 3
+    assert len(table) == (len(files) + 3 * methods + 3) * 2 * len(METRICS)
     assert set(table.loc[table["split"] == "test", "lesions"]) == {24}
     assert set(table["classes_present"]) == {4}
-    assert (
-        (tmp_path / "metrics.csv")
-        .read_text()
-        .splitlines()[1]
-        .startswith("strict,pathology_4class,full,from-scratch,0,test,accuracy,0.")
-    )
-    assert facts["cells"] == 18 and facts["missing_cells"] == []
-    assert facts["lesions"]["paper/pathology_4class/full"] == {"test": 24, "validation": 5}
+    assert facts == {"cells": 18, "missing_cells": []}
+    seeds, mean = (of(table, method="mae", split="test", metric="accuracy", seed=seed) for seed in ([0, 1], None))
+    assert mean["value"].item() == pytest.approx(seeds["value"].mean(), abs=1e-6)
+    assert mean["sd"].item() == pytest.approx(seeds["value"].std(ddof=1), abs=1e-6)
+    assert seeds["sd"].isna().all()
 
 
-def test_the_majority_class_is_that_of_each_split(study, tmp_path):
+def test_test_values_lie_in_their_intervals_and_those_of_more_networks_are_shorter(study, tmp_path, evaluated):
+    _, table, _ = evaluated(study[0], tmp_path)
+    test, validation = (table[table["split"] == split] for split in ("test", "validation"))
+    assert test["low"].le(test["value"]).all() and test["value"].le(test["high"]).all()
+    assert validation[["low", "high"]].isna().all(axis=None)
+    rows = of(test, metric="brier", method="mae")
+    widths = rows["high"] - rows["low"]
+    assert widths[rows["seed"].isna()].item() < widths[rows["seed"].notna()].mean()
+
+
+def test_the_files_alone_give_every_number_again_identically(study, tmp_path, evaluated):
+    for folder in ("a", "b"):
+        evaluated(study[0], tmp_path / folder)
+    for name in ("metrics.csv", "differences.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_differences_are_the_references_less_each_other_methods_on_common_seeds(study, tmp_path, evaluated):
+    _, table, differences = evaluated(study[0], tmp_path)
+    own = of(differences, metric="accuracy")
+    assert own["first"].tolist() == ["mae", "mae"]
+    assert own["second"].tolist() == ["from-scratch", "miram-linformer"]
+    by_seed = of(table, split="test", metric="accuracy").query("seed.notna()").set_index(["method", "seed"])["value"]
+    gains = by_seed["mae"] - by_seed["miram-linformer"]
+    row = own.iloc[1]
+    assert (row["difference"], row["sd"]) == pytest.approx((gains.mean(), gains.std(ddof=1)), abs=1e-6)
+    assert (row["seeds"], row["lesions"], row["patients"]) == (2, 24, 12)
+    assert row["corrected_low"] < row["low"] < row["difference"] < row["high"] < row["corrected_high"]
+    assert row["p_holm"] >= row["p_value"] > 0
+    assert set(differences["metric"]) == {"accuracy", "macro_auc"}
+    assert own["lesions_needed"].notna().all() and of(differences, metric="macro_auc")["lesions_needed"].isna().all()
+
+
+def test_equal_answers_differ_by_nothing(study, tmp_path, evaluated):
+    files, _, _ = study
+    for seed in (0, 1):
+        files[Cell(*STRICT, "miram-linformer", seed)] = files[Cell(*STRICT, "mae", seed)]
+    row = of(evaluated(files, tmp_path)[2], metric="accuracy", second="miram-linformer").iloc[0]
+    assert row[["difference", "low", "high", "corrected_low", "corrected_high", "sd"]].eq(0).all()
+    assert (row["p_value"], row["design_effect"]) == (1, 1)
+    assert np.isnan(row["lesions_needed"])
+
+
+def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):
     files, _, _ = study
     for file in files.values():
         table = pd.read_parquet(file)
         table.loc[table["split"] == "test", "label"] = ["BENIGN_CALC"] * 18 + ["BENIGN_MASS"] * 6
         table.to_parquet(file)
-    evaluate(files, tmp_path / "metrics.csv")
-    table = pd.read_csv(tmp_path / "metrics.csv")
+    table = evaluated(files, tmp_path)[1]
     table = table[(table["protocol"] == "strict") & (table["mode"] == "full")]
     majority = table[(table["method"] == MAJORITY) & (table["metric"] == "accuracy")].set_index("split")
     assert majority["seed"].isna().all()
@@ -119,40 +103,80 @@ def test_the_majority_class_is_that_of_each_split(study, tmp_path):
     assert "MALIGNANT_CALC" in majority.at["validation", "note"]
 
 
-def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(predictions, tmp_path):
+def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(predictions, tmp_path, evaluated):
     file = tmp_path / "predictions.parquet"
     predictions(0, test_labels=(1,) * 8).to_parquet(file)
-    evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")
-    table = pd.read_csv(tmp_path / "metrics.csv", keep_default_na=False).query("method == 'mae' and split == 'test'")
-    rows = table.set_index("metric")
+    table = evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)[1].fillna({"note": ""})
+    rows = of(table, method="mae", seed=0, split="test").set_index("metric")
     assert set(rows["classes_present"]) == {1}
-    assert rows.at["macro_auc", "value"] == ""
+    assert np.isnan(rows.at["macro_auc", "value"])
     assert "macro_auc is undefined" in rows.at["macro_auc", "note"]
     assert "no test lesion of BENIGN_MASS, BENIGN_CALC, MALIGNANT_CALC" in rows.at["macro_ap", "note"]
     assert rows.at["accuracy", "note"] == ""
 
 
-def test_a_missing_run_is_named_and_the_others_are_evaluated(study, tmp_path):
+def test_a_missing_run_is_named_and_the_others_are_evaluated(study, tmp_path, evaluated):
     files, _, _ = study
-    files[Cell(*STRICT, "mae", 1)].unlink()
-    facts = evaluate(files, tmp_path / "metrics.csv")
-    assert facts["cells"] == 17
-    assert facts["missing_cells"] == ["strict/pathology_4class/full/mae/seed-1"]
+    files[Cell(*STRICT, "miram-linformer", 1)] = None  # no record
+    for seed in (0, 1):
+        files[Cell(*STRICT, "from-scratch", seed)].unlink()
+    facts, table, differences = evaluated(files, tmp_path)
+    assert facts["cells"] == 15
+    assert facts["missing_cells"] == [
+        *(f"strict/pathology_4class/full/from-scratch/seed-{seed}" for seed in (0, 1)),
+        "strict/pathology_4class/full/miram-linformer/seed-1",
+    ]
+    gap = of(table, method="from-scratch", split="test", metric="accuracy").iloc[0]
+    assert gap["note"] == "no test predictions of seed 0; no test predictions of seed 1"
+    assert gap[["value", "low", "high", "lesions"]].isna().all()
+    mean = of(table, method="miram-linformer", split="test", metric="accuracy", seed=None).iloc[0]
+    assert mean["note"] == "no test predictions of seed 1" and mean["value"] > 0
+    none, one = (row for _, row in of(differences, metric="accuracy").iterrows())
+    assert none["seeds"] == 0 and none[["difference", "low", "p_value"]].isna().all()
+    assert "seed 0 lacks predictions of one of them; seed 1" in none["note"]
+    assert one["seeds"] == 1 and one["p_value"] == one["p_holm"] and np.isnan(one["corrected_low"])
+    assert one["note"] == "seed 1 lacks predictions of one of them"
 
 
-def test_without_any_run_nothing_is_written(tmp_path):
+def test_a_section_without_any_run_is_a_gap_and_the_others_are_evaluated(study, tmp_path, evaluated):
+    files, _, _ = study
+    evaluated({cell: None if cell.protocol == "paper" else file for cell, file in files.items()}, tmp_path)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert of(table, ("paper", *STRICT[1:]))["value"].isna().all()
+    assert of(table)["value"].notna().all()
+
+
+def test_multi_label_files_are_measured_and_an_absent_class_is_named(tmp_path, evaluated):
+    labels = ["ILL_DEFINED", "ILL_DEFINED-SPICULATED", "SPICULATED", "CIRCUMSCRIBED", "CIRCUMSCRIBED", "SPICULATED"]
+    table = pd.DataFrame({"lesion_id": list("abcdef"), "patient_id": list("112233"), "split": "test", "label": labels})
+    classes = ["ILL_DEFINED", "CIRCUMSCRIBED", "SPICULATED", "OBSCURED"]
+    own = pd.DataFrame({f"prob_{name}": [0.9 if name in label else 0.2 for label in labels] for name in classes})
+    own.loc[5, "prob_ILL_DEFINED"] = 0.6
+    table.join(own).to_parquet(tmp_path / "predictions.parquet")
+    cells = {Cell(*MARGINS, "mae", 0): tmp_path / "predictions.parquet"}
+    metrics = evaluated(cells, tmp_path)[1]
+    rows = of(metrics, MARGINS, method="mae", seed=0).set_index("metric")
+    assert rows.at["accuracy", "value"] == pytest.approx(5 / 6, abs=1e-6)
+    assert rows.at["macro_auc", "value"] == 1
+    assert "no test lesion of OBSCURED: means over classes are over 3" in rows.at["macro_ap", "note"]
+    majority = of(metrics, MARGINS, method=MAJORITY, metric="accuracy").iloc[0]
+    assert majority["value"] == pytest.approx(2 / 6, abs=1e-6)
+    assert "CIRCUMSCRIBED" in majority["note"]
+
+
+def test_without_any_run_nothing_is_written(tmp_path, evaluated):
     with pytest.raises(MiramError, match="no predictions"):
-        evaluate({Cell(*STRICT, "mae", 0): tmp_path / "absent.parquet"}, tmp_path / "metrics.csv")
+        evaluated({Cell(*STRICT, "mae", 0): tmp_path / "absent.parquet"}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_order_of_rows_in_a_file_does_not_matter(study, tmp_path):
+def test_the_order_of_rows_in_a_file_does_not_matter(study, tmp_path, evaluated):
     files, _, _ = study
-    evaluate(files, tmp_path / "a.csv")
+    evaluated(files, tmp_path / "a")
     for number, file in enumerate(files.values()):
         pd.read_parquet(file).sample(frac=1, random_state=number).to_parquet(file)
-    evaluate(files, tmp_path / "b.csv")
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    evaluated(files, tmp_path / "b")
+    assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
 
 
 def drop_lesion(table):
@@ -168,22 +192,21 @@ def relabel(table):
 
 
 @pytest.mark.parametrize("change", [drop_lesion, drop_class, relabel])
-def test_runs_on_other_lesions_labels_or_classes_are_refused(study, tmp_path, change):
+def test_runs_on_other_lesions_labels_or_classes_are_refused(study, tmp_path, evaluated, change):
     files, _, _ = study
     file = files[Cell(*STRICT, "mae", 1)]
     change(pd.read_parquet(file)).to_parquet(file)
     with pytest.raises(MiramError, match=r"full/mae/seed-1/predictions\.parquet.* differ"):
-        evaluate(files, tmp_path / "metrics.csv")
+        evaluated(files, tmp_path)
 
 
-def test_another_protocol_may_have_other_lesions(study, tmp_path):
+def test_another_protocol_may_have_other_lesions(study, tmp_path, evaluated):
     files, _, _ = study
     for cell, file in files.items():
         if cell.protocol == "paper":
             drop_lesion(pd.read_parquet(file)).to_parquet(file)
-    facts = evaluate(files, tmp_path / "metrics.csv")
-    lesions = {section: counts["test"] for section, counts in facts["lesions"].items()}
-    assert lesions == {section: 23 if section.startswith("paper") else 24 for section in lesions}
+    table = evaluated(files, tmp_path)[1].query("split == 'test'")
+    assert table.groupby("protocol")["lesions"].unique().map(list).to_dict() == {"paper": [23], "strict": [24]}
 
 
 def not_finite(table):
@@ -201,7 +224,7 @@ def repeated(table):
 
 
 FAULTS = [
-    (not_finite, "P_00003_LEFT_CC_1 has a probability that is not finite"),
+    (not_finite, "P_00003_LEFT_CC_1 has a probability that is not between 0 and 1"),
     (unknown_label, "P_00003_LEFT_CC_1 has a label that is no class"),
     (repeated, "P_00003_LEFT_CC_1 has two rows"),
     (lambda table: table.drop(columns=["patient_id"]), "lacks the columns patient_id"),
@@ -211,15 +234,15 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("damage", "message"), FAULTS)
-def test_damaged_predictions_name_the_file_and_the_lesion(predictions, tmp_path, damage, message):
+def test_damaged_predictions_name_the_file_and_the_lesion(predictions, tmp_path, evaluated, damage, message):
     file = tmp_path / "predictions.parquet"
     damage(predictions(0)).to_parquet(file)
     with pytest.raises(MiramError, match=f"{file.name}.*{message}"):
-        evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")
+        evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)
 
 
-def test_a_file_that_is_not_parquet_is_named(tmp_path):
+def test_a_file_that_is_not_parquet_is_named(tmp_path, evaluated):
     file = tmp_path / "predictions.parquet"
     file.write_bytes(b"PAR1 cut short")
     with pytest.raises(MiramError, match=r"predictions\.parquet cannot be read"):
-        evaluate({Cell(*STRICT, "mae", 0): file}, tmp_path / "metrics.csv")
+        evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)

@@ -25,6 +25,7 @@ rule evaluate:
     output:
         RECORD("evaluate"),
         RESULTS / "metrics.csv",
+        RESULTS / "differences.csv",
     log:
         LOG("evaluate"),
     message:
@@ -45,7 +46,7 @@ rule table:
         "workflow/resources/paper.csv",
     output:
         RECORD("table"),
-        [RESULTS / f"comparison.{end}" for end in ("csv", "md", "png")],
+        [RESULTS / f"comparison.{end}" for end in ("csv", "md", "tex", "png")],
         RESULTS / "set_aside.md",
     log:
         LOG("table"),

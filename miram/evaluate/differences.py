@@ -1,0 +1,129 @@
+"""Differences between methods on the same lesions: intervals, tests, and the number of lesions that it would take.
+
+Axis letters: N lesions of one split, R draws of patients.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.scores import right
+from miram.evaluate.statistics import (
+    design_effect,
+    holm,
+    interval,
+    lesions_needed_paired,
+    patient_exchanges,
+    permutation_p_value,
+    training_margin,
+    widened,
+)
+from miram.evaluate.weighted import Measured, weighted_scores
+
+DIFFERENCE_COLUMNS = [
+    *("metric", "first", "second", "difference", "low", "high", "sd", "seeds", "lesions", "patients"),
+    *("p_value", "p_holm", "corrected_low", "corrected_high"),
+    *("disagreement", "design_effect", "lesions_needed", "note"),
+]
+Pairs = list[tuple[Measured, Measured]]  # the reference and another method, a pair a seed
+
+
+def difference_rows(
+    measured: Mapping[tuple[str, int], Measured],
+    expected: Sequence[tuple[str, int]],
+    patients: np.ndarray,
+    *,
+    reference: str,
+    compared: Sequence[str],
+    resamples: int,
+    seed: int,
+    confidence: float,
+    power: float,
+    options: Mapping[str, float],
+) -> list[dict[str, object]]:
+    """A row for each metric of `compared` and each other method: `reference` less that method, on one section's test.
+
+    `measured` holds what there is of the (method, seed) of `expected`. A difference is the mean over the seeds that
+    both methods have; `low` and `high` bound its interval over patients, for these networks; `sd` is its sample
+    standard deviation over seeds. `p_value` is that of exchanging the two methods' answers, patient by patient and in
+    all seeds at once: with one seed, one lesion a patient and accuracy this is McNemar's exact test, which has no place
+    for more than that. `p_holm` is corrected for all methods that are compared with the reference by one metric.
+
+    `corrected_low` and `corrected_high` are for the *methods*: at the confidence that Holm's step asks of this
+    comparison, and widened by the spread of training, for which they need two seeds. What another pre-training would
+    give they cannot know: a method is pre-trained once.
+
+    `lesions_needed`, for accuracy: how many it takes to find a true difference as large as this one, from the
+    `disagreement` and the `design_effect` seen here. A pair without a common seed has a row without values; its note
+    names what is missing.
+    """
+    exchanges = patient_exchanges(patients, resamples=resamples, seed=seed)
+    pairs, notes, permuted = {}, {}, {}
+    for other in dict.fromkeys(method for method, _ in expected if method != reference):
+        seeds = dict.fromkeys(number for method, number in expected if method in (reference, other))
+        common = [number for number in seeds if {(reference, number), (other, number)} <= set(measured)]
+        pairs[other] = [(measured[reference, number], measured[other, number]) for number in common]
+        lacking = [f"seed {number} lacks predictions of one of them" for number in seeds if number not in common]
+        notes[other] = NOTE_SEPARATOR.join(lacking)
+        permuted[other] = _exchanged(pairs[other], exchanges, compared, options)
+    lesions = {"lesions": len(patients), "patients": len(set(patients))}
+    rows = []
+    for metric in compared:
+        draws = {other: permuted[other].get(metric) for other in pairs}
+        for other, found in _family(metric, pairs, draws, confidence).items():
+            row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": notes[other]}
+            if metric == "accuracy" and pairs[other]:
+                row |= _lesions_needed(pairs[other], patients, confidence, power, options["threshold"])
+            rows.append(row)
+    return rows
+
+
+def _exchanged(
+    pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Mapping[str, float]
+) -> dict[str, np.ndarray]:
+    """The difference after each exchange of answers, mean over seeds, (R,) a metric; nothing without a pair.
+
+    Both methods' answers make one pool of 2 N; those of weight 1 are the first method's, the others the second's.
+    """
+    kept = np.concatenate([1 - exchanges, exchanges])
+    found = []
+    for first, second in pairs:
+        pool = first.answers._replace(
+            truth=np.concatenate([first.answers.truth, second.answers.truth]),
+            probabilities=np.concatenate([first.answers.probabilities, second.answers.probabilities]),
+        )
+        one, other = (weighted_scores(pool, weights, metrics, **options) for weights in (kept, 1 - kept))
+        found.append({metric: one[metric] - other[metric] for metric in metrics})
+    return {metric: np.mean([values[metric] for values in found], axis=0) for metric in metrics} if found else {}
+
+
+def _family(
+    metric: str, pairs: Mapping[str, Pairs], permuted: Mapping[str, np.ndarray | None], confidence: float
+) -> dict[str, dict[str, float]]:
+    """The comparisons by one metric, which Holm's correction takes together; those without a pair hold no values."""
+    by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
+    observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
+    p_values = [permutation_p_value(value, permuted[other]) for other, value in observed.items()]
+    found = {other: {"seeds": len(values)} for other, values in by_seed.items()}
+    for (other, value), p_value, p_holm, divisor in zip(observed.items(), p_values, *holm(p_values), strict=True):
+        drawn = np.mean([a.drawn[metric] - b.drawn[metric] for a, b in pairs[other]], axis=0)
+        seeds = len(pairs[other])
+        sd = by_seed[other].std(ddof=1) if seeds > 1 else math.nan
+        corrected = 1 - (1 - confidence) / divisor
+        limits = widened(value, *interval(value, drawn, corrected), training_margin(sd, seeds, corrected))
+        found[other] |= dict(zip(("low", "high"), interval(value, drawn, confidence), strict=True))
+        found[other] |= dict(zip(("corrected_low", "corrected_high"), limits, strict=True))
+        found[other] |= {"difference": value, "sd": sd, "p_value": p_value, "p_holm": p_holm}
+    return found
+
+
+def _lesions_needed(
+    pairs: Pairs, patients: np.ndarray, confidence: float, power: float, threshold: float
+) -> dict[str, float | None]:
+    gains = [right(a.answers, threshold).astype(float) - right(b.answers, threshold) for a, b in pairs]
+    gain = np.mean(gains, axis=0)
+    found = {"disagreement": float((gain**2).mean()), "design_effect": design_effect(gain, patients)}
+    needed = lesions_needed_paired(float(gain.mean()), **found, confidence=confidence, power=power)
+    return {**found, "lesions_needed": needed}

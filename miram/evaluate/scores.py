@@ -1,0 +1,126 @@
+"""The metrics of one split, by scikit-learn.
+
+Axis letters: N lesions, C classes, T targets of detection, B bins of confidence.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    mean_squared_error,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
+
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_ap",
+    "micro_ap",
+    "macro_auc",
+    "micro_auc",
+    "sensitivity",
+    "ece",
+    "brier",
+)
+MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_ap", "macro_auc")  # and so blind to a class without lesions
+MALIGNANT = "MALIGNANT"  # how the names of malignant classes begin
+ROUNDING = 1e-12  # what counts as equal among quotients of whole numbers
+
+
+class Answers(NamedTuple):
+    """What a network answered, and the truth.
+
+    truth: bool (N, C), one True a row unless `multilabel`; probabilities: float64 (N, C) in [0, 1], of sum 1 a row
+    unless `multilabel`; classes: C names.
+    """
+
+    truth: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    multilabel: bool
+
+
+def scores(answers: Answers, *, specificity: float, threshold: float, bins: int) -> dict[str, float]:
+    """Every metric of METRICS, each in [0, 1]; NaN where it is undefined.
+
+    AP and AUC take one class against the rest. Macro: mean over the classes that have a lesion, for the AUC also one
+    lesion without; micro: over all N x C pairs, so that probability given to a class without lesions is an error.
+    accuracy: the whole answer is right, all classes of a multi-label task included. balanced_accuracy: mean recall of
+    the classes; in a multi-label task mean over them of (sensitivity + specificity) / 2. sensitivity: the largest at a
+    specificity of at least `specificity`, see `detection`. ece: see `calibration_gaps`. brier: mean squared error of
+    the probabilities over all pairs. Lower is better for the last two alone.
+    """
+    truth, probabilities, _, multilabel = answers
+    decided = decisions(answers, threshold)
+    present = truth.any(axis=0)
+    both = present & ~truth.all(axis=0)
+    detections = [pair for pair in zip(*(part.T for part in detection(answers)), strict=True) if len(set(pair[0])) == 2]
+    if multilabel:
+        halves = [balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
+        balanced = np.mean(halves) if halves else np.nan
+    else:
+        labels = np.flatnonzero(present)
+        balanced = recall_score(truth.argmax(1), decided.argmax(1), labels=labels, average="macro", zero_division=0.0)
+    return {
+        "accuracy": accuracy_score(truth, decided),
+        "balanced_accuracy": balanced,
+        "macro_ap": average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
+        "micro_ap": average_precision_score(truth, probabilities, average="micro"),
+        "macro_auc": roc_auc_score(truth[:, both], probabilities[:, both], average="macro") if both.any() else np.nan,
+        "micro_auc": np.nan if truth.all() else roc_auc_score(truth, probabilities, average="micro"),
+        "sensitivity": np.mean([_sensitivity(*pair, specificity) for pair in detections]) if detections else np.nan,
+        "ece": np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
+        "brier": mean_squared_error(truth, probabilities),
+    }
+
+
+def decisions(answers: Answers, threshold: float) -> np.ndarray:
+    """The classes that are answered, bool (N, C): the first of the most probable; multi-label: all from `threshold`."""
+    if answers.multilabel:
+        return answers.probabilities >= threshold
+    return np.arange(len(answers.classes)) == answers.probabilities.argmax(axis=1)[:, None]
+
+
+def right(answers: Answers, threshold: float) -> np.ndarray:
+    """Whether a lesion's whole answer is right, bool (N,)."""
+    return (decisions(answers, threshold) == answers.truth).all(axis=1)
+
+
+def detection(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and score, both (N, T), of what `sensitivity` is about.
+
+    Malignancy where the task tells it, its score the sum of the malignant classes' probabilities (T = 1); else each
+    class against the rest (T = C), and the sensitivity is the mean over those that have lesions with and without.
+    """
+    malignant = np.array([name.startswith(MALIGNANT) for name in answers.classes])
+    if not malignant.any():
+        return answers.truth, answers.probabilities
+    truth = answers.truth[:, malignant].any(axis=1, keepdims=True)
+    return truth, answers.probabilities[:, malignant].sum(axis=1, keepdims=True)
+
+
+def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarray:
+    """Right answers less confidence, by lesion and bin of confidence: (N, B), bins of equal width.
+
+    The expected calibration error (Guo et al. 2017, ICML) is the sum over bins of the absolute mean over lesions.
+    Confidence is the largest probability, its class the answer that is right or wrong; in a multi-label task each of
+    the C probabilities counts, with its class as the truth, by 1/C.
+    """
+    if answers.multilabel:
+        confidence, outcome = answers.probabilities, answers.truth
+    else:
+        confidence = answers.probabilities.max(axis=1, keepdims=True)
+        outcome = right(answers, threshold)[:, None]
+    chosen = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = (outcome - confidence) / confidence.shape[1]
+    return np.stack([np.where(chosen == number, gaps, 0.0).sum(axis=1) for number in range(bins)], axis=1)
+
+
+def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:
+    false, true, _ = roc_curve(truth, score, drop_intermediate=False)
+    return true[1 - false >= specificity - ROUNDING].max()

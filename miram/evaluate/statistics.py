@@ -1,0 +1,123 @@
+"""Uncertainty: draws of patients, intervals, correction for several tests, and the number of lesions needed.
+
+Patients are drawn, never lesions: the lesions of one patient are alike, and drawn one by one they would give intervals
+that are too short. A draw is a weight for each lesion; `weighted.weighted_scores` computes a metric for all draws.
+
+Axis letters: N lesions of one split, R draws.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from miram.evaluate.scores import ROUNDING
+
+
+def patient_resamples(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
+    """How often each lesion counts when as many patients are drawn with replacement, R times: float64 (N, R)."""
+    names, owner = np.unique(patients, return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return drawn.T[owner].astype(float)
+
+
+def patient_exchanges(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
+    """Whether two methods exchange their answers, by a coin tossed for each patient, R times: 0.0 or 1.0, (N, R)."""
+    names, owner = np.unique(patients, return_inverse=True)
+    return np.random.default_rng(seed).integers(2, size=(len(names), resamples))[owner].astype(float)
+
+
+def interval(value: float, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of the values drawn, (R,), after moving their mean to `value`; NaN where none is drawn.
+
+    A draw repeats lesions and so adds error of its own, which a metric of absolute errors, such as the ECE, takes for
+    more; moved back, the interval lies about the value. Draws without a value do not count.
+    """
+    if np.isnan(value) or np.isnan(drawn).all():
+        return math.nan, math.nan
+    low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) - np.nanmean(drawn) + value
+    return float(low), float(high)
+
+
+def permutation_p_value(observed: float, permuted: np.ndarray) -> float:
+    """Two-sided p-value of a difference among those after exchange, (R,); the observed one counts as one of them.
+
+    Phipson and Smyth 2010 (Stat. Appl. Genet. Mol. Biol. 9, 39): never zero, and the level is held.
+    """
+    if np.isnan(observed):
+        return math.nan
+    return (1 + int((np.abs(permuted) >= abs(observed) - ROUNDING).sum())) / (1 + len(permuted))
+
+
+def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Holm's adjusted p-values, and the number of tests that each p-value's level is divided by; NaN is no test.
+
+    The smallest of m p-values is tested at level / m, the next at level / (m - 1), and so on (Holm 1979).
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    adjusted, divisors = np.full(len(p_values), np.nan), np.full(len(p_values), np.nan)
+    order = [index for index in np.argsort(p_values, kind="stable") if not np.isnan(p_values[index])]
+    divisors[order] = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * divisors[order]), 1)
+    return adjusted, divisors
+
+
+def training_margin(sd: float, seeds: int, confidence: float) -> float:
+    """Half the width of Student's interval of a mean over `seeds` trainings that differ by `sd`; NaN for one seed."""
+    return student.ppf((1 + confidence) / 2, seeds - 1) * sd / math.sqrt(seeds) if seeds > 1 else math.nan
+
+
+def widened(value: float, low: float, high: float, margin: float) -> tuple[float, float]:
+    """The interval of `value` with a second, independent source of error, whose own interval is value ± margin.
+
+    Distances to the limits are added as squares (MOVER: Zou and Donner 2008, Stat. Med. 27, 1693).
+    """
+    return value - math.hypot(value - low, margin), value + math.hypot(high - value, margin)
+
+
+def design_effect(values: np.ndarray, patients: Sequence[str]) -> float:
+    """How many times larger the variance of a mean over lesions, (N,), is than if lesions of a patient were unlike.
+
+    The variance of the patients' sums over that of the lesions: 1 + (lesions per patient - 1) x correlation within a
+    patient, where all patients have equally many. 1 where all values are equal.
+    """
+    deviations = values - values.mean()
+    total = (deviations**2).sum()
+    _, owner = np.unique(patients, return_inverse=True)
+    return float((np.bincount(owner, weights=deviations) ** 2).sum() / total) if total > 0 else 1.0
+
+
+def lesions_needed_paired(
+    difference: float, disagreement: float, *, confidence: float, power: float, design_effect: float
+) -> int | None:
+    """Lesions that two methods must both answer for a test to find their true difference of accuracy with `power`.
+
+    n = (z_c sqrt(d) + z_p sqrt(d - difference^2))^2 / difference^2 x design effect, z_c and z_p the normal quantiles
+    of the two-sided level and of the power (Connor 1987, Biometrics 43, 207). `disagreement` d is the share of lesions
+    that one alone gets right, or the mean square of the lesions' differences where several seeds are averaged. None
+    for a difference of 0, which no number finds.
+    """
+    if difference == 0:
+        return None
+    level, found = norm.ppf((1 + confidence) / 2), norm.ppf(power)
+    root = level * math.sqrt(disagreement) + found * math.sqrt(max(disagreement - difference**2, 0))
+    return math.ceil(root**2 / difference**2 * design_effect)
+
+
+def lesions_needed_unpaired(
+    first: float, second: float, *, confidence: float, power: float, design_effect: float
+) -> int | None:
+    """Lesions that each of two methods must answer on its own set for a test to tell two true accuracies apart.
+
+    n = (z_c sqrt(2 m (1 - m)) + z_p sqrt(a (1 - a) + b (1 - b)))^2 / (a - b)^2 x design effect, m the mean of the
+    accuracies a and b (Fleiss, Levin and Paik 2003, Statistical Methods for Rates and Proportions, 4.2). None where
+    a = b.
+    """
+    if first == second:
+        return None
+    level, found, mean = norm.ppf((1 + confidence) / 2), norm.ppf(power), (first + second) / 2
+    own = first * (1 - first) + second * (1 - second)
+    root = level * math.sqrt(2 * mean * (1 - mean)) + found * math.sqrt(own)
+    return math.ceil(root**2 / (first - second) ** 2 * design_effect)

@@ -1,0 +1,191 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, norm
+
+from miram.evaluate.differences import difference_rows
+from miram.evaluate.scores import Answers
+from miram.evaluate.statistics import (
+    design_effect,
+    holm,
+    interval,
+    lesions_needed_paired,
+    lesions_needed_unpaired,
+    patient_exchanges,
+    patient_resamples,
+    permutation_p_value,
+    training_margin,
+    widened,
+)
+from miram.evaluate.weighted import Measured, weighted_scores
+
+OPTIONS = {"specificity": 0.9, "threshold": 0.5, "bins": 10}
+ALIKE = (
+    0.7  # chance that a lesion takes its patient's outcome in place of its own; correlation in a patient: its square
+)
+
+
+def clustered(generator, patients, lesions_each, shares):
+    """Outcomes 0, 1, … with these shares of all, alike within a patient; and the patients."""
+    own = generator.choice(len(shares), p=shares, size=(patients, lesions_each))
+    common = generator.choice(len(shares), p=shares, size=(patients, 1))
+    outcomes = np.where(generator.random(own.shape) < ALIKE, common, own)
+    return outcomes.ravel(), np.repeat(np.arange(patients), lesions_each)
+
+
+def answers(right):
+    """Of a task of two classes, the first being true."""
+    right = np.asarray(right, dtype=bool)
+    return Answers(np.tile([True, False], (len(right), 1)), np.stack([right, ~right], axis=1) * 1.0, ("a", "b"), False)
+
+
+def accuracies(given, weights):
+    return weighted_scores(given, weights, ["accuracy"], **OPTIONS)["accuracy"]
+
+
+def compared(outcomes, patients, seed, resamples):
+    """The row of accuracy: outcome 1 is the reference's gain, 2 its loss, 0 both right, 3 both wrong."""
+    found = {}
+    for method, right in {"reference": outcomes <= 1, "other": outcomes % 2 == 0}.items():
+        given = answers(right)
+        drawn = accuracies(given, patient_resamples(patients, resamples=resamples, seed=seed))
+        found[method, 0] = Measured(given, {"accuracy": right.mean()}, {"accuracy": drawn})
+    choice = {"reference": "reference", "compared": ["accuracy"], "confidence": 0.95, "power": 0.8}
+    draws = {"resamples": resamples, "seed": seed}
+    return difference_rows(found, list(found), patients, **draws, **choice, options=OPTIONS)[0]
+
+
+def coverage(simulations, seed, accuracy=0.7):
+    """How often the intervals from patients and from lesions cover the accuracy that the simulation has."""
+    generator, hits = np.random.default_rng(seed), np.zeros(2)
+    for number in range(simulations):
+        right, patients = clustered(generator, 150, 3, [1 - accuracy, accuracy])
+        for place, units in enumerate((patients, np.arange(len(patients)))):
+            drawn = accuracies(answers(right), patient_resamples(units, resamples=400, seed=number))
+            low, high = interval(right.mean(), drawn, 0.95)
+            hits[place] += low <= accuracy <= high
+    return hits / simulations
+
+
+def rejections(simulations, seed, patients, lesions_each, gain, loss):
+    """How often the paired test finds a difference at 0.05."""
+    generator, shares, found = np.random.default_rng(seed), [0.4, gain, loss, 0.6 - gain - loss], 0
+    for number in range(simulations):
+        outcomes, owners = clustered(generator, patients, lesions_each, shares)
+        found += compared(outcomes, owners, number, resamples=300)["p_value"] <= 0.05
+    return found / simulations
+
+
+def test_intervals_over_patients_cover_the_truth_and_those_over_lesions_do_not():
+    over_patients, over_lesions = coverage(400, seed=0)
+    assert 0.93 <= over_patients <= 0.97
+    assert over_lesions < 0.90
+
+
+def test_the_paired_test_holds_its_level():
+    assert rejections(500, seed=1, patients=100, lesions_each=2, gain=0.1, loss=0.1) <= 0.06
+
+
+def test_the_paired_test_has_the_power_that_the_number_of_lesions_promises():
+    effect = 1 + ALIKE**2  # two lesions a patient
+    needed = lesions_needed_paired(0.08, 0.24, confidence=0.95, power=0.8, design_effect=effect)
+    power = rejections(400, seed=2, patients=round(needed / 2), lesions_each=2, gain=0.16, loss=0.08)
+    assert power == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accuracy", [0.55, 0.61, 0.85])
+def test_coverage_with_many_simulations(accuracy):
+    over_patients, over_lesions = coverage(4000, seed=10, accuracy=accuracy)
+    assert 0.93 <= over_patients <= 0.97
+    assert over_lesions < 0.90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lesions_each", "gain", "loss"), [(1, 0.2, 0.1), (2, 0.12, 0.07), (4, 0.15, 0.05)])
+def test_level_and_power_with_many_simulations(lesions_each, gain, loss):
+    even = (gain + loss) / 2
+    assert rejections(4000, seed=11, patients=150, lesions_each=lesions_each, gain=even, loss=even) <= 0.06
+    effect = 1 + (lesions_each - 1) * ALIKE**2
+    needed = lesions_needed_paired(gain - loss, gain + loss, confidence=0.95, power=0.8, design_effect=effect)
+    power = rejections(2000, 12, round(needed / lesions_each), lesions_each, gain, loss)
+    assert power == pytest.approx(0.8, abs=0.05)
+
+
+def test_lesions_of_a_patient_are_drawn_and_exchanged_together():
+    patients = ["b", "a", "b", "c", "a"]
+    for weights in (function(patients, resamples=50, seed=3) for function in (patient_resamples, patient_exchanges)):
+        assert weights.shape == (5, 50)
+        assert (weights[0] == weights[2]).all()
+        assert (weights[1] == weights[4]).all()
+        assert len(np.unique(weights, axis=1).T) > 3
+    assert set(patient_resamples(patients, resamples=50, seed=3)[[0, 1, 3]].sum(axis=0)) == {3.0}
+
+
+def test_the_same_seed_gives_the_same_draws():
+    first, again, other = (patient_resamples(range(9), resamples=20, seed=seed) for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_an_interval_lies_about_its_value_and_skips_undefined_draws():
+    drawn = np.concatenate([np.linspace(0.4, 0.6, 1001), [np.nan] * 10])
+    assert interval(0.3, drawn, 0.9) == pytest.approx((0.21, 0.39))
+    assert np.isnan(interval(math.nan, drawn, 0.9)).all()
+    assert np.isnan(interval(0.3, np.full(3, np.nan), 0.9)).all()
+
+
+def test_the_permutation_test_counts_the_observed_difference_and_ties():
+    permuted = np.array([0.2, -0.2 + 1e-16, 0.1, 0.0])
+    assert permutation_p_value(0.2, permuted) == 3 / 5
+    assert permutation_p_value(-0.3, permuted) == 1 / 5
+    assert math.isnan(permutation_p_value(math.nan, permuted))
+
+
+def test_with_one_lesion_a_patient_the_test_of_accuracy_is_mcnemars_exact_test():
+    outcomes = np.repeat([0, 1, 2, 3], [40, 18, 7, 35])
+    row = compared(outcomes, np.arange(100), seed=4, resamples=20_000)
+    assert row["p_value"] == pytest.approx(binomtest(18, 25).pvalue, abs=0.003)
+    assert row["difference"] == pytest.approx(0.11)
+
+
+def test_holm_adjusts_step_by_step_and_leaves_out_what_was_not_tested():
+    adjusted, divisors = holm([0.01, 0.04, math.nan, 0.03, 0.005])
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, math.nan, 0.06, 0.02])
+    np.testing.assert_allclose(divisors, [3, 1, math.nan, 2, 4])
+    assert holm([0.9, 0.8])[0].tolist() == [1.0, 1.0]
+    assert [len(part) for part in holm([])] == [0, 0]
+
+
+def test_two_independent_errors_widen_an_interval_so_that_it_covers():
+    generator, seeds, covered = np.random.default_rng(5), 5, 0
+    for _ in range(3000):
+        runs = generator.normal(0, 0.02) + generator.normal(0, 0.03, seeds)  # patients are common, trainings are not
+        value = runs.mean()
+        margin = training_margin(runs.std(ddof=1), seeds, 0.95)
+        low, high = widened(value, value - 1.96 * 0.02, value + 1.96 * 0.02, margin)
+        covered += low <= 0 <= high
+    assert 0.94 <= covered / 3000 <= 0.98
+    assert math.isnan(training_margin(math.nan, 1, 0.95))
+    assert widened(0.5, 0.47, 0.54, 0.0) == pytest.approx((0.47, 0.54))
+
+
+def test_the_design_effect_is_that_of_equal_clusters():
+    generator = np.random.default_rng(6)
+    outcomes, patients = clustered(generator, 20_000, 4, [0.3, 0.7])
+    assert design_effect(outcomes, patients) == pytest.approx(1 + 3 * ALIKE**2, rel=0.03)
+    assert design_effect(outcomes, np.arange(len(outcomes))) == pytest.approx(1)
+    assert design_effect(np.ones(5), [1, 1, 2, 2, 2]) == 1
+
+
+def test_lesions_needed_are_those_of_the_books():
+    plain = {"confidence": 0.95, "power": 0.8, "design_effect": 1.0}
+    assert lesions_needed_unpaired(0.6, 0.7, **plain) == 356
+    assert lesions_needed_unpaired(0.7, 0.6, **{**plain, "design_effect": 2.0}) == 712
+    # two-sided 0.05, power 0.8, all lesions in disagreement or none beyond the difference
+    assert lesions_needed_paired(0.1, 0.1, **plain) == math.ceil(
+        (norm.ppf(0.975) * math.sqrt(0.1) + norm.ppf(0.8) * 0.3) ** 2 / 0.01
+    )
+    assert lesions_needed_paired(-0.1, 0.3, **plain) == lesions_needed_paired(0.1, 0.3, **plain) == 234
+    assert lesions_needed_paired(0.0, 0.3, **plain) is lesions_needed_unpaired(0.5, 0.5, **plain) is None
