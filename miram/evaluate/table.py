@@ -168,9 +168,10 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence:
             "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
             "what training anew would change. Without training of the encoder there is one seed. AP is average "
             "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
-            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; sensitivity "
-            f"is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; ECE is the "
-            "expected calibration error and Brier the mean squared error of the probabilities: the lower the better. "
+            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
+            f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; "
+            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower the "
+            "better. "
             "How methods differ: differences.csv. What follows for the paper's claims: claims.md."
         ),
         *(text for part in sections for text in _section(part)),
