@@ -13,6 +13,7 @@ from miram.errors import MiramError, ParameterError
 from miram.files import sole_writer
 
 PAPER = Path("workflow", "resources", "paper.csv")
+CLAIMS = PAPER.with_name("claims.yaml")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     frozen = add("probe", probe, "classify the frozen features of one method and predict validation and test")
     place(frozen, "protocol", "task", "mode", "method", "seed")
     add("evaluate", evaluate, "compute the metrics of all predictions")
+    add("claims", claims, "judge the paper's claims by the metrics, the differences and the bench")
     add("table", table, "write the comparison table and the figures")
     return parser
 
@@ -360,6 +362,23 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
         return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
 
     _stage(chosen, "evaluate", finished, outputs, work)
+
+
+def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Judge the paper's claims."""
+    from miram.evaluate.claims import judge
+
+    preset, out = chosen.preset, layout.results(chosen.preset)
+    source, benches = layout.record("evaluate", preset), layout.benches()
+    record.read(source)
+    outputs = [out / "claims.csv", out / "claims.md"]
+    values = params.stage_values(chosen, "claims")["statistics"]
+
+    def work() -> dict[str, Any]:
+        tables = out / "metrics.csv", out / "differences.csv"
+        return judge(CLAIMS, PAPER, *tables, benches, out, preset=preset, **values)
+
+    _stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
 
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:

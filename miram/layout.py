@@ -79,6 +79,11 @@ def results(preset: str) -> Path:
     return Path("results", preset)
 
 
+def benches() -> list[Path]:
+    """What `miram.bench` measured, kept in git; which of its programs have run, the files tell."""
+    return sorted(Path("results", "bench").glob("*.json"))
+
+
 def record(stage: str, preset: str, *place: int | str) -> Path:
     """The JSON record that a stage writes last; `place` holds the values that PLACES names for the stage."""
     if stage == "splits":
@@ -89,6 +94,6 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
         return finetune(preset, Cell(*place)) / "record.json"
     if stage == "images":
         return record("crops", preset)  # in its place: what follows is the same
-    if stage in ("audit", "evaluate", "table"):
+    if stage in ("audit", "evaluate", "claims", "table"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

@@ -41,6 +41,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "finetune": "miram.train.finetune",
     "probe": "miram.train.probe",
     "evaluate": "miram.evaluate.metrics",
+    "claims": "miram.evaluate.claims",
     "table": "miram.evaluate.table",
 }
 

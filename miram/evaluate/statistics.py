@@ -69,6 +69,11 @@ def training_margin(sd: float, seeds: int, confidence: float) -> float:
     return student.ppf((1 + confidence) / 2, seeds - 1) * sd / math.sqrt(seeds) if seeds > 1 else math.nan
 
 
+def another_run_margin(sd: float, seeds: int, confidence: float) -> float:
+    """Half the width of Student's interval for one more training, beside the mean of `seeds`; NaN for one seed."""
+    return training_margin(sd, seeds, confidence) * math.sqrt(seeds + 1)
+
+
 def widened(value: float, low: float, high: float, margin: float) -> tuple[float, float]:
     """The interval of `value` with a second, independent source of error, whose own interval is value ± margin.
 

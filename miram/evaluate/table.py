@@ -1,6 +1,5 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from miram import record
 from miram.errors import MiramError
 from miram.evaluate.figures import PRESET_LABELS, draw_comparison
+from miram.evaluate.markdown import aligned, paragraph
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
@@ -50,7 +50,6 @@ PROTOCOLS = {
 MODES = {FULL: "Fine-tuning", "linear": "Linear probe on frozen features", "knn": "Nearest neighbours, frozen features"}
 BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
 NOTHING = "-"
-LINE_WIDTH = 110  # characters; the Markdown is printed on terminals too
 BYTES_PER_MIB = 2**20
 
 
@@ -162,28 +161,27 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence:
     own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
-        _paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        _paragraph(
+        paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
+        paragraph(
             f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
             "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
             "what training anew would change. Without training of the encoder there is one seed. AP is average "
             "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
             "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
             f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; "
-            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower the "
-            "better. "
-            "How methods differ: differences.csv. What follows for the paper's claims: claims.md."
+            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower "
+            "the better. How methods differ: differences.csv. What follows for the paper's claims: claims.md."
         ),
         *(text for part in sections for text in _section(part)),
         "## Pre-training",
-        _paragraph(
+        paragraph(
             "Parameters include all that is trained with the encoder. "
             f"Peak memory: {', '.join(memory_kinds) or 'not known'}. "
             "The records of the classifiers are named in comparison.csv."
         ),
-        _aligned([_pretraining_row(row) for _, row in own_start.iterrows()]),
+        aligned([_pretraining_row(row) for _, row in own_start.iterrows()]),
         "## Notes",
-        "\n".join(_paragraph(f"* {note}.", indent="  ") for note in _notes(table, paper)),
+        "\n".join(paragraph(f"* {note}.", indent="  ") for note in _notes(table, paper)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -196,8 +194,8 @@ def _section(part: pd.DataFrame) -> list[str]:
     return [
         f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']].lower()}",
         f"{lesions} test lesions; {PROTOCOLS[first['protocol']]}.",
-        _aligned([_result_row(row) for row in rows]),
-        _aligned([{"method": row["method"]} | _intervals(row, MORE_LABELS) for row in rows]),
+        aligned([_result_row(row) for row in rows]),
+        aligned([{"method": row["method"]} | _intervals(row, MORE_LABELS) for row in rows]),
     ]
 
 
@@ -286,19 +284,6 @@ def _text(value: float | str | None, form: str) -> str:
     return NOTHING if pd.isna(value) else format(value, form)
 
 
-def _paragraph(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _aligned(rows: list[dict[str, str]]) -> str:
-    """A Markdown table whose columns are as wide as their widest text, which pandas' own pads beyond a terminal."""
-    texts = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
-    lines = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in texts]
-    lines.insert(1, " | ".join("-" * width for width in widths))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def write_set_aside(
     set_aside_csv: Path, lesions_csv: Path, splits_csvs: Mapping[str, Path], path: Path, *, preset: str
 ) -> dict[str, int]:
@@ -327,7 +312,7 @@ def write_set_aside(
     parts = [
         f"# Lesions set aside, preset {preset}",
         f"**{PRESET_LABELS[preset]}.**",
-        _aligned(counts),
+        aligned(counts),
         "\n".join(reasons) or "No lesion was set aside.",
         "## Left out of all splits by a protocol",
         "\n".join(excluded) or "No lesion was left out.",

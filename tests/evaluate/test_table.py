@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from miram.errors import MiramError
+from miram.evaluate.markdown import LINE_WIDTH
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.table import LINE_WIDTH, comparison, write_set_aside
+from miram.evaluate.table import comparison, write_set_aside
 from miram.layout import Cell
 
 PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"

@@ -1,4 +1,4 @@
-# audit; evaluate -> table
+# audit; evaluate -> claims, table
 
 
 rule audit:
@@ -35,6 +35,26 @@ rule evaluate:
         code=code("evaluate"),
     shell:
         "{MIRAM} evaluate > {log} 2>&1"
+
+
+rule claims:
+    input:
+        RECORD("evaluate"),
+        "workflow/resources/claims.yaml",
+        "workflow/resources/paper.csv",
+        layout.benches(),
+    output:
+        RECORD("claims"),
+        [RESULTS / f"claims.{end}" for end in ("csv", "md")],
+    log:
+        LOG("claims"),
+    message:
+        "the paper's claims are judged"
+    params:
+        values=values("claims"),
+        code=code("claims"),
+    shell:
+        "{MIRAM} claims > {log} 2>&1"
 
 
 rule table:

@@ -1,0 +1,337 @@
+"""The paper's claims as rules on our measurements, with verdicts: claims.csv and claims.md.
+
+A claim names its rule; MEANINGS tells what the verdicts of each rule mean. In preset demo there is never a verdict:
+phantom lesions and small models say nothing about the methods. The evidence is shown all the same.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+from scipy.stats import norm
+
+from miram.errors import MiramError
+from miram.evaluate.figures import PRESET_LABELS
+from miram.evaluate.markdown import aligned, paragraph
+from miram.evaluate.predictions import TEST
+from miram.evaluate.statistics import another_run_margin, lesions_needed_paired, lesions_needed_unpaired
+from miram.files import atomic_path
+from miram.layout import FULL
+
+REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be told"
+DEMO = "demo: no verdict"
+RUN_BENCH = "a bench of the attention layers: python -m miram.bench.methods"
+COLUMNS = ["claim", "protocol", "verdict", "statement", "evidence", "settle", "rule", "source", "status"]
+MEANINGS = {
+    "superiority": (
+        "decided by the interval for the methods (corrected_low and corrected_high of differences.csv): over "
+        "patients and trainings, at the confidence that Holm's correction asks for. Reproduced: it lies above 0, "
+        "against each of the others. Not reproduced: against one of them it lies below the gain that is claimed, "
+        "and not above 0. Cannot be told: it holds both 0 and that gain, or there is none, as with one seed."
+    ),
+    "value": (
+        "the published figure is one run on the official test lesions, so that on them only training varies. "
+        "Decided by Student's interval for one more run of ours. Reproduced: all of it is within the claim's "
+        "margin of the published value. Not reproduced: none of it is. Cannot be told: a part is, the test set "
+        "is another, or there are fewer than two seeds."
+    ),
+    "memory_growth": (
+        "decided by what one attention layer keeps for the backward pass at the two largest numbers of tokens, "
+        "where constant parts weigh least. It is counted, not sampled, and has no interval. Reproduced: it grows "
+        "with tokens to a power of at most the claim's, in all bench files. Not reproduced: in one of them it "
+        "grows faster. Cannot be told: nothing is measured."
+    ),
+    "memory_less": (
+        "decided by what one attention layer keeps, at the claim's number of tokens. Full attention has its "
+        "present form, which never holds the matrix of all pairs of tokens. Reproduced: less, in all bench "
+        "files. Not reproduced: as much or more, in one of them. Cannot be told: nothing is measured at that "
+        "number."
+    ),
+    "unmeasured": "always: cannot be told.",
+}
+DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest is its rule's
+
+
+class Measurements(NamedTuple):
+    """What the rules read: of metrics.csv and differences.csv the rows of fine-tuning, tested, under one protocol."""
+
+    metrics: pd.DataFrame
+    differences: pd.DataFrame
+    layers: pd.DataFrame  # of the bench: file, kind, tokens, kept_mib
+    published: Mapping[tuple[str, str, str], float]  # (task, metric, method) -> %
+    confidence: float
+    power: float
+
+
+class Finding(NamedTuple):
+    """What a rule found; `settle` says what would settle a claim that cannot be told."""
+
+    verdict: str
+    evidence: str
+    settle: str = ""
+
+
+def superiority(
+    found: Measurements,
+    *,
+    task: str,
+    metric: str,
+    method: str,
+    over: Sequence[str],
+    gain_points: float | None = None,
+) -> Finding:
+    """`method` is better than each of `over`, by `gain_points`, or where that is None by what was published."""
+    rows = found.differences
+    rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["first"] == method)]
+    parts = []
+    for other in over:
+        own = rows[(rows["second"] == other) & rows["difference"].notna()]
+        if own.empty:
+            parts.append(Finding(OPEN, f"{method} and {other}: not compared", f"runs of all on task {task}"))
+            continue
+        row, gain = own.iloc[0], gain_points
+        if gain is None:
+            gain = found.published[task, metric, method] - found.published[task, metric, other]
+        low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
+        verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < gain else OPEN
+        parts.append(Finding(verdict, _difference(row, metric), _what_it_takes(row, metric, gain, found)))
+    return _all_of(parts)
+
+
+def value(found: Measurements, *, task: str, metric: str, method: str, margin_points: float, lesions: int) -> Finding:
+    """A run of `method` has the published value, within `margin_points`, on the test set of that many `lesions`."""
+    published = found.published[task, metric, method]
+    rows = found.metrics
+    rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["method"] == method)]
+    runs = 100 * rows.loc[rows["seed"].notna(), "value"].dropna()
+    if len(runs) < 2:
+        return Finding(OPEN, f"{method}: {len(runs)} runs", f"at least two seeds of {method} on task {task}")
+    mean, sd, tested = runs.mean(), runs.std(), int(rows["lesions"].max())
+    half = another_run_margin(sd, len(runs), found.confidence)
+    over_seeds = rows[rows["seed"].isna()].iloc[0]
+    evidence = (
+        f"{mean:.1f} %, over patients {100 * over_seeds['low']:.1f} to {100 * over_seeds['high']:.1f}; {len(runs)} "
+        f"seeds with sd {sd:.1f}, one more run {mean - half:.1f} to {mean + half:.1f} %; {tested} lesions"
+    )
+    if tested != lesions:
+        return Finding(OPEN, evidence, f"the {lesions} lesions of the official test set")
+    if mean - half >= published - margin_points and mean + half <= published + margin_points:
+        return Finding(REPRODUCED, evidence)
+    if mean - half > published + margin_points or mean + half < published - margin_points:
+        return Finding(NOT_REPRODUCED, evidence)
+    limit = norm.ppf((1 + found.confidence) / 2) * sd
+    return Finding(
+        OPEN,
+        evidence,
+        f"more seeds, if one more run came to lie within or outside {published:.1f} ± {margin_points} %; its interval "
+        f"can shrink from ± {half:.1f} to ± {limit:.1f} points at this sd",
+    )
+
+
+def memory_growth(found: Measurements, *, kinds: Sequence[str], exponent: float) -> Finding:
+    """The kept memory of `kinds` of attention grows at most with tokens to the power of `exponent`."""
+    parts = []
+    for (file, kind), own in found.layers[found.layers["kind"].isin(kinds)].groupby(["file", "kind"]):
+        if len(own) < 2:
+            continue
+        small, large = (row for _, row in own.sort_values("tokens").tail(2).iterrows())
+        power = math.log(large["kept_mib"] / small["kept_mib"]) / math.log(large["tokens"] / small["tokens"])
+        evidence = (
+            f"{kind}: {small['kept_mib']:.1f} MiB at {small['tokens']} tokens, {large['kept_mib']:.1f} MiB at "
+            f"{large['tokens']}: tokens to the power of {power:.2f} ({file})"
+        )
+        parts.append(Finding(REPRODUCED if power <= exponent else NOT_REPRODUCED, evidence))
+    return _all_of(parts) if parts else Finding(OPEN, "nothing is measured", RUN_BENCH)
+
+
+def memory_less(found: Measurements, *, kinds: Sequence[str], than: str, tokens: int) -> Finding:
+    """Each of `kinds` of attention keeps less memory than `than`, at that number of `tokens`."""
+    here = found.layers[found.layers["tokens"] == tokens]
+    parts = []
+    for file, own in here.groupby("file"):
+        kept = own.set_index("kind")["kept_mib"]
+        for kind in (kind for kind in kinds if kind in kept and than in kept):
+            evidence = f"{kind}: {kept[kind]:.1f} MiB, {than}: {kept[than]:.1f} MiB at {tokens} tokens ({file})"
+            parts.append(Finding(REPRODUCED if kept[kind] < kept[than] else NOT_REPRODUCED, evidence))
+    return _all_of(parts) if parts else Finding(OPEN, f"nothing is measured at {tokens} tokens", RUN_BENCH)
+
+
+def unmeasured(found: Measurements, *, needs: str) -> Finding:
+    """Nothing here measures it; `needs` says what would."""
+    return Finding(OPEN, "nothing here measures it", needs)
+
+
+RULES = {rule.__name__: rule for rule in (superiority, value, memory_growth, memory_less, unmeasured)}
+OF_RUNS = ("superiority", "value")  # rules that are decided for each protocol by itself
+
+
+def judge(
+    claims_yaml: Path,
+    paper_csv: Path,
+    metrics_csv: Path,
+    differences_csv: Path,
+    bench_jsons: Iterable[Path],
+    out_dir: Path,
+    *,
+    preset: str,
+    confidence: float,
+    power: float,
+) -> dict[str, object]:
+    """Write claims.csv and claims.md: a row a claim, for what is measured by runs one for each protocol.
+
+    Raises MiramError when a claim names no rule, or not what its rule asks for.
+    """
+    metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
+    paper = pd.read_csv(paper_csv).dropna(subset="value")
+    published = {(row.task, row.metric, row.method): row.value for row in paper.itertuples()}
+    layers = _layers(bench_jsons)
+    rows = []
+    for name, claim in _claims(claims_yaml).items():
+        asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
+        for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
+            measured = [
+                table[(table["protocol"] == protocol) & (table["mode"] == FULL) & (table["split"] == TEST)]
+                for table in (metrics, differences)
+            ]
+            found = RULES[claim["rule"]](Measurements(*measured, layers, published, confidence, power), **asked)
+            rows.append(
+                {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
+                | found._asdict()
+                | ({"verdict": DEMO} if preset == "demo" else {})
+            )
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    with atomic_path(out_dir / "claims.csv") as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    with atomic_path(out_dir / "claims.md") as temporary:
+        temporary.write_text(_markdown(table, published, preset, confidence, power), encoding="utf-8")
+    return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
+
+
+def _claims(path: Path) -> dict[str, dict[str, Any]]:
+    claims = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, claim in claims.items():
+        missing = [key for key in DESCRIPTION if key not in claim]
+        if missing or claim["rule"] not in RULES:
+            raise MiramError(
+                f"{path}: {name} lacks {', '.join(missing) or 'a known rule'}.", f"Rules: {', '.join(RULES)}."
+            )
+        asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
+        try:
+            inspect.signature(RULES[claim["rule"]]).bind(None, **asked)
+        except TypeError as error:
+            raise MiramError(f"{path}: {name}: {error}.", f"See the rule {claim['rule']} in {__name__}.") from error
+    return claims
+
+
+def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str], float]) -> str:
+    """The statement with the figures of its rule in it."""
+    place = tuple(claim.get(key) for key in ("task", "metric", "method"))
+    return claim["statement"].format(published=published.get(place), gain=claim.get("gain_points"))
+
+
+def _layers(bench_jsons: Iterable[Path]) -> pd.DataFrame:
+    """The measurements of single attention layers in all files that hold some."""
+    rows = [
+        {"file": str(path), **layer}
+        for path in bench_jsons
+        for layer in json.loads(path.read_text(encoding="utf-8")).get("layers", [])
+    ]
+    return pd.DataFrame(rows, columns=["file", "kind", "tokens", "kept_mib"])
+
+
+def _all_of(parts: Sequence[Finding]) -> Finding:
+    """Reproduced where all parts are, not reproduced where one is not; what would settle it, of the open ones."""
+    verdicts = [part.verdict for part in parts]
+    verdict = NOT_REPRODUCED if NOT_REPRODUCED in verdicts else OPEN if OPEN in verdicts else REPRODUCED
+    settle = [part.settle for part in parts if part.verdict == OPEN] if verdict == OPEN else []
+    return Finding(verdict, "; ".join(part.evidence for part in parts), "; ".join(dict.fromkeys(settle)))
+
+
+def _difference(row: pd.Series, metric: str) -> str:
+    points = {name: 100 * row[name] for name in ("difference", "low", "high", "corrected_low", "corrected_high")}
+    methods = "one seed, so that nothing is known of another training"
+    if not math.isnan(row["corrected_low"]):
+        methods = f"for the methods {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
+    return (
+        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
+        f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
+        f"{row['seeds']:.0f} seeds, {row['lesions']:.0f} lesions of {row['patients']:.0f} patients"
+    )
+
+
+def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements) -> str:
+    """The numbers of lesions and seeds with which a true difference as large as claimed would be found."""
+    quantiles = norm.ppf((1 + found.confidence) / 2) + norm.ppf(found.power)
+    if metric == "accuracy":
+        disagreement, effect = row["disagreement"], row["design_effect"]
+        lesions = lesions_needed_paired(
+            gain / 100, disagreement, confidence=found.confidence, power=found.power, design_effect=effect
+        )
+    else:  # by the standard error, which shrinks with the root of the lesions
+        error = (row["high"] - row["low"]) / 2 / norm.ppf((1 + found.confidence) / 2)
+        lesions = math.ceil(row["lesions"] * (quantiles * 100 * error / gain) ** 2)
+    seeds = "more than one seed"
+    if not math.isnan(row["sd"]):
+        seeds = f"{max(2, math.ceil((quantiles * 100 * row['sd'] / gain) ** 2))} seeds"
+    return (
+        f"to find {gain:.1f} points over {row['second']} with a power of {found.power:.0%}, about {lesions} lesions if "
+        f"only patients varied (there are {row['lesions']:.0f}), and {seeds} if only training did (there are "
+        f"{row['seeds']:.0f})"
+    )
+
+
+def _markdown(
+    table: pd.DataFrame, published: Mapping[tuple[str, str, str], float], preset: str, confidence: float, power: float
+) -> str:
+    parts = [
+        f"# The paper's claims, preset {preset}",
+        f"**{PRESET_LABELS[preset]}.**",
+        aligned(
+            [
+                {"claim": row.claim, "protocol": row.protocol or "-", "verdict": row.verdict}
+                for row in table.itertuples()
+            ]
+        ),
+        "## What was claimed, and what was measured",
+    ]
+    for _, own in table.groupby("claim", sort=False):
+        first = own.iloc[0]
+        lines = [paragraph(f"**{first['statement']}** ({first['source']}; {first['status']})")]
+        for row in own.itertuples():
+            lines.append(
+                paragraph(f"* {f'{row.protocol}: ' if row.protocol else ''}{row.verdict}. {row.evidence}.", indent="  ")
+            )
+            if row.settle:
+                lines.append(paragraph(f"  What would settle it: {row.settle}.", indent="  "))
+        parts.append("\n".join(lines))
+    parts += [
+        "## What the verdicts mean",
+        "\n".join(paragraph(f"* {rule}: {MEANINGS[rule]}", indent="  ") for rule in dict.fromkeys(table["rule"])),
+        "## How many lesions would tell the published accuracies apart",
+        paragraph(
+            f"Each method on its own lesions, one lesion a patient; two-sided test at {1 - confidence:.0%}, power "
+            f"{power:.0%}. On the same lesions it takes fewer, the fewer the more the methods agree: differences.csv."
+        ),
+        aligned(_published_pairs(published, confidence, power)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _published_pairs(
+    published: Mapping[tuple[str, str, str], float], confidence: float, power: float
+) -> list[dict[str, str]]:
+    accuracies = sorted({(value, method) for (_, metric, method), value in published.items() if metric == "accuracy"})
+    options = {"confidence": confidence, "power": power, "design_effect": 1.0}
+    return [
+        {
+            "accuracies": f"{low:.1f} % ({worse}) and {high:.1f} % ({better})",
+            "lesions for each": str(lesions_needed_unpaired(high / 100, low / 100, **options)),
+        }
+        for number, (low, worse) in enumerate(accuracies)
+        for high, better in accuracies[number + 1 :]
+    ]
