@@ -56,7 +56,12 @@ def test_every_crop_is_the_square_of_its_row(folder, crops):
 def test_all_classes_occur_in_each_split(folder, crops, protocol):
     _, lesions, _ = crops
     facts = write_splits(
-        folder / "lesions.csv", folder / "splits.csv", protocol=protocol, validation_fraction=0.3, test_fraction=0.2, seed=42
+        folder / "lesions.csv",
+        folder / "splits.csv",
+        protocol=protocol,
+        validation_fraction=0.3,
+        test_fraction=0.2,
+        seed=42,
     )
     for split in ("train", "validation", "test"):
         assert set(facts[split]) == set(CLASSES["pathology_4class"])
