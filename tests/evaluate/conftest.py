@@ -59,7 +59,7 @@ def write_record():
     def write(path, **changed):
         facts = {"parameters": 2_500_000, "seconds": 61.0, "peak_memory_bytes": 3 * 2**20, "peak_memory_kind": "RSS"}
         facts = {name: fact for name, fact in (facts | changed).items() if fact is not None}
-        path.write_text(json.dumps({"stage": "pretrain", "outputs": {}, "facts": facts}))
+        path.write_text(json.dumps({"stage": "pretrain", "inputs": {}, "outputs": {}, "facts": facts}))
 
     return write
 
