@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -6,6 +7,7 @@ from miram import layout, params
 from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
+from miram.evaluate.scores import METRICS
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "params.yaml").read_text()
@@ -31,6 +33,9 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("mask_ratio: 0.75", "mask_ratio: 75e-2", "75.0e-2"),
         ("mask_ratio: 0.75", "mask_ratio: 1.75", "less than 1"),
         ("mask_ratio: 0.75", "mask_ration: 0.75", "Unknown key pretrain.mask_ration"),
+        ("resamples: 2000", "resamples: 500", "statistics.resamples: 500"),
+        ("compared: [accuracy", "compared: [accuracies", "'accuracy'"),
+        ("reference: miram-nystrom", "reference: miram", "statistics.reference: 'miram' is no method"),
         ("component: union", "component: both", "'union' or 'largest'"),
         ("seeds: [0, 1, 2]", "seeds: []", "finetune.seeds"),
         ("batch: 8", "batch: true", "finetune.batch: True"),
@@ -124,7 +129,7 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
 def test_a_stage_depends_on_its_own_values_only(tmp_path):
     before = params.load(ROOT / "params.yaml")
     after = load_edited(tmp_path, "drop_path: 0.1", "drop_path: 0.2")
-    for stage in ("archive", "catalogue", "crops", "pack", "splits", "evaluate", "table"):
+    for stage in ("archive", "catalogue", "crops", "pack", "splits", "evaluate", "claims", "table"):
         assert params.stage_values(before, stage, *place(stage, "mae")) == params.stage_values(
             after, stage, *place(stage, "mae")
         )
@@ -133,6 +138,10 @@ def test_a_stage_depends_on_its_own_values_only(tmp_path):
             own = place(stage, method)
             same = params.stage_values(before, stage, *own) == params.stage_values(after, stage, *own)
             assert same == (stage != "finetune")
+
+
+def test_the_metrics_that_methods_may_be_compared_by_are_those_that_are_measured():
+    assert get_args(params.Metric) == METRICS
 
 
 def test_compiling_concerns_pretraining_alone(tmp_path):

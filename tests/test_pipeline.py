@@ -120,12 +120,12 @@ def test_a_second_run_has_nothing_to_do(project):
 
 def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
     edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(restored) == {"finetune", "evaluate", "table"}
+    assert jobs(restored) == {"finetune", "evaluate", "claims", "table"}
 
 
 def test_a_pretraining_parameter_leaves_the_data_alone(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ratio=0.5))
-    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "table"}
+    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "claims", "table"}
 
 
 def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
@@ -133,14 +133,14 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
     source.write_text("# a comment\n" + source.read_text())
     assert jobs(restored) == set()
     source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    assert jobs(restored) == {"finetune", "evaluate", "table"}
+    assert jobs(restored) == {"finetune", "evaluate", "claims", "table"}
 
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
-    assert jobs(restored) == {"probe", "evaluate", "table"}
+    assert jobs(restored) == {"probe", "evaluate", "claims", "table"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
-    assert jobs(restored) == {"probe", "evaluate", "table"}
+    assert jobs(restored) == {"probe", "evaluate", "claims", "table"}
 
 
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):

@@ -33,6 +33,8 @@ rule evaluate:
     params:
         values=values("evaluate"),
         code=code("evaluate"),
+    resources:
+        **needs("evaluate"),
     shell:
         "{MIRAM} evaluate > {log} 2>&1"
 
