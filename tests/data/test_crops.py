@@ -9,13 +9,13 @@ import pydicom
 import pytest
 from PIL import Image
 from tiny_archive import FILM_SHAPE, Server, dicom_bytes, mask_of
+from tiny_runs import run_tiny, tcia
 
 from miram.data import crops
 from miram.data.catalogue import read_lesions
 from miram.data.crops import cut_film
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
-from runs import run_tiny, tcia
 
 MASK = mask_of(FILM_SHAPE, (20, 30, 40, 60))
 RESCANNED = (round(0.87 * FILM_SHAPE[0]), round(0.87 * FILM_SHAPE[1]))

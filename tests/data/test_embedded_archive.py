@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_runs import run_tiny
 
 from miram.data.phantom.archive import write_archive
 from miram.data.phantom.server import running
 from miram.data.splits import write_splits
 from miram.data.tasks import CLASSES, labels
-from runs import run_tiny
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import pandas as pd
 import pytest
 from faults import FAULTS, hang, html, reset, status
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
+from tiny_runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
 from miram.data import films as module
 from miram.data.films import PARTIAL, plan_films
 from miram.data.ledger import read_ledger
 from miram.data.sources import tcia as tcia_module
 from miram.errors import MiramError
-from runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
 UID = "1.2.4.2"  # the series that has the faults
 
@@ -349,17 +349,21 @@ CHILD = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[3])
 from pathlib import Path
-from runs import cut_tiny
+from tiny_runs import cut_tiny
 print("ready", flush=True)
 cut_tiny(Path(sys.argv[1]), json.loads(sys.argv[2]), attempts=1, timeout_seconds=20.0)
 """
 
 
-def kill_after(folder: Path, server: Server, wait: float) -> None:
+def kill_after(folder: Path, server: Server, requests: int, wait: float) -> None:
+    """Start the stage, and kill it `wait` seconds after it has made so many requests."""
+    begun = server.asked.total()
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     command = [sys.executable, "-c", CHILD, str(folder), json.dumps(tcia(server)), json.dumps(paths)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     child.stdout.readline()
+    while server.asked.total() < begun + requests:
+        time.sleep(0.001)
     time.sleep(wait)
     child.kill()
     child.communicate()
@@ -367,7 +371,7 @@ def kill_after(folder: Path, server: Server, wait: float) -> None:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_loses_nothing_and_leaves_nothing_broken(archive, server, reference, tmp_path, kills):
-    more_lesions(archive, range(20, 20 + 15 * kills))
+    more_lesions(archive, range(20, 20 + 40 * kills))
     wanted, folder = reference(), tmp_path / "run"
     list_tiny(folder, tcia(server))
     server.asked.clear()
@@ -375,7 +379,7 @@ def test_kill_9_at_random_moments_loses_nothing_and_leaves_nothing_broken(archiv
     for kill in range(kills + 1):
         asked = Counter(server.asked)
         if kill < kills:
-            kill_after(folder, server, moments.uniform(0.0, 0.25))
+            kill_after(folder, server, moments.randrange(40), moments.uniform(0.0, 0.1))
             counts = require_sound(folder, wanted)
         else:
             cut_tiny(folder, tcia(server))

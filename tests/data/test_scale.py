@@ -16,7 +16,7 @@ CLIENT = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
-from runs import CROPS, cut_tiny, list_tiny, places_in
+from tiny_runs import CROPS, cut_tiny, list_tiny, places_in
 from miram.data.films import plan_films
 folder, where, times = Path(sys.argv[1]), json.loads(sys.argv[2]), [time.monotonic()]
 if not (folder / "series.csv").exists():

@@ -12,6 +12,7 @@ from faults import reset, status
 from pydicom.uid import RLELossless
 from tiny_archive import dicom_bytes, mask_of
 from tiny_bucket import Bucket, send, write_index
+from tiny_runs import cut_tiny, lesions, list_tiny, run_tiny
 
 from miram.data.breast import MAP_ROWS
 from miram.data.catalogue import needed_series, read_lesions
@@ -20,7 +21,6 @@ from miram.data.ledger import read_ledger
 from miram.data.listing import series_table
 from miram.data.sources.idc import HEADER_BYTES, RemotePixels, read_index
 from miram.errors import MiramError
-from runs import cut_tiny, lesions, list_tiny, run_tiny
 
 UID, FILM = "1.2.4.2", "1.2.3.2"
 

@@ -3,11 +3,11 @@ import os
 from pathlib import Path
 
 import pytest
+from tiny_runs import cut_tiny, list_tiny, made, run_tiny, tcia
 
 from miram.data.http import Http
 from miram.data.sources.local import Local
 from miram.errors import MiramError
-from runs import cut_tiny, list_tiny, made, run_tiny, tcia
 
 CLASSIC = "CBIS-DDSM/Mass-Training_{patient}/9.9.{n}/{uid}/1-{i}.dcm"
 DESCRIPTIVE = "CBIS-DDSM/Mass-Training_{patient}/08-07-2016-DDSM-NA-{n}/1.000000-ROI mask images-{n}/1-{i}.dcm"
