@@ -44,3 +44,8 @@ def test_places_differ_between_seeds():
     areas = Areas(np.ones((50, 50), np.uint8), 4)
     found = {sample_squares(areas, (200, 200), [], [20], 1, np.random.default_rng(seed))[0] for seed in range(9)}
     assert len(found) > 5
+
+
+def test_no_square_reaches_over_the_end_of_a_film_that_steps_do_not_divide():
+    found = sample_squares(Areas(np.ones((3, 3)), 4), (10, 10), [], [4], 9, np.random.default_rng(0))
+    assert sorted(found) == [Box(y, x, y + 4, x + 4) for y in (0, 4) for x in (0, 4)]
