@@ -198,6 +198,7 @@ class Pretrain:
     mask_ratio: OpenFraction
     loss_on: Literal["removed", "all"]
     crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    recompute: bool
     checkpoint_every_epochs: Count
 
 

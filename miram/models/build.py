@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from miram.models.attention.blocks import recompute_blocks
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE
 from miram.models.miram import MIRAM
@@ -22,12 +23,14 @@ def build_pretrainer(
     loss_on: str,
     mask_ratio: float,
     moco: dict,
+    recompute: bool,
 ) -> nn.Module:
     """Build the model of an objective; its `.encoder` is what fine-tuning starts from.
 
     `encoder` holds patch, channels, width, depth, heads, mlp_ratio; `decoder` the last four; `moco` holds
     projector_width, projector_out, temperature, and may hold more. `attention`, `backend` and `options` concern
-    "miram" alone. Raises ValueError on an unknown objective.
+    "miram" alone. With `recompute`, a block keeps its input alone and works again in the backward pass: less memory,
+    more time, the same numbers. Raises ValueError on an unknown objective.
     """
     network = Encoder(side=side, **encoder, drop_path=0.0)
     masked = {"decoder": decoder, "mask_ratio": mask_ratio, "loss_on": loss_on}
@@ -42,4 +45,7 @@ def build_pretrainer(
     }
     if objective not in objectives:
         raise ValueError(f"objective {objective!r}: one of {', '.join(objectives)}")
-    return objectives[objective]()
+    model = objectives[objective]()
+    if recompute:
+        recompute_blocks(model)
+    return model

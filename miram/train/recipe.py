@@ -30,6 +30,7 @@ class Recipe:
     crop_scale_min: float
     precision: str
     compile: bool
+    recompute: bool
     mask_ratio: float | None = None
     loss_on: str | None = None
     decoder: dict | None = None
@@ -95,6 +96,7 @@ class Recipe:
                 loss_on=self.loss_on,
                 mask_ratio=self.mask_ratio,
                 moco=self.moco,
+                recompute=self.recompute,
             )
         except ValueError as error:
             raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error

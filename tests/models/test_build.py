@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
+from miram.bench.memory import kept_bytes
 from miram.models.build import build_pretrainer
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE
@@ -16,6 +19,7 @@ VALUES = {
     "loss_on": "removed",
     "mask_ratio": 0.75,
     "moco": {"projector_width": 16, "projector_out": 8, "temperature": 0.2, "jitter_brightness": 0.4},
+    "recompute": False,
 }
 LINFORMER = {"attention": "linformer", "backend": "fused", "options": {"rank": 4}}
 
@@ -44,6 +48,55 @@ def test_the_encoder_starts_equal_for_every_objective_of_one_seed() -> None:
         torch.manual_seed(3)
         states.append(build_pretrainer(objective, **VALUES, **LINFORMER).encoder.state_dict())
     assert all(torch.equal(states[0][name], state[name]) for state in states for name in state)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind", "options"),
+    [
+        ("mae", None, None),
+        ("mocov3", None, None),
+        ("miram", "full", {}),
+        ("miram", "linformer", {"rank": 4}),
+        ("miram", "performer", {"redraw_interval": 0}),
+        (
+            "miram",
+            "nystrom",
+            {"landmarks": 7, "pinv_iterations": 6, "pinv_init": "matrix", "residual_kernel": 3},
+        ),
+    ],
+)
+def test_recomputing_keeps_less_and_changes_no_number(objective: str, kind: str | None, options: dict | None) -> None:
+    backend = "fused" if options else None
+    inputs = (torch.rand(4, 1, 24, 24), torch.rand(4, 1, 24, 24), 0.9)
+    inputs = inputs if objective == "mocov3" else (inputs[0], torch.rand(4, 9))
+    kept, results = [], []
+    encoder = {**VALUES["encoder"], "depth": 4}  # MoCo-v3's last block computes the class token alone, as it is
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        values = {
+            **VALUES,
+            "encoder": encoder,
+            "attention": kind,
+            "backend": backend,
+            "options": options,
+            "recompute": recompute,
+        }
+        model = build_pretrainer(objective, **values)
+        kept.append(kept_bytes(partial(model, *inputs)))
+        torch.manual_seed(0)
+        model = build_pretrainer(objective, **values)
+        loss = model(*inputs).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert kept[1] < 0.8 * kept[0]
+    assert len(results[0]) == len(results[1])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_blocks_of_a_package_are_not_recomputed() -> None:
+    values = {**VALUES, "attention": "linformer", "backend": "package", "options": {"rank": 4}, "recompute": True}
+    with pytest.raises(ValueError, match="recompute: true needs backend 'fused'"):
+        build_pretrainer("miram", **values)
 
 
 def test_an_unknown_objective_is_refused_with_the_known_ones() -> None:

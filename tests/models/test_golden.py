@@ -122,6 +122,7 @@ def build(config: dict, backend: str | None) -> nn.Module:
             "projector_out": config.get("projector_out"),
             "temperature": config.get("temperature"),
         },
+        recompute=False,
     )
 
 

@@ -66,6 +66,7 @@ PRETRAIN = {
     "crop_scale_min": 0.5,
     "precision": "32-true",
     "compile": False,
+    "recompute": False,
 }
 COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
 

@@ -5,10 +5,13 @@ moves both ways without a map.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from miram.models._timm import Block
 
 
 def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -17,6 +20,20 @@ def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     The second call stops once everything that the backward pass needs is there: a closing `Linear` is not repeated.
     """
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Let every block of `model` that this package builds keep its input alone, and `recompute` the rest.
+
+    Raises ValueError where there are blocks of another package.
+    """
+    for block in model.modules():
+        if isinstance(block, Block | PreNorm):
+            block.forward = partial(recompute, block.forward)
+        elif type(block).__name__ == "PreNorm":
+            raise ValueError(
+                "recompute: true needs backend 'fused'; the blocks of backend 'package' keep what they keep"
+            )
 
 
 class PreNorm(nn.Module):
