@@ -1,9 +1,11 @@
-"""What a computation keeps in memory between its forward and its backward pass."""
+"""What a computation keeps in memory between its forward and its backward pass, and takes at most."""
 
 from collections.abc import Callable
+from itertools import accumulate
 
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
 
 
 def kept_bytes(fn: Callable[[], object]) -> int:
@@ -25,3 +27,11 @@ def kept_bytes(fn: Callable[[], object]) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         fn()
     return sum(storages.values())
+
+
+def peak_bytes(fn: Callable[[], object]) -> int:
+    """Call `fn` and return by how many bytes the CPU's tensors exceeded, at most, those that were there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        fn()
+    changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())), default=0)
