@@ -226,7 +226,8 @@ def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
     if chosen.source != params.IMAGES:
         raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
     places, values = _places(chosen), params.stage_values(chosen, "images")["images"]
-    inputs = [Path(values["table_csv"]), *image_paths(Path(values["table_csv"]), Path(values["folder"]))]
+    inputs = [Path(values["table_csv"])]
+    image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
     tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
     _stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
 
