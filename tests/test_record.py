@@ -25,6 +25,13 @@ def test_a_record_says_what_made_the_outputs(written):
     assert set(found) >= {"stage", "inputs", "outputs", "code", "lock", "image", "git", "versions", "machine"}
 
 
+def test_code_that_was_copied_into_an_image_names_the_commit_it_came_from(tmp_path, monkeypatch):
+    built_from = {"commit": "4c239ca", "dirty": False}
+    (tmp_path / "commit.json").write_text(json.dumps(built_from))
+    monkeypatch.setattr(record, "BUILT_FROM", tmp_path / "commit.json")
+    assert record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])["git"] == built_from
+
+
 def test_an_output_that_changed_or_went_is_named(written, tmp_path):
     (tmp_path / "out.txt").write_text("edited")
     with pytest.raises(MiramError, match=r"out\.txt is not the file"):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.multiprocessing import (
     ProcessExitedException,
@@ -98,7 +99,8 @@ def _fabric(*, devices: int, **values: object) -> Fabric:
     if torch.distributed.is_torchelastic_launched():
         processes, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
         return Fabric(devices=here, num_nodes=processes // here, strategy="ddp", **values)
-    return Fabric(devices=devices, strategy="auto" if devices == 1 else "ddp_spawn", **values)
+    started_here = LightningEnvironment()  # in a job of Slurm as well: its one task would be taken for one of several
+    return Fabric(devices=devices, strategy="auto" if devices == 1 else "ddp_spawn", plugins=started_here, **values)
 
 
 def _reporting(fabric: Fabric, faults: SimpleQueue, *arguments: object) -> dict[str, object]:

@@ -152,6 +152,13 @@ def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp
         assert [point.value for point in points] == pytest.approx(column.tolist(), rel=1e-6)
 
 
+def test_the_one_task_of_a_slurm_job_starts_a_process_for_each_device(monkeypatch):
+    for name, value in {"NTASKS": "1", "JOB_NAME": "pretrain", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = module._fabric(devices=2, accelerator="cpu", precision="32-true")
+    assert not fabric.strategy.cluster_environment.creates_processes_externally
+
+
 def test_a_finished_run_takes_no_further_step(tmp_path, monkeypatch, run_pretraining, uninterrupted):
     (tmp_path / "checkpoint.pt").write_bytes((uninterrupted("mae") / "checkpoint.pt").read_bytes())
     before_step(monkeypatch, 9, lambda: pytest.fail("a step was taken"))
