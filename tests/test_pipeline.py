@@ -150,6 +150,12 @@ def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
     assert "Unknown key pretrain.mask_ration" in stopped.stdout + stopped.stderr
 
 
+def test_containers_without_their_image_are_refused_with_the_command_that_builds_it(project):
+    refused = run(project, [*RUN, "--use-singularity", "--dry-run"])
+    assert refused.returncode != 0
+    assert "There is no container image miram.sif. Build it: make image sif" in refused.stderr
+
+
 def test_two_runs_in_one_folder_are_refused(project):
     holder = "import fcntl, sys; f = open('.snakemake/miram.lock', 'w'); fcntl.flock(f, 2); print(flush=True); input()"
     first = subprocess.Popen([sys.executable, "-c", holder], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -43,10 +43,11 @@ def stop(pid_file):
 
 
 def tiny_project(folder):
-    """A clone of the smallest demo, with one method and one cell of each kind."""
+    """A clone of the smallest demo, with one method and one protocol."""
 
     def tiny(document):
         del document["methods"]["mae"]
+        document["splits"]["protocols"] = ["strict"]
 
     project = small_project(folder)
     edit(project, tiny)
