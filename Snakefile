@@ -9,5 +9,4 @@ include: "workflow/rules/results.smk"
 rule all:
     default_target: True
     input:
-        [] if P.source == params.IMAGES else [RECORD("audit"), RECORD("claims")],
-        RECORD("table"),
+        RECORD("crate"),

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add("archive", archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
-    add("doctor", doctor, "check GPU, disk and network against what the preset needs (first stage of preset paper)")
+    add("doctor", doctor, "check this machine against what the preset needs (first stage of preset paper)")
     add("catalogue", catalogue, "fetch the case lists; list the series that their lesions need")
     cut = add("crops", crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
     cut.add_argument(
@@ -79,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     add("evaluate", evaluate, "compute the metrics of all predictions")
     add("claims", claims, "judge the paper's claims by the metrics, the differences and the bench")
     add("table", table, "write the comparison table and the figures")
+    add("crate", crate, "describe the results folder as an RO-Crate: its files and what made them")
+    check = add("verify", verify, "check a results folder against its records, name every mismatch")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     return parser
 
 
@@ -137,18 +141,19 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before anything large starts."""
     from miram.doctor import examine
 
-    if params.is_embedded(chosen):
-        raise ParameterError(
-            f"Preset {chosen.preset} needs no preflight: it brings its archive.", "Allowed: --preset paper."
-        )
-    place = f"sources.{chosen.source}"
-    settings = params.stage_values(chosen, "doctor")["settings"]
-    addresses = {f"{place}.{name}": url for name, url in settings.items() if "://" in url}
-    compute = {"accelerator": chosen.compute.accelerator, "timeout_seconds": chosen.transfer.timeout_seconds}
+    values = params.stage_values(chosen, "doctor")
+    places = {name: value for name, value in values["settings"].items() if name.endswith(("_url", "folder"))}
+    facts = {
+        "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
+        "methods": values["methods"],
+        "accelerator": chosen.compute.accelerator,
+        "preset": chosen.preset,
+        "keep_dicom": chosen.transfer.keep_dicom,
+        "timeout_seconds": chosen.transfer.timeout_seconds,
+    }
 
     def work() -> dict[str, Any]:
-        keep_dicom = chosen.transfer.keep_dicom
-        return examine(layout.data(chosen.preset), addresses=addresses, keep_dicom=keep_dicom, **compute)
+        return examine(layout.data(chosen.preset), **facts)
 
     _stage(chosen, "doctor", [], [], work)
 
@@ -385,6 +390,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
     from miram.evaluate.figures import draw_reconstructions
+    from miram.evaluate.summary import write_curves, write_summary
     from miram.evaluate.table import comparison, write_set_aside
 
     preset, name = chosen.preset, params.name_of(chosen)
@@ -400,11 +406,15 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         for (protocol, method), path in finished.items()
         if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
     }
-    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")] + [out / "set_aside.md", *figures]
+    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")]
+    outputs += [out / file for file in ("set_aside.md", "summary.json", "pretraining.csv")] + [*figures]
+    logs = {"/".join(place): path.parent / "log.csv" for place, path in finished.items()}
 
     def work() -> dict[str, Any]:
         for figure, arrays in figures.items():
             draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=name)
+        write_curves(logs, out / "pretraining.csv")
+        write_summary(out / "metrics.csv", out / "summary.json")
         tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
         splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
@@ -412,6 +422,39 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         return comparison(out / "metrics.csv", PAPER, pretrained, _classifiers(chosen), out, preset=name, **values)
 
     _stage(chosen, "table", [*inputs, PAPER], outputs, work)
+
+
+def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Describe the results."""
+    from miram.crate import METADATA, write_crate
+
+    inputs, out = (
+        [layout.record(stage, chosen.preset) for stage in params.final_stages(chosen)],
+        layout.results(chosen.preset),
+    )
+    _stage(chosen, "crate", inputs, [out / METADATA], lambda: write_crate(inputs, out, preset=chosen.preset))
+
+
+def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Check a results folder."""
+    from miram.verify import verify as check
+
+    folder = arguments.folder or layout.results(chosen.preset)
+    check(folder, _expected(chosen), preset=chosen.preset, films=arguments.films)
+
+
+def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
+    """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
+    idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}
+    idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
+    jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]
+    jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
+    jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
+    jobs += [("finetune" if cell.mode == layout.FULL else "probe", cell) for cell in params.cells(chosen)]
+    return {
+        layout.record(stage, chosen.preset, *place): (stage, params.stage_values(chosen, stage, *place))
+        for stage, place in jobs
+    }
 
 
 def _classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:

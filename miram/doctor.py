@@ -1,7 +1,10 @@
 """The preflight: can this machine do what the preset asks? Each finding is ok, a warning or a stop, with its remedy."""
 
+import configparser
+import ctypes
 import shutil
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,9 +13,17 @@ import torch
 
 from miram.errors import MiramError
 
+OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
+CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-PICTURES_GB = 30  # crops, packed crops, checkpoints and results, beside the archive itself (an upper estimate)
+ARCHIVE_GB = {"paper": 163.5, "demo": 0.1}  # 1e9 bytes; CBIS-DDSM: 6,775 series, as the index of the IDC gives them
+MADE_GB = {"paper": 30, "demo": 1}  # crops, checkpoints and results, beside the archive itself (upper estimates)
+TIGHT, HOPELESS = 0.9, 2.0  # predicted memory / the GPU's, above which a warning is due, and a stop
+FLOAT_BYTES = 4
+STATE_FLOATS = 4  # weight, gradient and AdamW's two moments of a parameter
+KEPT_FLOATS = 20  # a token and layer keep for the backward pass, in units of the width (measured: 13 to 19)
+PACKAGE_FACTOR = 3  # a library's attention keeps that many times ours (measured: 1.6 to 2.5 of a whole step)
+OVERHEAD_BYTES = 2 << 30  # CUDA's context and workspaces
 
 
 class Finding(NamedTuple):
@@ -24,16 +35,32 @@ class Finding(NamedTuple):
 
 
 def examine(
-    folder: Path, *, addresses: dict[str, str], keep_dicom: bool, accelerator: str, timeout_seconds: float
+    folder: Path,
+    *,
+    addresses: Mapping[str, str],
+    methods: Mapping[str, Mapping[str, Any]],
+    accelerator: str,
+    preset: str,
+    keep_dicom: bool,
+    timeout_seconds: float,
 ) -> dict[str, Any]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses`: those of the source, by their keys in params.yaml.
+    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training.
     """
+    gpu_bytes = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
     findings = [
-        check_accelerator(accelerator, torch.cuda.is_available()),
-        check_disk(folder, ARCHIVE_GB, keep_dicom, shutil.disk_usage(folder.resolve()).free / 1e9),
+        check_python(sys.version_info[:2]),
+        check_accelerator(
+            accelerator, preset=preset, built=torch.version.cuda, driver=driver_cuda(), cuda=torch.cuda.is_available()
+        ),
+        check_memory(methods, None if accelerator == "cpu" else gpu_bytes),
+        check_disk(
+            folder, ARCHIVE_GB[preset], MADE_GB[preset], keep_dicom, shutil.disk_usage(folder.resolve()).free / 1e9
+        ),
         *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
+        check_container([name for name in CONTAINERS if shutil.which(name)]),
+        check_remote([Path(".dvc", name) for name in ("config", "config.local")]),
     ]
     for finding in findings:
         print(f"{finding.level:8}{finding.text}", *([f"        {finding.remedy}"] if finding.remedy else []), sep="\n")
@@ -46,44 +73,170 @@ def examine(
     return {"findings": [finding._asdict() for finding in findings]}
 
 
-def check_accelerator(accelerator: str, cuda: bool) -> Finding:
-    """A GPU for the sizes of the paper, unless the parameters ask for the CPU."""
-    if cuda:
-        return Finding("ok", f"GPU: {torch.cuda.get_device_name()}, torch {torch.__version__}")
-    if accelerator == "cpu":
+def check_python(version: tuple[int, int]) -> Finding:
+    """A Python that the locked packages support."""
+    text = f"Python {version[0]}.{version[1]}"
+    if version >= OLDEST_PYTHON:
+        return Finding("ok", text)
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    return Finding("stop", f"{text} is older than {oldest}.", f"Remove .venv and run `make PYTHON=python{oldest}`.")
+
+
+def check_accelerator(
+    accelerator: str, *, preset: str, built: str | None, driver: tuple[int, int] | None, cuda: bool
+) -> Finding:
+    """A GPU that this torch can use, unless the CPU is asked for or enough.
+
+    `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
+    driver knows, None without one. `cuda`: whether torch finds a device.
+    """
+    torch_text = f"torch {torch.__version__}"
+    if cuda and accelerator != "cpu":
+        return Finding("ok", f"GPU: {torch.cuda.get_device_name()}, {torch_text}, driver for CUDA {_dotted(driver)}")
+    if accelerator == "cpu" and preset == "paper":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
         )
+    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
+        return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
+    if driver is None:
+        return Finding(
+            "stop",
+            "There is no NVIDIA driver here, and without a GPU this preset takes months.",
+            "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
+            "(Apptainer); or set compute.accelerator: cpu if you mean it.",
+        )
+    if built is None:
+        return Finding(
+            "stop",
+            f"{torch_text} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
+            "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
+        )
+    if int(built.split(".")[0]) > driver[0]:
+        return Finding(
+            "stop",
+            f"{torch_text} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
+            "Update the NVIDIA driver, or install the same torch built for the driver's CUDA.",
+        )
     return Finding(
         "stop",
-        f"torch {torch.__version__} finds no CUDA device, and this preset takes months on a CPU.",
-        "Run on a machine with an NVIDIA GPU and its driver, or set compute.accelerator: cpu if you mean it.",
+        f"{torch_text} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
+        "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
     )
 
 
-def check_disk(folder: Path, archive_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
+def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None) -> Finding:
+    """Room on the GPU for a micro-batch of each method, by prediction; `gpu_bytes` is None without a GPU."""
+    predicted = {name: predicted_bytes(values) for name, values in methods.items()}
+    largest = max(predicted, key=predicted.__getitem__)
+    text = f"Memory of pre-training: {predicted[largest] / 1e9:.1f} GB at most ({largest}; an upper estimate)"
+    if gpu_bytes is None:
+        return Finding("ok", f"{text}; no GPU to compare it with.")
+    text = f"{text}; the GPU has {gpu_bytes / 1e9:.1f} GB."
+    full = [name for name, size in predicted.items() if size > TIGHT * gpu_bytes]
+    if not full:
+        return Finding("ok", text)
+    remedy = (
+        f"If memory runs out in {', '.join(full)}: double pretrain.accumulate, which halves what is on the GPU at once "
+        "(MoCo-v3 then contrasts within the smaller micro-batch)."
+    )
+    return Finding("stop" if predicted[largest] > HOPELESS * gpu_bytes else "warning", text, remedy)
+
+
+def predicted_bytes(values: Mapping[str, Any]) -> int:
+    """Upper estimate of the device's memory for one micro-batch of a pre-training with these values."""
+    encoder, decoder = values["encoder"], values.get("decoder")
+    images = values["batch"] // (values["accumulate"] * values["devices"])
+    patches = (values["side"] // encoder["patch"]) ** 2
+    if decoder is None:  # MoCo-v3: two whole views, and a second encoder that is not trained
+        return _state_bytes(encoder) * 5 // 4 + 2 * _kept_bytes(encoder, images, patches) + OVERHEAD_BYTES
+    kept = round(patches * (1 - values["mask_ratio"]))
+    total = _state_bytes(encoder) + _state_bytes(decoder) + OVERHEAD_BYTES
+    total += _kept_bytes(encoder, images, kept) + _kept_bytes(decoder, images, patches)
+    if "highres" in values:
+        attention = PACKAGE_FACTOR if values["backend"] == "package" else 1
+        tokens = patches * values["highres"]["scale"] ** 2
+        total += _state_bytes(decoder) + attention * _kept_bytes(decoder, images, tokens)
+    return total
+
+
+def _state_bytes(stack: Mapping[str, Any]) -> int:
+    weights = stack["depth"] * (4 + 2 * stack["mlp_ratio"]) * stack["width"] ** 2
+    return int(weights * STATE_FLOATS * FLOAT_BYTES)
+
+
+def _kept_bytes(stack: Mapping[str, Any], images: int, tokens: int) -> int:
+    return images * (tokens + 1) * stack["depth"] * stack["width"] * KEPT_FLOATS * FLOAT_BYTES
+
+
+def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
     """Room for what is kept of the archive and for what is made of it; GB are 1e9 bytes."""
     present_gb = sum(file.stat().st_size for file in (folder / "dicom").rglob("*") if file.is_file()) / 1e9
     missing_gb = max(0.0, archive_gb - present_gb)
+    kept_gb = missing_gb if keep_dicom else 0.0
     hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
-    kept = f"{missing_gb:.1f} GB" if keep_dicom else "none"
     text = (
-        f"Disk: {missing_gb:.1f} GB to download ({hours}), {kept} of it to keep, and up to {PICTURES_GB} GB to make; "
-        f"{free_gb:.1f} GB free."
+        f"Disk: {missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and up to {made_gb} GB to "
+        f"make; {free_gb:.1f} GB free."
     )
-    if free_gb >= (missing_gb if keep_dicom else 0.0) + PICTURES_GB:
+    if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
 
 
-def check_address(name: str, url: str, timeout_seconds: float) -> Finding:
-    """Whether anything answers at an address of the source; what it answers does not matter here."""
+def check_address(name: str, address: str, timeout_seconds: float) -> Finding:
+    """Whether anything answers at a URL of the source, or its folder is there; what it holds does not matter here."""
+    if "://" not in address:
+        if Path(address).is_dir():
+            return Finding("ok", f"Source: folder {address}")
+        return Finding("stop", f"There is no folder {address}.", f"Mend {name} in params.yaml, or mount it.")
     try:
-        requests.get(url, timeout=timeout_seconds, stream=True).close()
+        requests.get(address, timeout=timeout_seconds, stream=True).close()
     except requests.RequestException as error:
         return Finding(
             "stop",
-            f"Nothing answers at {name} {url} ({type(error).__name__}).",
+            f"Nothing answers at {name} {address} ({type(error).__name__}).",
             f"Check the network and its proxy, or set another {name} in params.yaml.",
         )
-    return Finding("ok", f"Source: {url} answers")
+    return Finding("ok", f"Source: {address} answers")
+
+
+def check_container(found: Iterable[str]) -> Finding:
+    """A program that runs the image; nothing but the ways through a container needs one."""
+    names = ", ".join(found)
+    if names:
+        return Finding("ok", f"Containers: {names}")
+    return Finding(
+        "warning",
+        f"Containers: none of {', '.join(CONTAINERS)} is on PATH.",
+        "Install one if the workflow is to run in its image; it runs without as well.",
+    )
+
+
+def check_remote(configs: Iterable[Path]) -> Finding:
+    """A place that DVC can push data and models to."""
+    parser = configparser.ConfigParser()
+    parser.read(configs, encoding="utf-8")
+    name = parser.get("core", "remote", fallback=None)
+    if name is not None:
+        url = parser.get(f"'remote \"{name}\"'", "url", fallback="of unknown address")
+        return Finding("ok", f"DVC remote: {name}, {url}")
+    return Finding(
+        "warning",
+        "DVC has no default remote: data and models stay on this machine.",
+        "`dvc remote add --default NAME ADDRESS`: a folder, s3://bucket/path or ssh://host/path.",
+    )
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA version that the NVIDIA driver knows; None without a driver."""
+    number = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    except OSError:
+        return None
+    return None if failed else (number.value // 1000, number.value % 1000 // 10)
+
+
+def _dotted(version: tuple[int, int] | None) -> str:
+    return "unknown" if version is None else ".".join(map(str, version))

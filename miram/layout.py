@@ -94,6 +94,6 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
         return finetune(preset, Cell(*place)) / "record.json"
     if stage == "images":
         return record("crops", preset)  # in its place: what follows is the same
-    if stage in ("audit", "evaluate", "claims", "table"):
+    if stage in ("audit", "evaluate", "claims", "table", "crate"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

@@ -400,14 +400,15 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         del values["protocols"]  # a job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return {**_pretrain_values(params, params.methods[place[1]]), **asdict(params.compute)}
+        return _pretrain_values(params, params.methods[place[1]])
     if stage in ("finetune", "probe"):
         return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
     pretrain, statistics = params.pretrain, params.statistics
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
+    methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
     sections = {
         "archive": {"archive": params.archive},
-        "doctor": {**_source_values(params), "compute": {"accelerator": params.compute.accelerator}},
+        "doctor": {**_source_values(params), "methods": methods, "compute": asdict(params.compute)},
         "catalogue": _source_values(params),
         "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
@@ -416,6 +417,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "evaluate": {"statistics": asdict(statistics)},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
+        "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
 
@@ -423,6 +425,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
 def name_of(params: Params) -> str:
     """What the results are of: the preset's archive, or images of one's own."""
     return IMAGES if params.source == IMAGES else params.preset
+
+
+def final_stages(params: Params) -> tuple[str, ...]:
+    """The stages that only the crate follows; images of one's own have no audit, and the paper claims nothing of them."""
+    return ("table",) if params.source == IMAGES else ("audit", "claims", "table")
 
 
 def is_embedded(params: Params) -> bool:
@@ -435,7 +442,8 @@ def _source_values(params: Params) -> dict[str, Any]:
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
-    values = {"objective": method.objective, "encoder": asdict(params.encoder), **asdict(method.pretrain)}
+    values = {"objective": method.objective, "encoder": asdict(params.encoder)}
+    values |= asdict(method.pretrain) | asdict(params.compute)
     if method.objective == "mocov3":
         return {name: value for name, value in values.items() if name not in MASKED_ONLY} | {
             "moco": asdict(params.moco)

@@ -24,6 +24,7 @@ from miram.files import atomic_path, sha256_file
 PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "record")}
 ROOT = Path(__file__).parent
+KEYS = {"stage", "values", "inputs", "outputs"}
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -43,6 +44,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "evaluate": "miram.evaluate.metrics",
     "claims": "miram.evaluate.claims",
     "table": "miram.evaluate.table",
+    "crate": "miram.crate",
 }
 
 
@@ -94,6 +96,14 @@ def read(path: Path) -> dict[str, Any]:
         if Path(file).exists() and sha256_file(Path(file)) != digest:
             raise MiramError(f"{path} was made from another {file} than the one that is there now.", remedy)
     return record
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of a stage, be it right or not."""
+    try:
+        return path.suffix == ".json" and json.loads(path.read_text()).keys() >= KEYS
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def lock_digest() -> str | None:

@@ -39,7 +39,7 @@ def test_the_help_names_a_sub_command_for_every_stage(capsys):
         (["probe", *CELL, "--mode", "full", "--method", "mae", "--seed", "0"], 2, "Allowed: linear, knn"),
         (["probe", *CELL, "--mode", "knn", "--method", "mae", "--seed", "1"], 2, "no seed 1.\nAllowed: 0"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
-        (["doctor"], 2, "Allowed: --preset paper"),
+        (["verify"], 1, "There is no folder results/demo"),
         (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
         (["catalogue"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/catalogue.json"),

@@ -1,27 +1,93 @@
+import shutil
+
 import pytest
 
-from miram import doctor
+from miram import doctor, params
 from miram.errors import MiramError
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there
+GB = 10**9
 
 
-def test_a_machine_without_a_gpu_is_stopped_unless_the_cpu_is_asked_for():
-    assert doctor.check_accelerator("auto", cuda=False).level == "stop"
-    assert doctor.check_accelerator("cpu", cuda=False).level == "warning"
+@pytest.fixture(scope="module")
+def methods():
+    """The values of each pre-training of preset paper."""
+    return params.stage_values(params.load("params.yaml", "paper"), "doctor")["methods"]
+
+
+def test_an_old_python_is_stopped():
+    assert doctor.check_python((3, 10)).level == "stop"
+    assert doctor.check_python((3, 11)).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "reason"),
+    [
+        (None, None, "no NVIDIA driver"),
+        ("13.0", None, "no NVIDIA driver"),
+        (None, (12, 4), "build for CPUs"),
+        ("13.0", (12, 4), "newer than the driver's 12.4"),
+        ("12.8", (12, 4), "finds no device"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_stops_preset_paper_with_the_reason(built, driver, reason):
+    finding = doctor.check_accelerator("auto", preset="paper", built=built, driver=driver, cuda=False)
+    assert finding.level == "stop" and finding.remedy
+    assert reason in finding.text
+
+
+def test_the_cpu_is_enough_for_the_demo_and_allowed_for_the_paper():
+    facts = {"built": None, "driver": None, "cuda": False}
+    assert doctor.check_accelerator("auto", preset="demo", **facts).level == "ok"
+    assert doctor.check_accelerator("cuda", preset="demo", **facts).level == "stop"
+    assert doctor.check_accelerator("cpu", preset="paper", **facts).level == "warning"
+
+
+def test_a_gpu_that_torch_finds_is_named(monkeypatch):
+    monkeypatch.setattr(doctor.torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    finding = doctor.check_accelerator("auto", preset="paper", built="13.0", driver=(13, 1), cuda=True)
+    assert finding.level == "ok"
+    assert "NVIDIA H100" in finding.text and "CUDA 13.1" in finding.text
+
+
+def test_methods_that_a_gpu_is_too_small_for_are_named(methods):
+    assert doctor.check_memory(methods, 80 * GB).level == "ok"
+    tight = doctor.check_memory(methods, 24 * GB)
+    assert tight.level == "warning"
+    assert "miram-full" in tight.remedy and "mae," not in tight.remedy and "accumulate" in tight.remedy
+    assert doctor.check_memory(methods, 8 * GB).level == "stop"
+    assert "no GPU to compare" in doctor.check_memory(methods, None).text
+
+
+def test_predicted_memory_follows_the_batch_on_the_device_and_the_image(methods):
+    def predicted(**changes):
+        return doctor.predicted_bytes({**methods["miram-nystrom"], **changes})
+
+    assert predicted(accumulate=2 * methods["miram-nystrom"]["accumulate"]) < predicted() < predicted(side=448)
+    assert predicted() < predicted(backend="package")
+
+
+@pytest.mark.parametrize(
+    ("method", "kept_mib"),
+    [("mocov3", 843), ("miram-linformer", 797), ("miram-performer", 918), ("miram-nystrom", 1180)],
+)
+def test_no_method_was_measured_to_keep_more_than_predicted(methods, method, kept_mib):
+    """results/bench/methods.md: ViT-B/16, side 112, batch 16."""
+    values = {**methods[method], "side": 112, "batch": 16, "accumulate": 1}
+    assert doctor.predicted_bytes(values) - doctor.OVERHEAD_BYTES > kept_mib << 20
 
 
 def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
-    assert doctor.check_disk(tmp_path, 163.5, keep_dicom=True, free_gb=100).level == "stop"
-    assert doctor.check_disk(tmp_path, 163.5, keep_dicom=True, free_gb=200).level == "ok"
-    assert doctor.check_disk(tmp_path, 163.5, keep_dicom=False, free_gb=100).level == "ok"
+    assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=True, free_gb=100).level == "stop"
+    assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=True, free_gb=200).level == "ok"
+    assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=False, free_gb=100).level == "ok"
     (tmp_path / "dicom" / "1.2").mkdir(parents=True)
     (tmp_path / "dicom" / "1.2" / "1-1.dcm").write_bytes(bytes(2_000_000))
-    assert doctor.check_disk(tmp_path, 0.002, keep_dicom=True, free_gb=doctor.PICTURES_GB).level == "ok"
+    assert doctor.check_disk(tmp_path, 0.002, 30, keep_dicom=True, free_gb=30).level == "ok"
 
 
 def test_the_size_and_the_time_of_the_download_are_told(tmp_path):
-    assert "163.5 GB to download (9.1 h at 5 MB/s" in doctor.check_disk(tmp_path, 163.5, True, 200).text
+    assert "163.5 GB to download (9.1 h at 5 MB/s" in doctor.check_disk(tmp_path, 163.5, 30, True, 200).text
 
 
 def test_a_source_that_does_not_answer_is_named_with_its_parameter():
@@ -31,11 +97,35 @@ def test_a_source_that_does_not_answer_is_named_with_its_parameter():
     assert "sources.tcia.api_url" in finding.remedy
 
 
-def test_every_finding_is_printed_before_the_stop(tmp_path, capsys):
-    with pytest.raises(MiramError, match="2 of 4 checks stop"):
+def test_a_local_source_must_be_there(tmp_path):
+    assert doctor.check_address("sources.local.folder", str(tmp_path), 1.0).level == "ok"
+    finding = doctor.check_address("sources.local.folder", str(tmp_path / "gone"), 1.0)
+    assert finding.level == "stop" and "sources.local.folder" in finding.remedy
+
+
+def test_a_missing_container_program_is_a_warning():
+    assert doctor.check_container([]).level == "warning"
+    assert doctor.check_container(["apptainer"]) == ("ok", "Containers: apptainer", "")
+
+
+def test_a_missing_dvc_remote_is_a_warning_and_one_is_named_with_its_address(tmp_path):
+    shared, own = tmp_path / "config", tmp_path / "config.local"
+    shared.write_text("[core]\n    analytics = false\n")
+    assert doctor.check_remote([shared, own]).level == "warning"
+    shared.write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/miram\n")
+    assert doctor.check_remote([shared, own]) == ("ok", "DVC remote: store, s3://bucket/miram", "")
+    own.write_text("['remote \"store\"']\n    url = /mnt/own\n")
+    assert doctor.check_remote([shared, own]).text == "DVC remote: store, /mnt/own"
+
+
+def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(MiramError, match=r"\d of 8 checks stop"):
         doctor.examine(
-            tmp_path, addresses={"a": DEAD, "b": DEAD}, keep_dicom=False, accelerator="cpu", timeout_seconds=1.0
+            tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
+            accelerator="cpu", preset="paper", timeout_seconds=1.0,
         )  # fmt: skip
     lines = capsys.readouterr().out
-    assert "warning No GPU" in lines
-    assert "Disk: 163.5 GB" in lines
+    for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB", "stop    Nothing answers at",
+                  "warning Containers", "DVC"):  # fmt: skip
+        assert start in lines

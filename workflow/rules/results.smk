@@ -1,4 +1,4 @@
-# audit; evaluate -> claims, table
+# audit; evaluate -> claims, table; crate
 
 
 rule audit:
@@ -69,7 +69,7 @@ rule table:
     output:
         RECORD("table"),
         [RESULTS / f"comparison.{end}" for end in ("csv", "md", "tex", "png")],
-        RESULTS / "set_aside.md",
+        [RESULTS / name for name in ("set_aside.md", "summary.json", "pretraining.csv")],
     log:
         LOG("table"),
     message:
@@ -79,3 +79,21 @@ rule table:
         code=code("table"),
     shell:
         "{MIRAM} table > {log} 2>&1"
+
+
+# the last one: it describes what all the others left in the results folder
+rule crate:
+    input:
+        [RECORD(stage) for stage in params.final_stages(P)],
+    output:
+        RECORD("crate"),
+        RESULTS / "ro-crate-metadata.json",
+    log:
+        LOG("crate"),
+    message:
+        "the results are described"
+    params:
+        values=values("crate"),
+        code=code("crate"),
+    shell:
+        "{MIRAM} crate > {log} 2>&1"
