@@ -428,7 +428,7 @@ def name_of(params: Params) -> str:
 
 
 def final_stages(params: Params) -> tuple[str, ...]:
-    """The stages that only the crate follows; images of one's own have no audit, and the paper claims nothing of them."""
+    """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
     return ("table",) if params.source == IMAGES else ("audit", "claims", "table")
 
 

@@ -25,7 +25,10 @@ SOURCES = (
     "requirements.lock",
     "dvc.yaml",
     ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
+    ".gitignore",
 )
 BIN = Path(sys.executable).parent
 VARYING = r"pretrain_(seconds|peak_memory)"
@@ -66,8 +69,11 @@ def edit(folder, change):
 
 
 def run(folder, command=RUN, **more):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, **more)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, **more)
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
 def finished(folder, command=RUN):
@@ -120,12 +126,12 @@ def test_a_second_run_has_nothing_to_do(project):
 
 def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
     edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(restored) == {"finetune", "evaluate", "claims", "table"}
+    assert jobs(restored) == {"finetune", "evaluate", "claims", "table", "crate"}
 
 
 def test_a_pretraining_parameter_leaves_the_data_alone(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ratio=0.5))
-    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "claims", "table"}
+    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "claims", "table", "crate"}
 
 
 def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
@@ -133,14 +139,14 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
     source.write_text("# a comment\n" + source.read_text())
     assert jobs(restored) == set()
     source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    assert jobs(restored) == {"finetune", "evaluate", "claims", "table"}
+    assert jobs(restored) == {"finetune", "evaluate", "claims", "table", "crate"}
 
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
-    assert jobs(restored) == {"probe", "evaluate", "claims", "table"}
+    assert jobs(restored) == {"probe", "evaluate", "claims", "table", "crate"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
-    assert jobs(restored) == {"probe", "evaluate", "claims", "table"}
+    assert jobs(restored) == {"probe", "evaluate", "claims", "table", "crate"}
 
 
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
@@ -156,24 +162,25 @@ def test_containers_without_their_image_are_refused_with_the_command_that_builds
     assert "There is no container image miram.sif. Build it: make image sif" in refused.stderr
 
 
-def test_two_runs_in_one_folder_are_refused(project):
+def test_a_second_run_in_one_folder_waits_for_the_first(project):
     holder = "import fcntl, sys; f = open('.snakemake/miram.lock', 'w'); fcntl.flock(f, 2); print(flush=True); input()"
     first = subprocess.Popen([sys.executable, "-c", holder], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     first.stdout.readline()
-    try:
-        refused = run(project)
-    finally:
-        first.communicate(b"\n")
-    assert refused.returncode != 0
-    assert "Another run of this workflow" in refused.stderr
+    second = subprocess.Popen(RUN, cwd=project, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert "Another run of this workflow" in second.stderr.readline()
+    time.sleep(1.0)
+    waited = second.poll() is None
+    first.communicate(b"\n")
+    assert waited and second.wait(60) == 0
 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path):
     folder = small_project(tmp_path / "killed")
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     for log in ("crops.log", "strict/pretrain/mae.log", "strict/pathology_4class/full/mae/seed-0.log"):
-        running = subprocess.Popen(RUN, cwd=folder, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+        running = subprocess.Popen(
+            RUN, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+        )
         while not (folder / "logs/demo" / log).exists():
             assert running.poll() is None, f"the run ended before {log}"
             time.sleep(0.05)

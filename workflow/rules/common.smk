@@ -42,14 +42,16 @@ if workflow.deployment_settings.deployment_method and "://" not in IMAGE and not
 container: IMAGE
 
 
-# Snakemake's own lock survives a kill and then blocks the next run; this one goes with its process.
+# Snakemake's own lock survives a kill and then blocks the next run; this one goes with its process. A run whose parent was
+# killed (`dvc repro`, a terminal) works on: the next one waits for it, and then does what is left.
 if workflow.is_main_process:
     Path(".snakemake").mkdir(exist_ok=True)
     run_lock = open(".snakemake/miram.lock", "w")
     try:
         fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError("Another run of this workflow is at work in this folder: wait for it, or stop it.")
+        print("Another run of this workflow is at work in this folder: waiting for its end.", file=sys.stderr, flush=True)
+        fcntl.flock(run_lock, fcntl.LOCK_EX)
 
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
 RESULTS = layout.results(P.preset)

@@ -1,0 +1,125 @@
+"""DVC over the workflow, in throw-away clones with one method: what runs again, what is noticed, what a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_pipeline import BIN, edit, environment, finished, jobs, run, small_project
+
+pytestmark = pytest.mark.slow
+DVC = BIN / "dvc"
+MIRAM = [sys.executable, "-m", "miram.cli"]
+SKIPPED = "didn't change, skipping"
+
+
+def git(folder, *words):
+    return finished(folder, ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]).stdout
+
+
+def one_method(document):
+    document["methods"] = {"mae": document["methods"]["mae"]}
+    document["splits"]["protocols"] = document["splits"]["protocols"][:1]
+    for preset in document["presets"].values():
+        preset["methods"] = {}
+
+
+def written(folder, pattern):
+    """When each record was written."""
+    found = {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
+    assert found, pattern
+    return found
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A project that one person reproduced, committed and pushed."""
+    folder = small_project(tmp_path_factory.mktemp("published"))
+    edit(folder, one_method)
+    git(folder, "init", "-q")
+    finished(folder, [DVC, "remote", "add", "-q", "-d", "store", tmp_path_factory.mktemp("store")])
+    finished(folder, [DVC, "repro"])
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "reproduced")
+    finished(folder, [DVC, "push"])
+    return folder
+
+
+@pytest.fixture
+def clone(published, tmp_path):
+    """A second person's fresh clone with the data and models of the first."""
+    git(tmp_path, "clone", "-q", published, "clone")
+    finished(tmp_path / "clone", [DVC, "pull"])
+    return tmp_path / "clone"
+
+
+def test_a_second_reproduction_runs_nothing(published):
+    assert SKIPPED in finished(published, [DVC, "repro"]).stdout
+
+
+def test_few_files_are_pushed(published):
+    kept = json.loads(finished(published, [DVC, "list", ".", "data/demo", "--dvc-only", "-R", "--json"]).stdout)
+    assert "crops.u8" in {file["path"] for file in kept}
+    assert not [file["path"] for file in kept if file["path"].endswith((".png", ".dcm"))]
+
+
+def test_a_clone_that_pulled_runs_nothing_and_agrees_with_its_records(clone):
+    assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
+    assert jobs(clone) == set()
+    assert "agrees with its crate" in finished(clone, [*MIRAM, "verify"]).stdout
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_an_experiment_changes_one_parameter_and_what_follows_from_it_in_place(clone):
+    data = written(clone, "data/demo/**/*.json")
+    finished(clone, [DVC, "exp", "run", "-S", "pretrain.mask_ratio=0.5"])
+    assert written(clone, "data/demo/**/*.json") == data
+    assert "mask_ratio: 0.5" in (clone / "params.yaml").read_text()
+    assert "agrees with its crate" in finished(clone, [*MIRAM, "verify"]).stdout
+    assert jobs(clone) == set()
+    compared = json.loads(finished(clone, [DVC, "metrics", "diff", "--json"]).stdout)
+    assert "results/demo/summary.json" in compared
+    assert "pretrain.mask_ratio" in finished(clone, [DVC, "params", "diff"]).stdout
+    plots = json.loads(finished(clone, [DVC, "plots", "diff", "--json"]).stdout)
+    assert set(plots["data"]) == {"results/demo/pretraining.csv", "results/demo/comparison.csv"}
+    assert not plots.get("errors")
+
+
+def test_the_preset_of_an_experiment_is_resolved(clone):
+    planned = finished(clone, [DVC, "exp", "run", "--dry", "-S", "preset=paper"])
+    assert "miram --preset paper verify" in planned.stdout
+
+
+def test_an_output_that_was_edited_by_hand_is_named_and_not_kept(clone):
+    encoder = next(clone.glob("runs/demo/**/encoder.safetensors"))
+    made = encoder.read_bytes()
+    encoder.unlink()  # it may be a link into DVC's cache
+    encoder.write_bytes(made + b"edited")
+    refused = run(clone, [DVC, "repro"])
+    assert refused.returncode != 0
+    assert f"{encoder.relative_to(clone)} is not the file that" in refused.stdout
+    assert git(clone, "status", "--porcelain") == ""  # dvc.lock still names what was made
+    finished(clone, [DVC, "checkout", "--force"])
+    assert encoder.read_bytes() == made
+    assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
+
+
+def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
+    pretrained = written(clone, "runs/demo/**/pretrain/*/record.json")
+    edit(clone, lambda document: document["finetune"].update(drop_path=0.2))
+    assert jobs(clone) == {"finetune", "evaluate", "table", "crate"}
+    running = subprocess.Popen(
+        [DVC, "repro"], cwd=clone, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list(clone.glob("logs/demo/**/seed-0.log")):
+        assert running.poll() is None, "dvc ended before a fine-tuning began"
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)  # Snakemake and its job work on as orphans
+    running.wait()
+    finished(clone, [DVC, "repro"])
+    assert "agrees with its crate" in finished(clone, [*MIRAM, "verify"]).stdout
+    assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
+    assert written(clone, "runs/demo/**/pretrain/*/record.json") == pretrained
