@@ -146,7 +146,7 @@ def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
     assert jobs(restored) == {"probe", "evaluate", "claims", "table", "crate"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
-    assert jobs(restored) == {"probe", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"probe", "audit", "evaluate", "claims", "table", "crate"}
 
 
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):

@@ -16,7 +16,6 @@ from miram.data.catalogue import read_lesions
 from miram.data.crops import cut_film
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
-from runs import run_tiny, tcia
 
 MASK = mask_of(FILM_SHAPE, (20, 30, 40, 60))
 RESCANNED = (round(0.87 * FILM_SHAPE[0]), round(0.87 * FILM_SHAPE[1]))

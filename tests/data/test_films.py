@@ -25,7 +25,6 @@ from miram.data.films import PARTIAL, plan_films
 from miram.data.ledger import read_ledger
 from miram.data.sources import tcia as tcia_module
 from miram.errors import MiramError
-from runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
 UID = "1.2.4.2"  # the series that has the faults
 

@@ -21,7 +21,6 @@ from miram.data.ledger import read_ledger
 from miram.data.listing import series_table
 from miram.data.sources.idc import HEADER_BYTES, RemotePixels, read_index
 from miram.errors import MiramError
-from runs import cut_tiny, lesions, list_tiny, run_tiny
 
 UID, FILM = "1.2.4.2", "1.2.3.2"
 

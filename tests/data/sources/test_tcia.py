@@ -4,7 +4,6 @@ from tiny_archive import send
 from tiny_runs import list_tiny, tcia
 
 from miram.errors import MiramError
-from runs import list_tiny, tcia
 
 UID = "1.2.4.2"
 
