@@ -35,7 +35,7 @@ def test_the_help_names_a_sub_command_for_every_stage(capsys):
         (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, paper"),
         (["pretrain", "--protocol", "strict", "--method", "simclr"], 2, "Allowed: mae, mocov3"),
         (["finetune", *CELL, "--method", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
-        (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1, 2"),
+        (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1"),
         (["probe", *CELL, "--mode", "full", "--method", "mae", "--seed", "0"], 2, "Allowed: linear, knn"),
         (["probe", *CELL, "--mode", "knn", "--method", "mae", "--seed", "1"], 2, "no seed 1.\nAllowed: 0"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
