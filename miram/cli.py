@@ -14,6 +14,7 @@ from miram.files import sole_writer
 
 PAPER = Path("workflow", "resources", "paper.csv")
 CLAIMS = PAPER.with_name("claims.yaml")
+NO_DEVICE = "research software, not a medical device"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     add("evaluate", evaluate, "compute the metrics of all predictions")
     add("claims", claims, "judge the paper's claims by the metrics, the differences and the bench")
     add("table", table, "write the comparison table and the figures")
+    add("explain", explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
+    add("report", report, "write the report: one HTML page that opens without a network")
+    ask = add("predict", predict, f"ask a fine-tuned network about one picture; {NO_DEVICE}")
+    ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
+    ask.add_argument(
+        "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
+    )
+    for name in ("protocol", "task", "method"):
+        ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
+    ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
     add("crate", crate, "describe the results folder as an RO-Crate: its files and what made them")
     check = add("verify", verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
@@ -424,6 +435,125 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     _stage(chosen, "table", [*inputs, PAPER], outputs, work)
 
 
+def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
+    from miram.train.explain import explain as examine
+
+    preset, (protocol, task, _) = chosen.preset, params.headline(chosen)
+    finished = {cell.method: path for cell, path in _finished(chosen, params.explained(chosen)).items()}
+    if not finished:
+        raise MiramError(
+            f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
+        )
+    pretrained = {m: layout.record("pretrain", preset, protocol, m) for m in finished if m in chosen.methods}
+    inputs = [layout.record("pack", preset), layout.record("splits", preset, protocol)]
+    inputs += [*finished.values(), *pretrained.values()]
+    for path in inputs:
+        record.read(path)
+    classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
+    encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
+    out, tables = layout.explain(preset), (layout.data(preset) / "lesions.csv", layout.splits(preset, protocol))
+    values = params.stage_values(chosen, "explain")
+    _stage(
+        chosen,
+        "explain",
+        inputs,
+        [out / "relevance.npz", out / "embedding.csv"],
+        lambda: examine(out, *_store(chosen), *tables, classifiers, encoders, **values),
+    )
+
+
+def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the report of all that there is, and of what is missing."""
+    from dataclasses import asdict
+
+    from miram.data.tasks import MULTI_LABEL
+    from miram.evaluate.report import PAGE_FILES
+    from miram.evaluate.report import report as write
+
+    preset, headline, results = chosen.preset, params.headline(chosen), layout.results(chosen.preset)
+    cells = _classifiers(chosen)
+    pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
+    own = chosen.source == params.IMAGES
+    names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
+    stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "table")}
+    stages |= {"explain": layout.record("explain", preset)} if params.explained(chosen) else {}
+    stages |= {f"splits, {p}": layout.record("splits", preset, p) for p in chosen.splits.protocols}
+    finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
+
+    def work() -> dict[str, Any]:
+        return write(
+            results / "report.html",
+            preset=params.name_of(chosen),
+            headline=headline,
+            multilabel_tasks=MULTI_LABEL,
+            cells=cells,
+            pretrained=pretrained,
+            stages=stages,
+            results=results,
+            explained=layout.explain(preset),
+            crops=layout.data(preset) / "crops",
+            data_lock=None if own else results / layout.LOCK,
+            paper_csv=PAPER,
+            parameters=asdict(chosen),
+            **params.stage_values(chosen, "report")["statistics"],
+        )
+
+    _stage(chosen, "report", [*finished, PAPER, *PAGE_FILES], [results / "report.html"], work)
+
+
+def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Ask one fine-tuned network about one picture."""
+    from miram.evaluate.prediction import draw_prediction
+    from miram.train.predict import predict as ask
+
+    cell, path = _chosen_network(chosen, arguments)
+    facts = ask(
+        path.parent / "model.safetensors",
+        arguments.picture,
+        arguments.box,
+        accelerator=chosen.compute.accelerator,
+        threads=chosen.compute.threads,
+    )
+    demo = "It has learnt from phantom lesions only. " if chosen.archive is not None else ""
+    warning = f"{demo}{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
+    place = (
+        "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"
+    )
+    title = f"{arguments.picture.name}{place}\n{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
+    draw_prediction(*facts, arguments.out, title=title, warning=warning)
+    print(title)
+    for name, probability in facts.probabilities.items():
+        print(f"{100 * probability:6.1f} %  {name}")
+    print(f"picture: {arguments.out}\n{warning}")
+
+
+def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
+    """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
+    protocol, task, _ = params.headline(chosen)
+    wanted = arguments.protocol or protocol, arguments.task or task, layout.FULL
+    cells = params.cells(chosen)
+    for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
+        if value is not None:
+            _known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
+    own = [cell for cell in cells if cell[:3] == wanted and arguments.method in (None, cell.method)]
+    finished = _finished(chosen, [cell for cell in own if cell.seed == own[0].seed])
+    if not finished:
+        raise MiramError(
+            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"
+            + (f" for method {arguments.method}." if arguments.method else "."),
+            f"Run the workflow first: snakemake --config preset={chosen.preset}.",
+        )
+    best = max(finished, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
+    return best, finished[best]
+
+
+def _finished(chosen: params.Params, cells: Iterable[layout.Cell]) -> dict[layout.Cell, Path]:
+    """The records of those cells that have one."""
+    paths = {cell: layout.record("finetune", chosen.preset, *cell) for cell in cells}
+    return {cell: path for cell, path in paths.items() if path.exists()}
+
+
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the results."""
     from miram.crate import METADATA, write_crate
@@ -447,6 +577,7 @@ def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
     idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}
     idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
+    idle |= set() if params.explained(chosen) else {"explain"}
     jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]
     jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
     jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]

@@ -74,6 +74,11 @@ def finetune(preset: str, cell: Cell) -> Path:
     return Path("runs", preset, cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
 
 
+def explain(preset: str) -> Path:
+    """What fine-tuned and pre-trained networks show beyond their answers."""
+    return Path("runs", preset, "explain")
+
+
 def results(preset: str) -> Path:
     """Tables and figures, kept in git."""
     return Path("results", preset)
@@ -94,6 +99,8 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
         return finetune(preset, Cell(*place)) / "record.json"
     if stage == "images":
         return record("crops", preset)  # in its place: what follows is the same
-    if stage in ("audit", "evaluate", "claims", "table", "crate"):
+    if stage == "explain":
+        return explain(preset) / "record.json"
+    if stage in ("audit", "evaluate", "claims", "table", "report", "crate"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

@@ -390,6 +390,17 @@ def cells(params: Params) -> list[Cell]:
     ]
 
 
+def headline(params: Params) -> tuple[str, str, str]:
+    """Protocol, task and mode of what is shown first: the first of each list."""
+    return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
+
+
+def explained(params: Params) -> list[Cell]:
+    """The networks that the stage `explain` looks into: fine-tuned, on the headline's task, of the first seed."""
+    wanted = (*headline(params)[:2], layout.FULL)
+    return [cell for cell in cells(params) if cell[:3] == wanted and cell.seed == params.finetune.seeds[0]]
+
+
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
 
@@ -405,6 +416,9 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
     pretrain, statistics = params.pretrain, params.statistics
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
+    if stage == "explain":
+        machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
+        return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
     methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
     sections = {
         "archive": {"archive": params.archive},
@@ -417,6 +431,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "evaluate": {"statistics": asdict(statistics)},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
+        "report": {"statistics": {"confidence": statistics.confidence}},
         "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
@@ -429,7 +444,7 @@ def name_of(params: Params) -> str:
 
 def final_stages(params: Params) -> tuple[str, ...]:
     """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
-    return ("table",) if params.source == IMAGES else ("audit", "claims", "table")
+    return ("table", "report") if params.source == IMAGES else ("audit", "claims", "table", "report")
 
 
 def is_embedded(params: Params) -> bool:

@@ -41,9 +41,11 @@ STAGE_MODULES = {  # where a stage's code begins
     "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
     "finetune": "miram.train.finetune",
     "probe": "miram.train.probe",
+    "explain": "miram.train.explain",
     "evaluate": "miram.evaluate.metrics",
     "claims": "miram.evaluate.claims",
     "table": "miram.evaluate.table",
+    "report": "miram.evaluate.report",
     "crate": "miram.crate",
 }
 

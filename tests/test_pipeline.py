@@ -1,5 +1,6 @@
 """The whole pipeline on a small archive: what runs, what runs again after a change, and what a kill leaves."""
 
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ SOURCES = (
 )
 BIN = Path(sys.executable).parent
 VARYING = r"pretrain_(seconds|peak_memory)"
+RESULTS = ("evaluate", "claims", "table", "report", "crate")  # rules
 RUN = [BIN / "snakemake", "--cores", "2"]
 
 
@@ -118,6 +120,8 @@ def test_the_table_has_a_row_for_each_method_and_says_demo(project):
     assert set(found["preset"]) == {"demo"}
     assert "demo" in (project / "results/demo/comparison.md").read_text()
     assert (project / "results/demo/reconstructions_miram-nystrom.png").stat().st_size > 1000
+    assert "Demo: no verdict" in (project / "results/demo/report.html").read_text()
+    assert json.loads((project / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
 
 
 def test_a_second_run_has_nothing_to_do(project):
@@ -126,12 +130,12 @@ def test_a_second_run_has_nothing_to_do(project):
 
 def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
     edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(restored) == {"finetune", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"finetune", *RESULTS, "explain"}
 
 
 def test_a_pretraining_parameter_leaves_the_data_alone(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ratio=0.5))
-    assert jobs(restored) == {"pretrain", "finetune", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"pretrain", "finetune", *RESULTS, "explain"}
 
 
 def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
@@ -139,14 +143,14 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
     source.write_text("# a comment\n" + source.read_text())
     assert jobs(restored) == set()
     source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    assert jobs(restored) == {"finetune", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"finetune", *RESULTS, "explain"}
 
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
-    assert jobs(restored) == {"probe", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"probe", *RESULTS}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
-    assert jobs(restored) == {"probe", "audit", "evaluate", "claims", "table", "crate"}
+    assert jobs(restored) == {"probe", "audit", *RESULTS}
 
 
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):

@@ -101,8 +101,8 @@ def test_code_changes_the_digests_of_its_own_stage_and_of_those_that_import_it(c
     def add(text):
         return text + "\nSOMETHING = 1\n"
 
-    assert changed_by(copied_package / "train" / "finetune.py", add) == {"finetune"}
-    assert changed_by(copied_package / "models" / "encoder.py", add) == {"pretrain", "finetune", "probe"}
+    assert changed_by(copied_package / "train" / "finetune.py", add) == {"finetune", "explain"}
+    assert changed_by(copied_package / "models" / "encoder.py", add) == {"pretrain", "finetune", "probe", "explain"}
     assert changed_by(copied_package / "data" / "phantom" / "tissue.py", add) == {"archive"}
 
 

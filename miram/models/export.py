@@ -1,4 +1,4 @@
-"""An encoder as a file: safetensors with timm's names, and its architecture as JSON in the metadata."""
+"""Encoders and classifiers as files: safetensors, an encoder's with timm's names, the architecture in the metadata."""
 
 import argparse
 import json
@@ -14,9 +14,11 @@ from torch import Tensor
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.models._timm import resample_abs_pos_embed
+from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 
 ARCHITECTURE_KEY = "miram_encoder"
+CLASSIFIER_KEY = "miram_classifier"
 
 
 def save_encoder(encoder: Encoder, path: Path) -> None:
@@ -55,6 +57,32 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
         )
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [encoder.grid, encoder.grid])
     encoder.load_state_dict({name: state[name] for name in wanted})
+
+
+def save_classifier(
+    state: dict[str, Tensor], path: Path, *, classes: tuple[str, ...], multi_label: bool, **architecture
+) -> None:
+    """Write a classifier's weights, whole or not at all; `architecture`: its encoder's, and its pool."""
+    told = {**architecture, "classes": classes, "multi_label": multi_label}
+    with atomic_path(path) as temporary:
+        # one entry: safetensors writes several in a random order
+        temporary.write_bytes(save(state, {CLASSIFIER_KEY: json.dumps(told)}))
+
+
+def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
+    """A saved classifier, its classes, and whether a lesion may have several. Raises MiramError where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {})[CLASSIFIER_KEY])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise MiramError(
+            f"{path} holds no classifier: {error}", "Delete its folder and run that fine-tuning again."
+        ) from error
+    encoder = Encoder(**told["encoder"], drop_path=0.0)
+    model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
+    model.load_state_dict(state)
+    return model.eval(), tuple(told["classes"]), told["multi_label"]
 
 
 def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:

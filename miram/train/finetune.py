@@ -3,7 +3,6 @@
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and probabilities (N, C) float32.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -13,15 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import Dataset
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
-from miram.files import atomic_path
 from miram.models.classifier import Classifier
+from miram.models.export import save_classifier
 from miram.progress import track
 from miram.train.augment import finetune_view, stream, to_images
 from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
@@ -121,7 +119,7 @@ def finetune(
             train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
             logits = _evaluated(model, validation)
             val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if multi_label else weights.cpu())
-            scores = validation_scores(validation.targets, _probabilities(logits, multi_label), multi_label=multi_label)
+            scores = validation_scores(validation.targets, probabilities(logits, multi_label), multi_label=multi_label)
             losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
             log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
             if best(log) is log[-1]:
@@ -129,11 +127,11 @@ def finetune(
     module.load_state_dict(best_state)
     test = read_split(store, labelled, "test", side)
     tables = [
-        predictions(split, _probabilities(_evaluated(model, split), multi_label), classes)
+        predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
         for split in (validation, test)
     ]
     architecture = {"encoder": network.architecture, "pool": pool, "classes": classes, "multi_label": multi_label}
-    _write_model(Path(out_dir) / "model.safetensors", best_state, architecture)
+    save_classifier(best_state, Path(out_dir) / "model.safetensors", **architecture)
     write_outcome(Path(out_dir), pd.concat(tables), log)
     chosen, (memory, memory_kind) = best(log), peak_memory(fabric.device)
     return {
@@ -256,11 +254,6 @@ def _evaluated(model: nn.Module, split: Split) -> Tensor:
     return logits
 
 
-def _probabilities(logits: Tensor, multi_label: bool) -> np.ndarray:
+def probabilities(logits: Tensor, multi_label: bool) -> np.ndarray:
+    """Logits (N, C) as probabilities: of each class by itself (`multi_label`), or of sum 1."""
     return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()
-
-
-def _write_model(path: Path, state: dict[str, Tensor], architecture: dict) -> None:
-    with atomic_path(path) as temporary:
-        # one entry: safetensors writes several in a random order
-        temporary.write_bytes(save(state, {"miram_classifier": json.dumps(architecture)}))

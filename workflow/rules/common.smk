@@ -59,6 +59,7 @@ RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
 CELLS = params.cells(P)
+EXPLAINED = params.explained(P)
 
 
 wildcard_constraints:

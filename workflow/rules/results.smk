@@ -81,6 +81,49 @@ rule table:
         "{MIRAM} table > {log} 2>&1"
 
 
+rule explain:
+    input:
+        RECORD("pack"),
+        RECORD("splits", PROTOCOLS[0]),
+        [RECORD("finetune", *cell) for cell in EXPLAINED],
+        [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
+    output:
+        RECORD("explain"),
+    log:
+        LOG("explain"),
+    message:
+        "the networks are explained"
+    params:
+        values=values("explain"),
+        code=code("explain"),
+        lock=record.lock_digest(),
+    threads: P.compute.threads
+    resources:
+        gpu=GPUS,
+    shell:
+        "{MIRAM} explain > {log} 2>&1"
+
+
+rule report:
+    input:
+        [] if P.source == params.IMAGES else [RECORD("audit"), RECORD("claims")],
+        RECORD("table"),
+        [RECORD("explain")] if EXPLAINED else [],
+        [f"miram/evaluate/page/{name}" for name in ("page.html", "style.css", "script.js")],
+    output:
+        RECORD("report"),
+        report(RESULTS / "report.html", caption="../report/report.rst", category="Report"),
+    log:
+        LOG("report"),
+    message:
+        "the report is written"
+    params:
+        values=values("report"),
+        code=code("report"),
+    shell:
+        "{MIRAM} report > {log} 2>&1"
+
+
 # the last one: it describes what all the others left in the results folder
 rule crate:
     input:

@@ -1,0 +1,99 @@
+"""What fine-tuned networks rest on and what pre-trained ones know: relevance maps and maps of frozen features.
+
+Shapes: N lesions, C classes, D = width, g x g patches; views (N, side, side) uint8, images (N, channels, side, side).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from sklearn.decomposition import PCA
+from torch import nn
+
+from miram.files import atomic_path
+from miram.models.export import load_classifier
+from miram.train.augment import to_images
+from miram.train.device import device_name, prepare_torch, usable_accelerator
+from miram.train.finetune import probabilities
+from miram.train.labelled import build_encoder, labelled_lesions, read_split
+from miram.train.probe import Pooled, features
+from miram.train.store import Store
+
+LESIONS_PER_LABEL = 1  # that get relevance maps
+BATCH = 64  # images; decides memory, not results
+
+
+def explain(
+    out_dir: Path,
+    store_u8: Path,
+    index_csv: Path,
+    lesions_csv: Path,
+    splits_csv: Path,
+    classifiers: Mapping[str, Path],
+    encoders: Mapping[str, Path],
+    *,
+    task: str,
+    encoder: dict,
+    accelerator: str,
+    precision: str,
+    threads: int,
+) -> dict[str, object]:
+    """Explain fine-tuned `classifiers` and the pre-trained `encoders` that they started from, files by method.
+
+    Leaves in `out_dir` relevance.npz: lesion_id (N,) and for each method `relevance` (N, g, g) of these test lesions,
+    the first of each label; and embedding.csv: method, lesion_id, label, x and y of all test lesions, the first two
+    principal components of their frozen features, and share, what they hold of the variance. Returns facts for the
+    record.
+    """
+    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
+    prepare_torch(fabric.device, threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
+    maps, points = {}, []
+    for method, path in classifiers.items():
+        classifier, _, multi_label = load_classifier(path)
+        test = read_split(store, labelled, "test", classifier.encoder.side)
+        chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
+        model = fabric.setup_module(classifier)
+        maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
+        if method in encoders:
+            network = build_encoder(encoder, classifier.encoder.side, 0.0, encoders[method])
+            found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
+            points.append(principal_plane(found, test.lesions).assign(method=method))
+    with atomic_path(Path(out_dir) / "relevance.npz") as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, lesion_id=chosen["lesion_id"].to_numpy(dtype=str), **maps)
+    with atomic_path(Path(out_dir) / "embedding.csv") as temporary:
+        columns = ["method", "lesion_id", "label", "x", "y", "share"]
+        table = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
+        table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
+    return {"lesions": len(chosen), "methods": list(maps), "device": device_name(fabric.device)}
+
+
+@torch.no_grad()
+def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarray:
+    """How much the probability of the answer falls when a patch is replaced by the view's mean grey, (g, g) float32.
+
+    The answer is the most probable class of the view, (side, side) uint8. Negative where the probability rises. After
+    Zeiler and Fergus 2014 (ECCV), with the network's own patches.
+    """
+    network = model.encoder
+    grid, patch = network.grid, network.patch
+    hidden = np.repeat(view[None], grid * grid, axis=0)
+    for number in range(grid * grid):
+        row, column = (patch * place for place in divmod(number, grid))
+        hidden[number, row : row + patch, column : column + patch] = round(view.mean())
+    device = next(model.parameters()).device
+    parts = torch.from_numpy(np.concatenate([view[None], hidden])).split(BATCH)
+    logits = torch.cat([model(to_images(part.to(device), network.channels)).float().cpu() for part in parts])
+    given = probabilities(logits, multi_label)
+    answer = given[0].argmax()
+    return (given[0, answer] - given[1:, answer]).reshape(grid, grid)
+
+
+def principal_plane(features: np.ndarray, lesions: pd.DataFrame) -> pd.DataFrame:
+    """Lesions with x and y, the first two principal components of their features (N, D), and the share of variance."""
+    plane = PCA(2, svd_solver="full").fit(features)
+    x, y = plane.transform(features).T
+    return lesions[["lesion_id", "label"]].assign(x=x, y=y, share=plane.explained_variance_ratio_.sum())

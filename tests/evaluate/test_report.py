@@ -1,0 +1,189 @@
+"""The report as a file, and as a reader's browser shows it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_study import FOUR, METHODS, PRETRAINED, write_study
+
+from miram.evaluate.report import report
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+SECTIONS = (
+    *("verdicts", "table", "differences", "curves", "confusion", "calibration", "learning", "efficiency"),
+    *("reconstructions", "relevance", "embedding", "errors", "audit", "gaps", "provenance"),
+)
+LIMIT = 15_000_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A complete report of preset paper, its folder the working folder while it is made."""
+    return made(tmp_path_factory.mktemp("study"), "paper")
+
+
+def made(folder, preset, spoil=lambda: None, **kind):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        keywords = write_study(preset, **kind)
+        spoil()
+        facts = report(Path("report.html"), **keywords)
+    return folder / "report.html", facts
+
+
+SMALL = {"protocols": ["strict"], "tasks": ["pathology_4class"], "modes": ["full"], "seeds": [0]}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip(f"there is no {CHROMIUM}")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page in a browser, at 1280 px, with all that the browser complained about or asked for."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.complaints, tab.asked = [], []
+    tab.on("console", lambda message: tab.complaints.append(message.text))
+    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(page[0].as_uri())
+    yield tab
+    tab.close()
+
+
+def test_a_browser_shows_the_page_without_an_error_and_without_a_request(opened):
+    assert opened.complaints == []
+    assert [url for url in opened.asked if not url.startswith(("file://", "data:"))] == []
+    assert len([url for url in opened.asked if url.startswith("file://")]) == 1
+
+
+def test_every_section_has_its_figures_and_every_picture_is_drawn(opened):
+    counts = {id: opened.locator(f"#{id} svg[role=img], #{id} img, #{id} table").count() for id in SECTIONS}
+    assert counts["differences"] == 2  # accuracy, macro AUC
+    assert counts["curves"] == 2 * len(FOUR) + 2 * 2  # ROC and PR of each class, and of two other tasks
+    assert counts["confusion"] == counts["calibration"] == len(METHODS)
+    assert counts["learning"] == 2 + len(PRETRAINED)
+    assert counts["efficiency"] == 2
+    assert counts["reconstructions"] == 3 + 4 * 5  # mae has one scale, mocov3 rebuilds nothing
+    assert counts["relevance"] == 4 * (1 + len(METHODS))
+    assert counts["embedding"] == len(PRETRAINED)
+    assert counts["errors"] == 8
+    widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert min(widths) > 0
+    assert opened.locator(".empty:visible").count() == 0
+
+
+def test_a_heading_sorts_its_table_both_ways(opened):
+    table = opened.locator("#table table:visible").first
+    column = "[...arguments[0].tBodies[0].rows].map(row => Number(row.cells[1].dataset.value))"
+    values = lambda: table.evaluate(f"(...arguments) => {column}")  # noqa: E731
+    before = values()
+    table.locator("th button").nth(1).click()
+    assert values() == sorted(before, reverse=True) != before
+    table.locator("th button").nth(1).click()
+    assert values() == sorted(before)
+    table.locator("th button").first.click()
+    assert table.locator("tbody th").first.inner_text().strip() == max(METHODS)
+
+
+def test_the_choices_show_one_table_and_name_what_was_not_measured(opened):
+    shown = opened.locator("[data-group]:visible")
+    assert shown.count() == 1
+    opened.locator(".choose select").nth(1).select_option("mass_margins")
+    assert shown.count() == 1
+    assert "mass_margins" in shown.inner_text()
+    opened.evaluate("document.querySelector('[data-group=\"paper mass_margins full\"]').remove()")
+    opened.locator(".choose select").nth(0).select_option("paper")
+    assert shown.count() == 0
+    assert opened.locator("#no-group").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(opened, width):
+    opened.set_viewport_size({"width": width, "height": 844})
+    opened.evaluate("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_both_protocols_stand_side_by_side_with_the_lesions_that_leak(opened):
+    rows = opened.locator("#table table.compact tfoot tr").all_inner_texts()
+    assert [re.findall(r"\d+ of 60", row) for row in rows] == [["0 of 60", "6 of 60"], ["0 of 60", "4 of 60"]]
+
+
+def test_print_unfolds_everything(opened):
+    opened.pdf()
+    assert opened.locator("details:not([open])").count() == 0
+
+
+def test_it_is_one_small_file_with_ids_of_its_own_and_the_same_each_time(page, tmp_path):
+    html, facts = page
+    text = html.read_text()
+    assert facts["gaps"] == []
+    assert html.stat().st_size == facts["bytes"] < LIMIT
+    assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org/)', text)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert made(tmp_path, "paper")[0].read_bytes() == html.read_bytes()
+
+
+def test_verdicts_come_first_and_the_demo_gives_none(page, tmp_path):
+    text = page[0].read_text()
+    assert text.index('id="verdicts"') < text.index('id="table"')
+    assert "not reproduced" in text
+    assert "DEMO" not in text
+    demo = made(tmp_path, "demo", **SMALL)[0].read_text()
+    assert "Demo: no verdict" in demo
+    assert "<title>DEMO" in demo
+    assert not re.search(r'class="pill (reproduced|not-reproduced|cannot-be-told)', demo)
+
+
+def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
+    runs = Path("runs", "paper", "strict")
+    mocov3 = runs / "finetune" / "pathology_4class" / "full" / "mocov3" / "seed-0"
+
+    def spoil():
+        shutil.rmtree(mocov3)
+        (runs / "pretrain" / "mae" / "record.json").unlink()
+        (runs / "pretrain" / "miram-full" / "reconstructions.npz").write_bytes(b"cut short")
+        Path("results", "paper", "claims.csv").unlink()
+        Path("results", "paper", "audit.md").unlink()
+        Path("runs", "paper", "explain", "relevance.npz").unlink()
+
+    html, facts = made(tmp_path, "paper", spoil, **SMALL)
+    text = html.read_text()
+    for named in ("mocov3", "pretrain/mae/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
+        assert any(named in gap for gap in facts["gaps"]), named
+        assert named in text
+    assert len(facts["gaps"]) == 6
+    assert "No claim has been judged" in text
+    assert 'id="calibration-mae-' in text
+    assert 'id="calibration-mocov3-' not in text
+
+
+def test_a_class_without_a_test_lesion_leaves_its_curves_out_and_is_named(tmp_path):
+    text = made(tmp_path, "paper", absent="BENIGN_CALC", **SMALL)[0].read_text()
+    assert "no test lesion of BENIGN_CALC" in text
+    assert 'id="roc-benign_mass-' in text
+    assert 'id="roc-benign_calc-' not in text
+
+
+def test_without_any_result_there_is_still_a_page(tmp_path):
+    def spoil():
+        for folder in ("runs", "results", "data"):
+            shutil.rmtree(folder)
+
+    html, facts = made(tmp_path, "demo", spoil, **SMALL)
+    assert len(facts["gaps"]) >= len(METHODS) + len(PRETRAINED)
+    assert "There are no predictions." in html.read_text()

@@ -1,0 +1,89 @@
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from test_explain import FOUR, saved_classifier
+
+from miram.errors import MiramError
+from miram.train.predict import cut, predict, read_picture
+
+COMPUTE = {"accelerator": "cpu", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    saved_classifier(path)
+    return path
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A film of 40 rows and 60 columns, 16 bits, as DICOM; gives its path and its pixels."""
+    pixels = np.random.default_rng(0).integers(0, 2**16, (40, 60), dtype=np.uint16)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(str(tmp_path / "film.dcm"), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SeriesInstanceUID = generate_uid()
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelData = pixels.tobytes()
+    pydicom.dcmwrite(tmp_path / "film.dcm", dataset)
+    return tmp_path / "film.dcm", pixels
+
+
+def test_a_region_of_a_film_gives_the_answer_of_its_crop(model, film, tmp_path):
+    path, pixels = film
+    Image.fromarray((pixels[5:29, 10:34] >> 8).astype(np.uint8)).save(tmp_path / "crop.png")
+    of_film = predict(model, path, (10, 5, 24), **COMPUTE)
+    of_crop = predict(model, tmp_path / "crop.png", None, **COMPUTE)
+    assert of_film.probabilities == of_crop.probabilities
+    assert tuple(of_film.probabilities) == FOUR
+    assert sum(of_film.probabilities.values()) == pytest.approx(1, abs=1e-6)
+    assert of_film.view.shape == (16, 16)
+    np.testing.assert_array_equal(of_film.relevance, of_crop.relevance)
+
+
+def test_a_picture_of_8_or_16_bits_or_in_colour_is_read_as_grey(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) << 8).save(tmp_path / "16.png")
+    Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "colour.png")
+    for name in ("8", "16", "colour"):
+        np.testing.assert_array_equal(read_picture(tmp_path / f"{name}.png"), grey)
+
+
+def test_what_lies_outside_the_picture_is_black(film):
+    pixels = read_picture(film[0])
+    found = cut(pixels, (-4, 30, 20), film[0])
+    assert found.shape == (20, 20)
+    assert not found[:, :4].any()
+    assert not found[10:].any()
+    np.testing.assert_array_equal(found[:10, 4:], pixels[30:, :16])
+
+
+@pytest.mark.parametrize("box", [(60, 0, 5), (0, 40, 5), (-9, 0, 9), (3, 3, 0), None])
+def test_a_box_outside_and_a_film_without_a_box_are_refused_with_the_size(film, box):
+    with pytest.raises(MiramError, match="60 px wide and 40 px high") as refused:
+        cut(read_picture(film[0]), box, film[0])
+    assert "--box X0 Y0 SIDE" in refused.value.remedy
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    for name in ("notes.txt", "missing.png"):
+        with pytest.raises(MiramError, match=f"{name} cannot be read"):
+            read_picture(tmp_path / name)
+
+
+def test_a_film_that_uses_only_its_darkest_levels_is_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "12 bits.png")
+    with pytest.raises(MiramError, match="no grey level above 4095"):
+        read_picture(tmp_path / "12 bits.png")
