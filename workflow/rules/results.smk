@@ -99,7 +99,7 @@ rule explain:
         lock=record.lock_digest(),
     threads: P.compute.threads
     resources:
-        gpu=GPUS,
+        **needs("explain", gpus=1),
     shell:
         "{MIRAM} explain > {log} 2>&1"
 
