@@ -97,7 +97,7 @@ def test_the_paired_test_has_the_power_that_the_number_of_lesions_promises():
 @pytest.mark.slow
 @pytest.mark.parametrize("accuracy", [0.55, 0.61, 0.85])
 def test_coverage_with_many_simulations(accuracy):
-    over_patients, over_lesions = coverage(4000, seed=10, accuracy=accuracy)
+    over_patients, over_lesions = coverage(2000, seed=10, accuracy=accuracy)
     assert 0.93 <= over_patients <= 0.97
     assert over_lesions < 0.90
 
@@ -106,10 +106,10 @@ def test_coverage_with_many_simulations(accuracy):
 @pytest.mark.parametrize(("lesions_each", "gain", "loss"), [(1, 0.2, 0.1), (2, 0.12, 0.07), (4, 0.15, 0.05)])
 def test_level_and_power_with_many_simulations(lesions_each, gain, loss):
     even = (gain + loss) / 2
-    assert rejections(4000, seed=11, patients=150, lesions_each=lesions_each, gain=even, loss=even) <= 0.06
+    assert rejections(2000, seed=11, patients=150, lesions_each=lesions_each, gain=even, loss=even) <= 0.06
     effect = 1 + (lesions_each - 1) * ALIKE**2
     needed = lesions_needed_paired(gain - loss, gain + loss, confidence=0.95, power=0.8, design_effect=effect)
-    power = rejections(2000, 12, round(needed / lesions_each), lesions_each, gain, loss)
+    power = rejections(1000, 12, round(needed / lesions_each), lesions_each, gain, loss)
     assert power == pytest.approx(0.8, abs=0.05)
 
 
