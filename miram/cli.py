@@ -562,7 +562,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
         [layout.record(stage, chosen.preset) for stage in params.final_stages(chosen)],
         layout.results(chosen.preset),
     )
-    _stage(chosen, "crate", inputs, [out / METADATA], lambda: write_crate(inputs, out, preset=chosen.preset))
+    _stage(chosen, "crate", inputs, [out / METADATA], lambda: write_crate(inputs, out, preset=params.name_of(chosen)))
 
 
 def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -30,17 +30,18 @@ SOURCE_FACTS = {"name": "CBIS-DDSM", "license": "https://creativecommons.org/lic
 def write_crate(final_records: Iterable[Path], out_dir: Path, *, preset: str) -> dict[str, object]:
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
-    Two runs on one day from the same records write the same bytes. Returns counts. Raises MiramError when a record
-    does not fit its files.
+    `preset` "images" is of images of one's own, whose name and licence are not known here. Two runs on one day from the
+    same records write the same bytes. Returns counts. Raises MiramError when a record does not fit its files.
     """
     out_dir = Path(out_dir)
     records = _behind(final_records)
     crate = ROCrate()
-    crate.name = f"MIRAM on lesions of CBIS-DDSM, preset {preset}"
+    of_cbis = preset != "images"
+    crate.name = f"MIRAM on lesions of CBIS-DDSM, preset {preset}" if of_cbis else "MIRAM on images of one's own"
     crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
     crate.license = LICENCE
     crate.datePublished = datetime.now(UTC).date()
-    dataset = crate.add_dataset(SOURCE, properties=SOURCE_FACTS)
+    datasets = [crate.add_dataset(SOURCE, properties=SOURCE_FACTS)] if of_cbis else []
     software = _add(crate, {"@id": SOFTWARE, "@type": "SoftwareApplication", **_software(records.values())})
     parameters = [
         _add(crate, {"@id": f"{PARAMETER}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(values)})
@@ -51,7 +52,7 @@ def write_crate(final_records: Iterable[Path], out_dir: Path, *, preset: str) ->
         for name, sha256 in sorted(_outputs(records.values(), out_dir).items())
     ]
     action = _add(crate, {"@id": RUN, "@type": "CreateAction", "name": f"Preset {preset}"})
-    action["instrument"], action["object"], action["result"] = software, [dataset, *parameters], files
+    action["instrument"], action["object"], action["result"] = software, [*datasets, *parameters], files
     crate.root_dataset["mentions"] = action
     with atomic_path(out_dir / METADATA) as temporary:
         temporary.write_text(json.dumps(crate.metadata.generate(), indent=1, sort_keys=True) + "\n", encoding="utf-8")

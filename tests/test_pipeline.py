@@ -214,6 +214,7 @@ def own_images(folder):
 def with_own_images(document):
     document["source"] = "images"
     document["methods"] = {"mae": document["methods"]["mae"]}
+    document["statistics"]["reference"] = "mae"
     document["splits"]["protocols"] = ["strict"]
     document["finetune"]["modes"] = ["full", "linear", "knn"]
     for preset in document["presets"].values():
@@ -242,6 +243,7 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     text = (folder / "results/demo/comparison.md").read_text()
     assert "Images of one's own" in text and "DEMO" not in text
     assert "00.png cannot be decoded" in (folder / "results/demo/set_aside.md").read_text()
+    assert "CBIS-DDSM" not in (folder / "results/demo/ro-crate-metadata.json").read_text()
     assert jobs(folder) == set()
     (tmp_path / "images" / "01.png").write_bytes((tmp_path / "images" / "07.png").read_bytes())
     assert {"images", "pack", "pretrain"} <= jobs(folder)
