@@ -59,7 +59,7 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("accumulate: 1 #", "accumulate: 3 #", "not a multiple of accumulate 3"),
         ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps none of 36 patches"),
         ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
-        ("      epochs: 24\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
+        ("      epochs: 14\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
         ("csv_url: embedded", "csv_url: https://example.org/", "`embedded` both"),
     ],
 )
