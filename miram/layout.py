@@ -38,8 +38,8 @@ PLACES = {
 
 
 def data(preset: str) -> Path:
-    """Archive, DICOMs, crops, tables."""
-    return Path("data", preset)
+    """Archive, DICOMs, crops, tables; `paper-448` and the like use those of `paper`."""
+    return Path("data", preset.partition("-")[0])
 
 
 def extra_pngs(extra_images: str | None) -> list[Path]:

@@ -20,7 +20,8 @@ from miram.errors import ParameterError
 from miram.layout import Cell
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-PRESETS = ("demo", "paper")
+PRESETS = ("demo", "paper", "paper-448", "paper-896")
+TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
@@ -316,7 +317,7 @@ class Method:
 class Params:
     """One preset, resolved."""
 
-    preset: Literal["demo", "paper"]
+    preset: Literal[PRESETS]
     source: Literal["tcia", "idc", "local", "images"]
     sources: Sources
     transfer: Transfer
@@ -349,7 +350,7 @@ class UniqueKeys(yaml.SafeLoader):
 def load(path: Path, preset: str | None = None) -> Params:
     """Read a parameter file; `preset` replaces the file's own choice.
 
-    Both presets are checked, so that a slip in the other one does not wait for the day it is used. Raises
+    All presets are checked, so that a slip in another one does not wait for the day it is used. Raises
     ParameterError with the key, its value and what is allowed.
     """
     path = Path(path)
@@ -500,7 +501,7 @@ def _is_moco(method: Method | None) -> bool:
 
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     document = deepcopy(document)
-    own_values = document.pop("presets")[preset]
+    own_values = _preset_values(document.pop("presets"), preset)
     merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
     pretrain_names = {field.name for field in fields(Pretrain)}
     methods = merged.get("methods")
@@ -526,6 +527,23 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     checked = Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
     _check_together(checked, path)
     return checked
+
+
+def _preset_values(presets: dict[str, Any], preset: str) -> Any:
+    """What a preset sets; `paper-448` starts from `paper`, by its name, replaces its values and uses its data."""
+    base, is_based, _ = preset.partition("-")
+    own = presets[preset]
+    if not is_based:
+        return own
+    if not isinstance(own, dict) or not set(own) <= set(TRAINING):
+        raise ParameterError(f"presets.{preset} is {own!r}", f"Beside its base it sets {', '.join(TRAINING)} at most.")
+    return _replaced(presets[base], own)
+
+
+def _replaced(base: Any, own: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    return base | {key: _replaced(base.get(key), value) for key, value in own.items()}
 
 
 def _check_attention(method: Method, path: Path, place: str) -> None:
@@ -632,7 +650,7 @@ def _explained(fault: dict[str, Any], path: Path, place: str) -> ParameterError:
     if fault["type"] in UNKNOWN_KEY:
         return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or mend its name.")
     if fault["type"] in ("missing", "missing_argument"):
-        return ParameterError(f"{key} is missing in {path}", "Add it, shared or under both presets.")
+        return ParameterError(f"{key} is missing in {path}", "Add it, shared or under the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."
     value = fault["input"]
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):

@@ -26,6 +26,16 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
     assert (paper.encoder.width, paper.encoder.depth, paper.pretrain.epochs) == (768, 12, 500)
 
 
+def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_data():
+    paper, large = (params.load(ROOT / "params.yaml", name) for name in ("paper", "paper-896"))
+    sides = {name: method.pretrain.side for name, method in large.methods.items()}
+    assert set(sides.values()) == {448} and paper.methods["miram-nystrom"].pretrain.side == 224
+    assert large.methods["miram-nystrom"].options == paper.methods["miram-nystrom"].options
+    assert (large.encoder, large.sources, large.crops) == (paper.encoder, paper.sources, paper.crops)
+    assert layout.data("paper-896") == layout.data("paper") != layout.data("demo")
+    assert layout.results("paper-896") != layout.results("paper")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -48,6 +58,9 @@ def test_the_shipped_file_starts_with_the_demo_and_holds_both_presets():
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
         ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "stands twice"),
         ("preset: demo", "preset: tiny", "demo, paper"),
+        ("{side: 448}", "{sides: 448}", "Unknown key methods.miram-nystrom.sides"),
+        ("side: 224, batch: 256,", "side: 220, batch: 256,", "side 220 is not a multiple"),
+        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "sets highres, methods, pretrain"),
         ("workers: 2", "workers: [", "not valid YAML"),
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' stands twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),

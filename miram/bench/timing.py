@@ -9,32 +9,64 @@ from statistics import median
 
 import torch
 
+Phases = dict[str, float]  # seconds of the parts of one call, by name
 
-def interleaved_seconds(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Call every function once to warm up, then all in turn for so many rounds; the seconds of each call, by name."""
-    for function in functions.values():
+
+def clock() -> float:
+    """Seconds, once a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(function: Callable[[], object]) -> Callable[[], Phases]:
+    """`function` as one that returns its own `seconds`."""
+
+    def call() -> Phases:
+        start = clock()
         function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+        return {"seconds": clock() - start}
+
+    return call
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Phases]], rounds: int, budget_seconds: float
+) -> dict[str, list[Phases]]:
+    """Call every function once to warm up, then all in turn for so many rounds; what each call returned, by name.
+
+    A function whose calls, the first included, have taken `budget_seconds` is called no more; what the first took
+    counts where there is no other.
+    """
+    first, results, spent = {}, {name: [] for name in functions}, {}
+    for name, function in functions.items():
+        start = clock()
+        first[name] = function()
+        spent[name] = clock() - start
     for _ in range(rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            if spent[name] < budget_seconds:
+                start = clock()
+                results[name].append(function())
+                spent[name] += clock() - start
+    return {name: calls or [first[name]] for name, calls in results.items()}
 
 
-def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each list."""
-    return {name: median(values) for name, values in seconds.items()}
+def medians(calls: list[Phases]) -> Phases:
+    """The median of each part, and the spread of all parts together: (largest - smallest) / median."""
+    parts = {name: median(call[name] for call in calls) for name in calls[0]}
+    totals = [sum(call.values()) for call in calls]
+    return {**parts, "spread": (max(totals) - min(totals)) / median(totals), "calls": len(calls)}
 
 
 def machine() -> dict[str, object]:
-    """Processor, threads and versions."""
+    """Processor, GPU, threads and versions."""
     info = Path("/proc/cpuinfo")  # Linux tells the model there; elsewhere Python knows at least the kind
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -31,9 +31,7 @@ def recompute_blocks(model: nn.Module) -> None:
         if isinstance(block, Block | PreNorm):
             block.forward = partial(recompute, block.forward)
         elif type(block).__name__ == "PreNorm":
-            raise ValueError(
-                "recompute: true needs backend 'fused'; the blocks of backend 'package' keep what they keep"
-            )
+            raise ValueError("recompute: true needs backend 'fused'; blocks of 'package' keep what they keep")
 
 
 class PreNorm(nn.Module):

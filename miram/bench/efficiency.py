@@ -1,0 +1,233 @@
+"""What attention, pre-training, input and fine-tuning cost on this machine: tables, exponents, crossovers, figures.
+
+Shapes: N tokens. Times are medians of interleaved calls of one run; kept memory is what autograd saves; peak memory is
+what the allocator gave at most beyond what was there before. Ratios travel, absolute times do not.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from miram.bench.figures import draw_attention, draw_steps
+from miram.bench.memory import kept_bytes, peak_bytes
+from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
+from miram.bench.pipeline import measure_pipeline
+from miram.bench.timing import interleaved, machine, medians, timed
+from miram.errors import MiramError
+from miram.files import atomic_path
+from miram.fit import fit, memory_of
+
+TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
+LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
+NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
+SIDES = (112, 224, 448, 896)  # px
+STEP_PATCHES = 784  # of the images of a measured step, all together: one at side 448
+GIGABYTES = (4, 8, 12, 24)
+FINETUNING_IMAGES = 8
+MIB = 2**20
+QUICK = {"tokens": TOKENS[:4], "sides": SIDES[:2], "rounds": 2, "budget_seconds": 3.0}
+COMPLETE = {"tokens": TOKENS, "sides": SIDES, "rounds": 7, "budget_seconds": 20.0}
+
+
+def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, quick: bool, command: str) -> Path:
+    """Measure all parts for `methods`, the stage `pretrain`'s values by name; write <machine>.json and its tables.
+
+    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
+    torch.manual_seed(0)
+    scope = QUICK if quick else COMPLETE
+    precision = "bf16-mixed" if device == "cuda" else "32-true"
+    methods = {name: {**values, "precision": precision, "recompute": False} for name, values in methods.items()}
+    timing = {"rounds": scope["rounds"], "budget_seconds": scope["budget_seconds"], "device": device}
+    attention = measure_attention(methods, scope["tokens"], **timing)
+    results = {
+        "command": command,
+        "machine": machine(),
+        "precision": precision,
+        "attention": attention,
+        "exponents": exponents(attention),
+        "crossovers": crossovers(attention),
+        "steps": measure_steps(methods, scope["sides"], **timing),
+        "pipeline": measure_pipeline(scope["rounds"]),
+        "finetuning": measure_finetuning(methods, scope["sides"][:2], **timing),
+    }
+    name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
+    path = Path(out_dir) / f"{name}.json"
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    draw_attention(results, path.with_name(f"{name}_attention.png"))
+    draw_steps(results, path.with_name(f"{name}_steps.png"))
+    for part in ("attention", "steps"):
+        with atomic_path(path.with_name(f"{name}_{part}.csv")) as temporary:
+            pd.DataFrame(results[part]).to_csv(temporary, index=False, lineterminator="\n")
+    return path
+
+
+def device_slug(host: dict[str, Any]) -> str:
+    """A name for files: the GPU's, or cpu."""
+    return "cpu" if host["gpu"] is None else host["gpu"].lower().replace(" ", "-")
+
+
+def measure_attention(
+    methods: Mapping[str, dict[str, Any]], tokens: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+) -> list[dict[str, Any]]:
+    """One attention layer, batch 1, of each kind and form, against N: seconds and memory of both passes."""
+    kinds = [values for values in methods.values() if values["objective"] == "miram"]
+    rows = []
+    for count in tokens:
+        forms = [(values, form) for values in kinds for form in forms_of(values)]
+        forms = [
+            (values, form) for values, form in forms if form != "naive" or _naive_bytes(values, count) <= NAIVE_BYTES
+        ]
+        layers = {
+            (values["attention"], form): _autocast(
+                attention_layer(values, form, count, device), values["precision"], device
+            )
+            for values, form in forms
+        }
+        width = kinds[0]["decoder"]["width"]
+        x = torch.randn(1, count, width, device=device, requires_grad=True)
+        calls = {key: partial(forward_and_backward, layer, x) for key, layer in layers.items()}
+        measured = interleaved(calls, rounds, budget_seconds)
+        for (kind, form), layer in layers.items():
+            memory = {
+                "kept_mib": kept_bytes(partial(layer, x)) / MIB,
+                "peak_mib": _peak(calls[kind, form], device) / MIB,
+            }
+            row = {"kind": kind, "form": form, "tokens": count, **medians(measured[kind, form]), **memory}
+            rows.append({**row, "seconds": row["forward"] + row["backward"]})
+    return rows
+
+
+def _naive_bytes(values: dict[str, Any], tokens: int) -> float:
+    return 3 * 4 * values["decoder"]["heads"] * tokens**2
+
+
+def _autocast(layer: Callable, precision: str, device: str) -> Callable:
+    def call(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            return layer(x)
+
+    return call
+
+
+def _peak(call: Callable[[], object], device: str) -> float:
+    """Bytes that `call` takes at most beyond what is there before."""
+    if device == "cpu":
+        return peak_bytes(call)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def exponents(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """P of cost ~ N^p, least squares on logarithms, from LINEAR_FROM tokens on; of naive from all that was measured."""
+    rows = []
+    for (kind, form), own in pd.DataFrame(attention).groupby(["kind", "form"], sort=False):
+        if form != "naive":
+            own = own[own["tokens"] >= LINEAR_FROM]
+        if len(own) > 1:
+            fits = {
+                part: np.polyfit(np.log(own["tokens"]), np.log(own[part]), 1)[0] for part in ("seconds", "kept_mib")
+            }
+            reach = {"from_tokens": int(own["tokens"].min()), "to_tokens": int(own["tokens"].max())}
+            rows.append({"kind": kind, "form": form, **reach, "time": fits["seconds"], "kept": fits["kept_mib"]})
+    return rows
+
+
+def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tokens from which on a linear kind costs less than fused full attention, in time and in kept memory.
+
+    Between two measured numbers of tokens, by a line through the logarithms of ratio and tokens. A bound where the
+    kind costs less from the first number on, or never.
+    """
+    table = pd.DataFrame(attention)
+    full = table[(table["kind"] == "full") & (table["form"] == "fused")].set_index("tokens")
+    rows = []
+    for (kind, form), own in table[table["kind"] != "full"].groupby(["kind", "form"], sort=False):
+        own = own.set_index("tokens")
+        ratios = {part: (own[part] / full[part]).to_dict() for part in ("seconds", "kept_mib")}
+        rows.append({"kind": kind, "form": form, **{part: crossing(ratio) for part, ratio in ratios.items()}})
+    return rows
+
+
+def crossing(ratios: Mapping[int, float]) -> str:
+    """Where a ratio, by tokens, falls below 1 for good: "430", "below 197", or "above 16385"."""
+    tokens = sorted(ratios)
+    above = [count for count in tokens if ratios[count] > 1]
+    if not above:
+        return f"below {tokens[0]}"
+    if above[-1] == tokens[-1]:
+        return f"above {tokens[-1]}"
+    left, right = next(pair for pair in pairwise(tokens) if pair[0] == above[-1])
+    low, high = np.log(ratios[left]), np.log(ratios[right])
+    return f"{round(np.exp(np.log(left) + (np.log(right) - np.log(left)) * low / (low - high)))}"
+
+
+def measure_steps(
+    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+) -> list[dict[str, Any]]:
+    """A whole step of pre-training of each method at each input side, and the batch that the memory model allows."""
+    rows = []
+    for side in sides:
+        for name, own in methods.items():
+            values = {**own, "side": side}
+            images = max(1, STEP_PATCHES // (side // values["encoder"]["patch"]) ** 2)
+            forward, step = pretraining_step(values, images, device)
+            calls = medians(interleaved({name: timed(step)}, rounds, budget_seconds)[name])
+            memory = memory_of(values, images)
+            kept = kept_bytes(forward)
+            rows.append(
+                {
+                    "method": name,
+                    "side": side,
+                    "images": images,
+                    **calls,
+                    "images_per_second": images / calls["seconds"],
+                    "kept_mib": kept / MIB,
+                    "predicted_kept_mib": memory.kept / MIB,
+                    "peak_mib": (memory.weights + memory.moments + _peak(step, device)) / MIB,
+                    "predicted_peak_mib": memory.peak / MIB,
+                    **{f"batch_in_{size}_gb": largest_batch(values, size) for size in GIGABYTES},
+                }
+            )
+            del forward, step
+    return rows
+
+
+def largest_batch(values: dict[str, Any], gigabytes: float) -> int:
+    """Images at once, a power of 2, that fit by the memory model; 0: not one."""
+    try:
+        return fit({**values, "batch": 4096}, gigabytes * 1e9, devices=1).images
+    except MiramError:
+        return 0
+
+
+def measure_finetuning(
+    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+) -> list[dict[str, Any]]:
+    """A training step of the classifier: the same for all methods of one encoder."""
+    rows = []
+    for side in sides:
+        values = {**next(iter(methods.values())), "side": side}
+        step = finetuning_step(values, FINETUNING_IMAGES, device)
+        calls = medians(interleaved({"step": timed(step)}, rounds, budget_seconds)["step"])
+        rows.append(
+            {
+                "side": side,
+                "images": FINETUNING_IMAGES,
+                **calls,
+                "images_per_second": FINETUNING_IMAGES / calls["seconds"],
+            }
+        )
+    return rows

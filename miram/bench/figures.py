@@ -1,0 +1,82 @@
+"""Figures of a bench: cost against tokens and against the side of the input; log scales, as growth is the message."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from miram.files import atomic_path
+
+# Okabe and Ito's colours, told apart by the colour-blind as well, and markers for print without colour
+STYLES = {
+    "full": ("#000000", "o"),
+    "linformer": ("#E69F00", "s"),
+    "performer": ("#0072B2", "^"),
+    "nystrom": ("#009E73", "D"),
+    "mae": ("#CC79A7", "v"),
+    "mocov3": ("#D55E00", "P"),
+}
+COSTS = {"seconds": "time (s)", "kept_mib": "kept for the backward pass (MiB)", "peak_mib": "peak (MiB)"}
+LINES = {"fused": "-", "package": "--", "naive": ":"}
+
+
+def draw_attention(results: Mapping[str, Any], path: Path) -> None:
+    """Seconds, kept and peak memory of one attention layer against the number of tokens."""
+    table = pd.DataFrame(results["attention"])
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for axes, (column, label) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
+        for (kind, form), own in table.groupby(["kind", "form"], sort=False):
+            colour, marker = STYLES[kind]
+            axes.plot(
+                own["tokens"], own[column], LINES[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}"
+            )
+        _logarithmic(axes, "tokens", label, table["tokens"].unique())
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.suptitle(f"One attention layer, batch 1, forward and backward: {_where(results)}", fontsize=9)
+    _save(figure, path)
+
+
+def draw_steps(results: Mapping[str, Any], path: Path) -> None:
+    """Seconds and memory an image of a whole step of pre-training against the side of the input."""
+    table = pd.DataFrame(results["steps"])
+    table["seconds_an_image"] = table["seconds"] / table["images"]
+    table["kept_an_image"] = table["kept_mib"] / table["images"]
+    table["predicted_an_image"] = table["predicted_kept_mib"] / table["images"]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    time, memory = figure.subplots(1, 2)
+    for method, own in table.groupby("method", sort=False):
+        colour, marker = STYLES[method.removeprefix("miram-")]
+        time.plot(own["side"], own["seconds_an_image"], color=colour, marker=marker, ms=4, label=method)
+        memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=4)
+        memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)
+    memory.plot([], [], ":", color="grey", label="predicted")
+    _logarithmic(time, "side of the input (px)", "time of a step (s an image)", table["side"].unique())
+    _logarithmic(memory, "side of the input (px)", "kept for the backward pass (MiB an image)", table["side"].unique())
+    handles = [axes.get_legend_handles_labels() for axes in (time, memory)]
+    lines, labels = (handles[0][i] + handles[1][i] for i in (0, 1))
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.suptitle(f"A step of pre-training, reconstructing twice the side: {_where(results)}", fontsize=9)
+    _save(figure, path)
+
+
+def _where(results: Mapping[str, Any]) -> str:
+    host = results["machine"]
+    return f"{host['gpu'] or host['processor']}, {results['precision']}, torch {host['torch']}"
+
+
+def _logarithmic(axes: Axes, x_label: str, y_label: str, ticks: Iterable[int]) -> None:
+    axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    axes.set_xticks(list(ticks))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+    axes.grid(True, which="major", alpha=0.3)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)

@@ -1,0 +1,68 @@
+"""Images a second of the packed store beside decoding each PNG."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from miram.bench.timing import interleaved, medians, timed
+from miram.train.augment import draw_view, render, stream, to_images
+from miram.train.store import Store, pack
+
+SIDES, CROPS, CROP_SIDE = (112, 224), 64, 600  # px
+
+
+def measure_pipeline(rounds: int) -> list[dict[str, object]]:
+    """Random resized crop, flip, normalisation of the same crops, from the store and from PNG files."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        crops, store = _example_crops(Path(folder))
+        for side in SIDES:
+            forms = {"store": timed(partial(_from_store, store, side)), "png": timed(partial(_from_png, crops, side))}
+            calls = interleaved(forms, rounds, budget_seconds=60.0)
+            speed = {form: CROPS / medians(own)["seconds"] for form, own in calls.items()}
+            rows.append({"side": side, "images_per_second": speed, "times_faster": speed["store"] / speed["png"]})
+    return rows
+
+
+def _example_crops(folder: Path) -> tuple[list[Path], Store]:
+    """Crops of smooth noise as PNG files, and packed."""
+    random = np.random.default_rng(0)
+    names = [f"crop_{number:03d}" for number in range(CROPS)]
+    for name in names:
+        coarse = Image.fromarray(random.integers(0, 256, (75, 75), dtype=np.uint8))
+        large = np.asarray(coarse.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC), np.int16)
+        grainy = np.clip(large + random.integers(-4, 5, large.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(grainy).save(folder / f"{name}.png")
+    pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False)
+    files = folder / "crops.u8", folder / "crops_index.csv"
+    pack(folder, folder / "lesions.csv", *files)
+    return [folder / f"{name}.png" for name in names], Store(*files)
+
+
+def _from_store(store: Store, side: int) -> torch.Tensor:
+    draws = [draw_view(*store[i].shape, 0.2, stream("view", 0, 0, i)) for i in range(len(store))]
+    views = [render(store[i], side, draw) for i, draw in enumerate(draws)]
+    return to_images(torch.from_numpy(np.stack(views)), 3)
+
+
+def _from_png(paths: list[Path], side: int) -> torch.Tensor:
+    """As the reference does it: decode, three channels, crop and resize, flip, tensor, normalise, one by one."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    images = []
+    for number, path in enumerate(paths):
+        random = np.random.default_rng(number)
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+        length = int(CROP_SIDE * np.sqrt(random.uniform(0.2, 1)))
+        left, top = random.integers(0, CROP_SIDE - length + 1, 2).tolist()
+        image = image.crop((left, top, left + length, top + length)).resize((side, side), Image.Resampling.BICUBIC)
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
+        images.append((pixels - mean) / std)
+    return torch.stack(images)
