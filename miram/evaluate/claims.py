@@ -260,7 +260,7 @@ def _difference(row: pd.Series, metric: str) -> str:
     return (
         f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
         f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
-        f"{row['seeds']:.0f} seeds, {row['lesions']:.0f} lesions of {row['patients']:.0f} patients"
+        f"seeds {row['seeds']:.0f}, lesions {row['lesions']:.0f}, patients {row['patients']:.0f}"
     )
 
 
@@ -268,7 +268,7 @@ def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements
     """The numbers of lesions and seeds with which a true difference as large as claimed would be found."""
     quantiles = norm.ppf((1 + found.confidence) / 2) + norm.ppf(found.power)
     if metric == "accuracy":
-        disagreement, effect = row["disagreement"], row["design_effect"]
+        disagreement, effect = max(row["disagreement"], gain / 100), row["design_effect"]  # a gain is disagreement
         lesions = lesions_needed_paired(
             gain / 100, disagreement, confidence=found.confidence, power=found.power, design_effect=effect
         )

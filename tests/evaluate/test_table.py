@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,25 @@ def test_a_row_holds_mean_and_sample_deviation_over_the_seeds_of_the_test_split(
     assert float(row["macro_auc_percent_mean"]) == pytest.approx(100 * values["value"].mean(), abs=1e-4)
     assert float(row["macro_auc_percent_sd"]) == pytest.approx(100 * np.std(values["value"], ddof=1), abs=1e-4)
     assert (row["seeds"], row["test_lesions"], row["classes_present"]) == ("2", "24", "4")
+
+
+def test_intervals_are_those_of_the_metrics_beside_the_papers_figure(compare, study):
+    compare(study)
+    metrics = pd.read_csv(RESULTS / "metrics.csv").query("method == 'mae' and split == 'test' and seed.isna()")
+    value, low, high = (100 * metrics.query("protocol == 'strict' and mode == 'full'")[["value", "low", "high"]]).iloc[
+        0
+    ]
+    line = next(line for line in read_md().splitlines() if line.startswith("| mae"))
+    assert f"| {value:.1f} [{low:.1f}, {high:.1f}] ± " in line and line.endswith("| 58.9 (inferred)   |")
+
+
+def test_the_latex_has_rows_of_equal_length_and_no_sign_that_latex_would_read(compare, study):
+    compare(study)
+    lines = (RESULTS / "comparison.tex").read_text().splitlines()
+    rows = [line for line in lines if line.endswith("\\\\") and "multicolumn" not in line]
+    assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {5}
+    assert "\\begin{tabular}{lrrrrr}" in lines and lines[-1] == "\\end{tabular}"
+    assert not re.search(r"(?<!\\)[%_#±]", "".join(line for line in lines if not line.startswith("%")))
 
 
 def test_rows_are_the_methods_in_their_order_and_the_majority_class(compare, study):
