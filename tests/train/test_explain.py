@@ -2,16 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_classifier import FOUR, TINY, saved_classifier
 from torch import nn
 
 from miram.errors import MiramError
-from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
-from miram.models.export import load_classifier, save_classifier, save_encoder
+from miram.models.export import load_classifier, save_encoder
 from miram.train.explain import explain, principal_plane, relevance
-
-TINY = {"patch": 4, "channels": 3, "width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0}
-FOUR = ("BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC")
 
 
 class LooksAtOnePatch(nn.Module):
@@ -44,14 +41,6 @@ def test_the_principal_plane_keeps_the_two_strongest_directions():
     assert abs(np.corrcoef(plane["x"], features[:, 1])[0, 1]) > 0.98
     assert abs(np.corrcoef(plane["y"], features[:, 3])[0, 1]) > 0.98
     assert 0.99 < plane["share"].iloc[0] < 1
-
-
-def saved_classifier(path, pool="mean"):
-    torch.manual_seed(0)
-    model = Classifier(Encoder(side=16, **TINY, drop_path=0.0), classes=4, pool=pool, head_init_std=0.5)
-    told = {"encoder": model.encoder.architecture, "pool": pool, "classes": FOUR, "multi_label": False}
-    save_classifier(model.state_dict(), path, **told)
-    return model.eval()
 
 
 @pytest.mark.parametrize("pool", ["mean", "class"])

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-from test_explain import FOUR, saved_classifier
+from tiny_classifier import FOUR, saved_classifier
 
 from miram.errors import MiramError
 from miram.train.predict import cut, predict, read_picture
