@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     place(tune, "protocol", "task", "method", "seed")
     frozen = add("probe", probe, "classify the frozen features of one method and predict validation and test")
     place(frozen, "protocol", "task", "mode", "method", "seed")
+    size = add("fit", fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch")
+    size.add_argument("--vram", type=float, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
+    add("plan", plan_hours, "hours of all trainings by measured rates, beside what finished ones took")
+    cost = add("bench", measure, "measure time and memory of attention, steps and input on this machine")
+    cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
+    cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
+    cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
     add("evaluate", evaluate, "compute the metrics of all predictions")
     add("claims", claims, "judge the paper's claims by the metrics, the differences and the bench")
     add("table", table, "write the comparison table and the figures")
@@ -115,6 +122,41 @@ def _stage(
     with sole_writer(path.parent, path.stem):
         begun = record.begin(path, stage=stage, values=values, inputs=inputs)
         record.finish(path, begun, facts=work(), outputs=outputs)
+
+
+def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print what each method's pre-training takes, and how its batch fits."""
+    from miram.fit import as_table
+
+    print(as_table(_pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices))
+
+
+def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print the hours of every training of the preset."""
+    from miram.budget import as_table
+
+    protocols, names = chosen.splits.protocols, chosen.methods
+    cells = [cell for cell in params.cells(chosen) if cell.mode == layout.FULL]
+    started = {
+        name: [layout.record("pretrain", chosen.preset, protocol, name) for protocol in protocols] for name in names
+    }
+    tuned = [layout.record("finetune", chosen.preset, *cell) for cell in cells]
+    print(as_table(_pretrainings(chosen), started, tuned, epochs=chosen.finetune.epochs, benches=layout.benches()))
+
+
+def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Run the bench at the sizes of the preset."""
+    from miram.bench.efficiency import bench
+
+    flags = [f"--device {arguments.device}"] + ["--quick"] * arguments.quick
+    command = " ".join([f"miram --preset {chosen.preset} bench", *flags])
+    print(f"written: {bench(_pretrainings(chosen), arguments.out, arguments.device, arguments.quick, command)}")
+
+
+def _pretrainings(chosen: params.Params) -> dict[str, dict[str, Any]]:
+    """The values of each method's pre-training; they are the same under every protocol."""
+    protocol = chosen.splits.protocols[0]
+    return {name: params.stage_values(chosen, "pretrain", protocol, name) for name in chosen.methods}
 
 
 def _helps() -> bool:

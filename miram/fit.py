@@ -9,7 +9,10 @@ measured saved tensors. Adam's moments, gradients and weights are 4 bytes a numb
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from miram.errors import MiramError
 
@@ -69,16 +72,47 @@ def fit(values: dict[str, Any], vram_bytes: float, devices: int) -> Fit:
     Raises MiramError where not even one image does.
     """
     share = values["batch"] // devices
-    for accumulate in range(1, share + 1):
+    least = least_images(values)
+    for accumulate in range(1, share // least + 1):
         if share % accumulate:
             continue
         memory = memory_of(values, share // accumulate)
         if memory.peak <= USABLE * vram_bytes:
             return Fit(share // accumulate, accumulate, memory)
-    needed = memory_of(values, 1).peak / USABLE / 1e9
+    needed = memory_of(values, least).peak / USABLE / 1e9
     raise MiramError(
-        f"One image at side {values['side']} takes {needed:.1f} GB, and there are {vram_bytes / 1e9:.1f}.",
+        f"{least} image(s) at side {values['side']} take {needed:.1f} GB, and there are {vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or take a linear attention.",
+    )
+
+
+def least_images(values: dict[str, Any]) -> int:
+    """Images at once that a method needs: two where BatchNorm takes their statistics."""
+    return 2 if values["objective"] == "mocov3" else 1
+
+
+def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, devices: int) -> str:
+    """What each method takes with the batch divided so that it fits, with recomputed activations and without."""
+    rows = []
+    for name, values in methods.items():
+        if values.get("backend") == "package":
+            continue
+        for recompute in (False, True):
+            row = {"method": name, "side": values["side"], "recompute": "yes" if recompute else "no"}
+            try:
+                found = fit({**values, "recompute": recompute}, vram_bytes, devices)
+            except MiramError:
+                rows.append({**row, "at once": "does not fit"})
+                continue
+            sizes = {part: f"{size / 1e9:.2f}" for part, size in found.memory._asdict().items()}
+            divided = {"batch": values["batch"], "at once": found.images, "accumulate": found.accumulate}
+            rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
+    precision = next(iter(methods.values()))["precision"]
+    return (
+        f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
+        f"{USABLE:.0%} are counted on; predicted GB.\nSet pretrain.accumulate, or a method's own, to the value below: "
+        "batch and learning rate stay as they are.\nOnly MoCo-v3 sees it: it contrasts what is at once.\n\n"
+        + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
 
 

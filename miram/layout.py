@@ -12,6 +12,7 @@ FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
 FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
+BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 
 
@@ -86,7 +87,7 @@ def results(preset: str) -> Path:
 
 def benches() -> list[Path]:
     """What `miram.bench` measured, kept in git; which of its programs have run, the files tell."""
-    return sorted(Path("results", "bench").glob("*.json"))
+    return sorted(BENCH.glob("*.json"))
 
 
 def record(stage: str, preset: str, *place: int | str) -> Path:

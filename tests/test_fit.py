@@ -106,8 +106,17 @@ def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
     assert fit(values, 8e9, devices=4).accumulate == small.accumulate // 4
 
 
+def test_mocov3_gets_two_images_at_least():
+    one, two = (memory_of(values_of("mocov3", {}), images).peak / 0.9 for images in (1, 2))
+    assert fit(values_of("mocov3", {}), two, devices=1).images == 2
+    with pytest.raises(MiramError, match="2 image"):
+        fit(values_of("mocov3", {}), (one + two) / 2, devices=1)
+
+
 def test_memory_that_holds_no_image_is_named_with_the_remedy():
-    with pytest.raises(MiramError, match=r"One image at side 112 takes .* GB, and there are 1\.0\.\n.*recompute: true"):
+    with pytest.raises(
+        MiramError, match=r"1 image\(s\) at side 112 take .* GB, and there are 1\.0\.\n.*recompute: true"
+    ):
         fit(values_of("miram-full", {}), 1e9, devices=1)
 
 

@@ -22,7 +22,7 @@ from miram.bench.pipeline import measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.fit import fit, memory_of
+from miram.fit import fit, least_images, memory_of
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
 LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
@@ -64,6 +64,8 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     path = Path(out_dir) / f"{name}.json"
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
+    with atomic_path(path.with_suffix(".md")) as temporary:
+        temporary.write_text(as_markdown(results))
     draw_attention(results, path.with_name(f"{name}_attention.png"))
     draw_steps(results, path.with_name(f"{name}_steps.png"))
     for part in ("attention", "steps"):
@@ -182,7 +184,7 @@ def measure_steps(
     for side in sides:
         for name, own in methods.items():
             values = {**own, "side": side}
-            images = max(1, STEP_PATCHES // (side // values["encoder"]["patch"]) ** 2)
+            images = max(least_images(values), STEP_PATCHES // (side // values["encoder"]["patch"]) ** 2)
             forward, step = pretraining_step(values, images, device)
             calls = medians(interleaved({name: timed(step)}, rounds, budget_seconds)[name])
             memory = memory_of(values, images)
@@ -231,3 +233,37 @@ def measure_finetuning(
             }
         )
     return rows
+
+
+def as_markdown(results: Mapping[str, Any]) -> str:
+    """What was found, in tables; the attention layers stand in the CSV and the figure."""
+    host = results["machine"]
+    growth = pd.DataFrame(results["exponents"]).round(2)
+    crossings = pd.DataFrame(results["crossovers"])
+    crossings.columns = ["kind", "form", "faster than full: tokens", "keeps less than full: tokens"]
+    steps = pd.DataFrame(results["steps"]).drop(columns=["calls"])
+    steps = steps.round({name: 0 for name in steps if name.endswith("_mib")}).round(2)
+    pipeline = pd.DataFrame(
+        [
+            {"side": row["side"], **row["images_per_second"], "times_faster": row["times_faster"]}
+            for row in results["pipeline"]
+        ]
+    ).round(1)
+    parts = [
+        "# What attention, pre-training, input and fine-tuning cost",
+        f"`{results['command']}` on {host['gpu'] or host['processor']}, {host['threads']} CPU threads, "
+        f"{results['precision']}, torch {host['torch']}. Medians of interleaved calls; spread: (largest - smallest) / "
+        "median. Ratios travel, absolute times do not.",
+        "## Growth with the number of tokens: cost ~ tokens^p",
+        growth.to_markdown(index=False),
+        "## From how many tokens on a linear kind costs less than full attention, both fused",
+        crossings.to_markdown(index=False),
+        "## A step of pre-training",
+        "The last columns: images at once that fit into that many GB (1e9 bytes), by the memory model.",
+        steps.to_markdown(index=False),
+        "## A step of fine-tuning",
+        pd.DataFrame(results["finetuning"]).round(3).to_markdown(index=False),
+        "## The input pipeline: images/s",
+        pipeline.to_markdown(index=False),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from miram.files import atomic_path
 
@@ -20,7 +20,7 @@ STYLES = {
     "mae": ("#CC79A7", "v"),
     "mocov3": ("#D55E00", "P"),
 }
-COSTS = {"seconds": "time (s)", "kept_mib": "kept for the backward pass (MiB)", "peak_mib": "peak (MiB)"}
+COSTS = {"seconds": "time (s)", "kept_mib": "kept memory (MiB)", "peak_mib": "peak memory (MiB)"}
 LINES = {"fused": "-", "package": "--", "naive": ":"}
 
 
@@ -35,7 +35,14 @@ def draw_attention(results: Mapping[str, Any], path: Path) -> None:
                 own["tokens"], own[column], LINES[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}"
             )
         _logarithmic(axes, "tokens", label, table["tokens"].unique())
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        handlelength=3.5,
+        frameon=False,
+    )
     figure.suptitle(f"One attention layer, batch 1, forward and backward: {_where(results)}", fontsize=9)
     _save(figure, path)
 
@@ -51,14 +58,14 @@ def draw_steps(results: Mapping[str, Any], path: Path) -> None:
     for method, own in table.groupby("method", sort=False):
         colour, marker = STYLES[method.removeprefix("miram-")]
         time.plot(own["side"], own["seconds_an_image"], color=colour, marker=marker, ms=4, label=method)
-        memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=4)
+        memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=5, ls="none")
         memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)
-    memory.plot([], [], ":", color="grey", label="predicted")
+    memory.plot([], [], ":", color="grey", label="predicted by the memory model")
     _logarithmic(time, "side of the input (px)", "time of a step (s an image)", table["side"].unique())
-    _logarithmic(memory, "side of the input (px)", "kept for the backward pass (MiB an image)", table["side"].unique())
+    _logarithmic(memory, "side of the input (px)", "kept memory (MiB an image)", table["side"].unique())
     handles = [axes.get_legend_handles_labels() for axes in (time, memory)]
     lines, labels = (handles[0][i] + handles[1][i] for i in (0, 1))
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3.5, frameon=False)
     figure.suptitle(f"A step of pre-training, reconstructing twice the side: {_where(results)}", fontsize=9)
     _save(figure, path)
 
@@ -72,7 +79,7 @@ def _logarithmic(axes: Axes, x_label: str, y_label: str, ticks: Iterable[int]) -
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     axes.set_xticks(list(ticks))
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelrotation=45, labelsize=8)
     axes.grid(True, which="major", alpha=0.3)
 

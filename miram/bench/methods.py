@@ -22,6 +22,7 @@ from miram.bench.models import attention_layer, forward_and_backward, in_form, p
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.files import atomic_path
+from miram.layout import BENCH
 
 TOKENS = (197, 785, 3137, 12_545)
 STEP_SIDE, STEP_IMAGES = 112, 16
@@ -55,7 +56,7 @@ def main() -> None:
     """Run all three parts and write the two files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper")
-    parser.add_argument("--out", type=Path, default=Path("results", "bench"))
+    parser.add_argument("--out", type=Path, default=BENCH)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     paper = params.load(arguments.params, "paper")

@@ -40,7 +40,8 @@ def _example_crops(folder: Path) -> tuple[list[Path], Store]:
         Image.fromarray(grainy).save(folder / f"{name}.png")
     pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False)
     files = folder / "crops.u8", folder / "crops_index.csv"
-    pack(folder, folder / "lesions.csv", *files)
+    pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False)
+    pack(folder, folder / "lesions.csv", folder, folder / "backgrounds.csv", *files, extra_images=None)
     return [folder / f"{name}.png" for name in names], Store(*files)
 
 

@@ -20,6 +20,8 @@ from miram.layout import FULL
 PRESET_LABELS = {
     "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
     "paper": "CBIS-DDSM, models of full size",
+    "paper-448": "CBIS-DDSM, models of full size, 224 -> 448 px",
+    "paper-896": "CBIS-DDSM, models of full size, 448 -> 896 px",
     "images": "Images of one's own",
 }
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}

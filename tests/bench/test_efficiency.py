@@ -1,0 +1,80 @@
+"""The bench: what is derived from measurements, and one small run of all of it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from miram import params
+from miram.bench import efficiency
+from miram.bench.efficiency import bench, crossing, exponents
+from miram.bench.timing import interleaved
+from miram.budget import as_table
+from miram.errors import MiramError
+
+DEMO = params.load(Path(__file__).parents[2] / "params.yaml", "demo")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "found"),
+    [
+        ({100: 2.0, 400: 0.5}, "200"),
+        ({100: 0.9, 400: 0.5}, "below 100"),
+        ({100: 3.0, 400: 2.0}, "above 400"),
+        ({100: 0.9, 200: 1.1, 800: 1 / 1.1}, "400"),
+    ],
+)
+def test_the_crossover_lies_between_the_measured_tokens(ratios, found):
+    assert crossing(ratios) == found
+
+
+def test_exponents_are_those_of_the_growth_where_constant_parts_weigh_little():
+    rows = [
+        {"kind": "full", "form": form, "tokens": n, "seconds": 1e-9 * n**2 + (n < 3137), "kept_mib": n**power / 1e3}
+        for form, power in (("fused", 1), ("naive", 2))
+        for n in (197, 785, 3137, 12_545)
+    ]
+    fused, naive = exponents(rows)
+    assert (fused["from_tokens"], naive["from_tokens"]) == (3137, 197)
+    assert fused["time"] == pytest.approx(2) and fused["kept"] == pytest.approx(1) and naive["kept"] == pytest.approx(2)
+
+
+def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():
+    order = []
+    functions = {name: lambda name=name: order.append(name) or {"seconds": 1.0} for name in ("a", "b")}
+    assert {name: len(calls) for name, calls in interleaved(functions, 2, 60.0).items()} == {"a": 2, "b": 2}
+    assert order == ["a", "b"] * 3
+    assert {name: len(calls) for name, calls in interleaved(functions, 2, 0.0).items()} == {"a": 1, "b": 1}
+
+
+def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, monkeypatch):
+    scope = {"tokens": (50, 197), "sides": (48, 96), "rounds": 1, "budget_seconds": 0.1}
+    monkeypatch.setattr(efficiency, "QUICK", scope)
+    monkeypatch.setattr(efficiency, "STEP_PATCHES", 144)
+    names = ("mae", "mocov3", "miram-full", "miram-nystrom")
+    methods = {name: params.stage_values(DEMO, "pretrain", "strict", name) for name in names}
+    path = bench(methods, tmp_path, "cpu", quick=True, command="the command")
+    results = json.loads(path.read_text())
+    assert results["command"] == "the command" and results["machine"]["torch"]
+    ends = ["_attention.csv", "_attention.png", "_steps.csv", "_steps.png", ".json", ".md"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"efficiency-cpu-quick{end}" for end in ends]
+    attention = pd.DataFrame(results["attention"])
+    assert set(zip(attention["kind"], attention["form"], strict=True)) == {
+        *(("full", form) for form in ("fused", "naive")),
+        *(("nystrom", form) for form in ("fused", "package")),
+    }
+    assert (attention[["forward", "backward", "kept_mib", "peak_mib"]] > 0).all(axis=None)
+    steps = pd.DataFrame(results["steps"])
+    assert len(steps) == len(names) * 2 and (steps["batch_in_24_gb"] >= steps["batch_in_8_gb"]).all()
+    assert (steps["predicted_kept_mib"] / steps["kept_mib"] - 1).abs().max() < 0.1
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"facts": {"seconds": 7200, "device": "cpu"}}))
+    plan = as_table(methods, {"mae": [record], "mocov3": [], "miram-full": [], "miram-nystrom": []}, [], 30, [path])
+    assert "pre-training mae" in plan and "1 of 1 finished on cpu, 2.000 h" in plan
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(MiramError, match="no CUDA device"):
+        bench({}, tmp_path, "cuda", quick=True, command="")
