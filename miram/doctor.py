@@ -12,18 +12,13 @@ import requests
 import torch
 
 from miram.errors import MiramError
+from miram.fit import USABLE, fit, memory_of
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = {"paper": 163.5, "demo": 0.1}  # 1e9 bytes; CBIS-DDSM: 6,775 series, as the index of the IDC gives them
+ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
 MADE_GB = {"paper": 30, "demo": 1}  # crops, checkpoints and results, beside the archive itself (upper estimates)
-TIGHT, HOPELESS = 0.9, 2.0  # predicted memory / the GPU's, above which a warning is due, and a stop
-FLOAT_BYTES = 4
-STATE_FLOATS = 4  # weight, gradient and AdamW's two moments of a parameter
-KEPT_FLOATS = 20  # a token and layer keep for the backward pass, in units of the width (measured: 13 to 19)
-PACKAGE_FACTOR = 3  # a library's attention keeps that many times ours (measured: 1.6 to 2.5 of a whole step)
-OVERHEAD_BYTES = 2 << 30  # CUDA's context and workspaces
 
 
 class Finding(NamedTuple):
@@ -48,6 +43,7 @@ def examine(
 
     `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training.
     """
+    remote = any("://" in address for address in addresses.values())
     gpu_bytes = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
     findings = [
         check_python(sys.version_info[:2]),
@@ -56,7 +52,11 @@ def examine(
         ),
         check_memory(methods, None if accelerator == "cpu" else gpu_bytes),
         check_disk(
-            folder, ARCHIVE_GB[preset], MADE_GB[preset], keep_dicom, shutil.disk_usage(folder.resolve()).free / 1e9
+            folder,
+            ARCHIVE_GB if remote else 0.0,
+            MADE_GB[preset],
+            keep_dicom,
+            shutil.disk_usage(folder.resolve()).free / 1e9,
         ),
         *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
         check_container([name for name in CONTAINERS if shutil.which(name)]),
@@ -126,47 +126,33 @@ def check_accelerator(
 
 
 def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None) -> Finding:
-    """Room on the GPU for a micro-batch of each method, by prediction; `gpu_bytes` is None without a GPU."""
-    predicted = {name: predicted_bytes(values) for name, values in methods.items()}
-    largest = max(predicted, key=predicted.__getitem__)
-    text = f"Memory of pre-training: {predicted[largest] / 1e9:.1f} GB at most ({largest}; an upper estimate)"
+    """Room on each GPU for a micro-batch of every method, as `miram.fit` predicts it.
+
+    `gpu_bytes` is None without a GPU. The libraries' own attention, backend `package`, is not modelled and left out.
+    """
+    modelled = {name: dict(values) for name, values in methods.items() if values.get("backend") != "package"}
+    peaks = {
+        name: memory_of(values, values["batch"] // (values["accumulate"] * values["devices"])).peak
+        for name, values in modelled.items()
+    }
+    if not peaks:
+        return Finding("ok", "Memory of pre-training: not predicted for backend package.")
+    largest = max(peaks, key=peaks.__getitem__)
+    text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
     if gpu_bytes is None:
         return Finding("ok", f"{text}; no GPU to compare it with.")
     text = f"{text}; the GPU has {gpu_bytes / 1e9:.1f} GB."
-    full = [name for name, size in predicted.items() if size > TIGHT * gpu_bytes]
+    full = [name for name, peak in peaks.items() if peak > USABLE * gpu_bytes]
     if not full:
         return Finding("ok", text)
-    remedy = (
-        f"If memory runs out in {', '.join(full)}: double pretrain.accumulate, which halves what is on the GPU at once "
-        "(MoCo-v3 then contrasts within the smaller micro-batch)."
-    )
-    return Finding("stop" if predicted[largest] > HOPELESS * gpu_bytes else "warning", text, remedy)
+    return Finding("stop", text, " ".join(_smaller(name, modelled[name], gpu_bytes) for name in full))
 
 
-def predicted_bytes(values: Mapping[str, Any]) -> int:
-    """Upper estimate of the device's memory for one micro-batch of a pre-training with these values."""
-    encoder, decoder = values["encoder"], values.get("decoder")
-    images = values["batch"] // (values["accumulate"] * values["devices"])
-    patches = (values["side"] // encoder["patch"]) ** 2
-    if decoder is None:  # MoCo-v3: two whole views, and a second encoder that is not trained
-        return _state_bytes(encoder) * 5 // 4 + 2 * _kept_bytes(encoder, images, patches) + OVERHEAD_BYTES
-    kept = round(patches * (1 - values["mask_ratio"]))
-    total = _state_bytes(encoder) + _state_bytes(decoder) + OVERHEAD_BYTES
-    total += _kept_bytes(encoder, images, kept) + _kept_bytes(decoder, images, patches)
-    if "highres" in values:
-        attention = PACKAGE_FACTOR if values["backend"] == "package" else 1
-        tokens = patches * values["highres"]["scale"] ** 2
-        total += _state_bytes(decoder) + attention * _kept_bytes(decoder, images, tokens)
-    return total
-
-
-def _state_bytes(stack: Mapping[str, Any]) -> int:
-    weights = stack["depth"] * (4 + 2 * stack["mlp_ratio"]) * stack["width"] ** 2
-    return int(weights * STATE_FLOATS * FLOAT_BYTES)
-
-
-def _kept_bytes(stack: Mapping[str, Any], images: int, tokens: int) -> int:
-    return images * (tokens + 1) * stack["depth"] * stack["width"] * KEPT_FLOATS * FLOAT_BYTES
+def _smaller(name: str, values: dict[str, Any], gpu_bytes: int) -> str:
+    try:
+        return f"Set methods.{name}.accumulate: {fit(values, gpu_bytes, values['devices']).accumulate}."
+    except MiramError as error:
+        return f"methods.{name}: {error.message} {error.remedy}"
 
 
 def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
@@ -175,10 +161,8 @@ def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool
     missing_gb = max(0.0, archive_gb - present_gb)
     kept_gb = missing_gb if keep_dicom else 0.0
     hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
-    text = (
-        f"Disk: {missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and up to {made_gb} GB to "
-        f"make; {free_gb:.1f} GB free."
-    )
+    transfer = f"{missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and " if missing_gb else ""
+    text = f"Disk: {transfer}up to {made_gb} GB to make; {free_gb:.1f} GB free."
     if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
