@@ -18,7 +18,7 @@ OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
 ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-MADE_GB = {"paper": 30, "demo": 1}  # crops, checkpoints and results, beside the archive itself (upper estimates)
+MADE_GB, DEMO_MADE_GB = 30, 1  # crops, checkpoints and results, beside the archive itself (upper estimates)
 
 
 class Finding(NamedTuple):
@@ -54,7 +54,7 @@ def examine(
         check_disk(
             folder,
             ARCHIVE_GB if remote else 0.0,
-            MADE_GB[preset],
+            DEMO_MADE_GB if preset == "demo" else MADE_GB,
             keep_dicom,
             shutil.disk_usage(folder.resolve()).free / 1e9,
         ),
@@ -93,7 +93,7 @@ def check_accelerator(
     torch_text = f"torch {torch.__version__}"
     if cuda and accelerator != "cpu":
         return Finding("ok", f"GPU: {torch.cuda.get_device_name()}, {torch_text}, driver for CUDA {_dotted(driver)}")
-    if accelerator == "cpu" and preset == "paper":
+    if accelerator == "cpu" and preset != "demo":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
         )

@@ -23,6 +23,7 @@ def git(folder, *words):
 def one_method(document):
     document["methods"] = {"mae": document["methods"]["mae"]}
     document["splits"]["protocols"] = document["splits"]["protocols"][:1]
+    document["statistics"]["reference"] = "mae"
     for preset in document["presets"].values():
         preset["methods"] = {}
 
