@@ -510,7 +510,6 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from miram.data.tasks import MULTI_LABEL
-    from miram.evaluate.report import PAGE_FILES
     from miram.evaluate.report import report as write
 
     preset, headline, results = chosen.preset, params.headline(chosen), layout.results(chosen.preset)
@@ -541,7 +540,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    _stage(chosen, "report", [*finished, PAPER, *PAGE_FILES], [results / "report.html"], work)
+    _stage(chosen, "report", [*finished, PAPER], [results / "report.html"], work)
 
 
 def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:

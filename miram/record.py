@@ -48,6 +48,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "report": "miram.evaluate.report",
     "crate": "miram.crate",
 }
+PAGES = {"miram.evaluate.report": "evaluate/page/*"}  # files that are code of a module too
 
 
 def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
@@ -128,6 +129,8 @@ def module_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name, tree in sorted(_closure(module).items()):
         digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+        for file in sorted(ROOT.glob(PAGES[name])) if name in PAGES else []:
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -42,7 +42,7 @@ def claim_cards(claims: pd.DataFrame | None) -> list[dict[str, Any]]:
         for row in found:
             known = row["verdict"] in KINDS
             row["kind"] = row["verdict"].replace(" ", "-") if known else "no-verdict"
-            row["sign"] = KINDS[row["verdict"]] if known else NOTHING
+            row["sign"] = KINDS.get(row["verdict"], "")
         cards.append({**found[0], "verdicts": found})
     return cards
 

@@ -18,7 +18,7 @@ STRONGEST = 0.65  # opacity of the strongest patch of a map
 def png_uri(pixels: np.ndarray) -> str:
     """Pixels (R, C) grey or (R, C, 3) colour, uint8, as a data URI."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(stream, format="PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -17,7 +17,6 @@ from miram.files import atomic_path
 from miram.layout import Cell
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = [PAGE / name for name in ("page.html", "style.css", "script.js")]
 MODES = {
     "full": "the whole network fine-tuned",
     "linear": "a linear classifier on frozen features",

@@ -7,7 +7,6 @@ from xml.sax.saxutils import quoteattr
 import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#123456"  # stands for the page's text colour, so that one figure suits light, dark and print
 STYLE = [
@@ -30,11 +29,6 @@ STYLE = [
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     },
 ]
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches; draw on it inside `matplotlib.style.context(STYLE)`."""
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:

@@ -109,7 +109,7 @@ rule report:
         [] if P.source == params.IMAGES else [RECORD("audit"), RECORD("claims")],
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],
-        [f"miram/evaluate/page/{name}" for name in ("page.html", "style.css", "script.js")],
+        "workflow/resources/paper.csv",
     output:
         RECORD("report"),
         report(RESULTS / "report.html", caption="../report/report.rst", category="Report"),
