@@ -1,6 +1,6 @@
 """Serves the real case lists with tiny pixels for each of their series; run as a script, it prints its address.
 
-GET /asked gives how often each path was asked for.
+GET /asked gives how often each path was asked for; GET /plain gives a series without counting it.
 """
 
 import json
@@ -40,7 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         if name == "asked":
             self._send(json.dumps(self.server.asked).encode())
             return
-        self.server.asked[uid or name] += 1
+        if name != "plain":
+            self.server.asked[uid or name] += 1
         self._send(self.server.bodies[uid or name])
 
     def log_message(self, *_: object) -> None:
