@@ -6,12 +6,13 @@ files differently, and none of the names is read here. Nothing is copied: a seri
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from miram.data.http import Fault, Http
-from miram.data.receipt import Item, hash_file, read_uids, write_receipt
+from miram.data.receipt import Item, Uids, hash_file, read_uids, write_receipt
 from miram.data.sources.series import Series
 from miram.errors import MiramError
 from miram.progress import track
@@ -53,34 +54,58 @@ class Local:
         for number, found in enumerate(files, start=1):
             name = f"1-{number}.dcm"
             (folder / name).symlink_to(found.path)
-            items.append(Item(name, *hash_file(found.path), found.sop_uid))
+            try:
+                items.append(Item(name, *hash_file(found.path), found.sop_uid))
+            except OSError as error:
+                raise Fault(f"{found.path} cannot be read: {error.strerror}", lasting=True) from error
         write_receipt(folder, items)
         return items
 
 
 def find_series(folder: Path) -> dict[str, list[Found]]:
-    """The DICOM files below `folder` by SeriesInstanceUID, each SOPInstanceUID once, sorted by path."""
+    """The DICOM files below `folder` by SeriesInstanceUID, each SOPInstanceUID once, sorted by path.
+
+    Other files are left alone; one that should be DICOM and is none is told. Raises MiramError when a file cannot be
+    read, or two of one SOPInstanceUID are not of one length.
+    """
     if not folder.is_dir():
         raise MiramError(
             f"{folder} is no folder (sources.local.folder).", "Name the folder that holds the DICOM files."
         )
     series: dict[str, dict[str, Path]] = {}
-    for path in track(_dicom_files(folder.resolve()), "DICOM headers"):
-        uids = read_uids(path)
+    for path in track(_files(folder.resolve()), "DICOM headers"):
+        uids = _read_uids(path)
         if uids is not None:
-            series.setdefault(uids.series, {}).setdefault(uids.sop, path)
+            first = series.setdefault(uids.series, {}).setdefault(uids.sop, path)
+            if first.stat().st_size != path.stat().st_size:
+                raise MiramError(
+                    f"{first} and {path} are both instance {uids.sop}, but not of one length.",
+                    "Move the wrong one out of the folder (sources.local.folder), then run again.",
+                )
     return {
         uid: sorted((Found(sop, path) for sop, path in files.items()), key=lambda found: found.path)
         for uid, files in series.items()
     }
 
 
-def _dicom_files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            with open(path, "rb") as stream:
-                stream.seek(PREAMBLE_BYTES)
-                if stream.read(4) == b"DICM":
-                    yield path
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def _read_uids(path: Path) -> Uids | None:
+    """What a DICOM file says it is; None for any other file."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(PREAMBLE_BYTES)
+            is_dicom = stream.read(4) == b"DICM"
+        uids = read_uids(path) if is_dicom else None
+    except OSError as error:
+        raise MiramError(
+            f"{path} cannot be read: {error.strerror}",
+            "Check its permissions and its disk, or move it out of the folder (sources.local.folder), then run again.",
+        ) from error
+    if uids is None and (is_dicom or path.suffix == ".dcm"):
+        print(f"skipped: {path} is not a DICOM file", file=sys.stderr, flush=True)
+    return uids

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -6,6 +7,8 @@ import pytest
 from tiny_runs import cut_tiny, list_tiny, made, run_tiny, tcia
 
 from miram.data.http import Http
+from miram.data.receipt import hash_file
+from miram.data.sources import local as module
 from miram.data.sources.local import Local
 from miram.errors import MiramError
 
@@ -70,4 +73,50 @@ def test_a_folder_that_is_none_and_a_missing_case_list_are_named(archive, tmp_pa
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     os.remove(tmp_path / "archive" / "mass_case_description_test_set.csv")
     with pytest.raises(MiramError, match=r"mass_case_description_test_set\.csv cannot be read"):
+        list_tiny(tmp_path, where)
+
+
+def test_a_file_that_cannot_be_read_is_named(archive, tmp_path):
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    (tmp_path / "archive" / "gone.dcm").symlink_to("nowhere")
+    with pytest.raises(MiramError, match=r"archive/gone\.dcm cannot be read: No such file[\s\S]*permissions"):
+        list_tiny(tmp_path, where)
+
+
+def test_a_file_that_can_no_longer_be_read_fails_its_series_alone(archive, tmp_path, monkeypatch):
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    list_tiny(tmp_path, where)
+
+    def refuse(path: Path) -> tuple[int, str, str]:
+        if "1.2.4.2/" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return hash_file(path)
+
+    monkeypatch.setattr(module, "hash_file", refuse)
+    with pytest.raises(
+        MiramError, match=r"1 series could not be had: 1\.2\.4\.2 \(.*1-1\.dcm cannot be read: Permission"
+    ):
+        cut_tiny(tmp_path, where)
+    assert len(list((tmp_path / "crops").iterdir())) == 3
+
+
+@pytest.mark.filterwarnings("ignore:End of file")  # pydicom's own, of the damaged header
+def test_files_that_should_be_dicom_and_are_none_are_told_and_set_their_lesions_aside(archive, tmp_path, capsys):
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    no_preamble, no_header = (next((tmp_path / "archive").rglob(f"1.2.3.{n}/*.dcm")) for n in (1, 2))
+    no_preamble.write_bytes(b"<html>")
+    no_header.write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
+    facts = run_tiny(tmp_path, where)
+    assert (facts["lesions"], facts["set_aside"]) == (2, 2)
+    told = capsys.readouterr().err
+    for uid, path in (("1.2.3.1", no_preamble), ("1.2.3.2", no_header)):
+        assert f"skipped: {path} is not a DICOM file" in told and f"does not have series {uid}" in told
+    assert "metadata.csv" not in told
+
+
+def test_two_files_of_one_instance_that_differ_in_length_are_named(archive, tmp_path):
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    whole = next((tmp_path / "archive").rglob("1.2.3.1/1-1.dcm"))
+    (whole.parent / "copy.dcm").write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(MiramError, match=r"1\.2\.3\.1/1-1\.dcm and .*/copy\.dcm are both instance [\d.]+, but not"):
         list_tiny(tmp_path, where)
