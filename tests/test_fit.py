@@ -107,10 +107,10 @@ def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
 
 
 def test_mocov3_gets_two_images_at_least():
-    one, two = (memory_of(values_of("mocov3", {}), images).peak / 0.9 for images in (1, 2))
-    assert fit(values_of("mocov3", {}), two, devices=1).images == 2
+    one, two = (memory_of(values_of("mocov3", {}, side=896), images).peak / 0.9 for images in (1, 2))
+    assert fit(values_of("mocov3", {}, side=896), two, devices=1).images == 2
     with pytest.raises(MiramError, match="2 image"):
-        fit(values_of("mocov3", {}), (one + two) / 2, devices=1)
+        fit(values_of("mocov3", {}, side=896), (one + two) / 2, devices=1)
 
 
 def test_memory_that_holds_no_image_is_named_with_the_remedy():

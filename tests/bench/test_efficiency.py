@@ -57,7 +57,7 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, mon
     path = bench(methods, tmp_path, "cpu", quick=True, command="the command")
     results = json.loads(path.read_text())
     assert results["command"] == "the command" and results["machine"]["torch"]
-    ends = ["_attention.csv", "_attention.png", "_steps.csv", "_steps.png", ".json", ".md"]
+    ends = [".json", ".md", "_attention.csv", "_attention.png", "_steps.csv", "_steps.png"]
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"efficiency-cpu-quick{end}" for end in ends]
     attention = pd.DataFrame(results["attention"])
     assert set(zip(attention["kind"], attention["form"], strict=True)) == {
