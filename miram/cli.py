@@ -353,6 +353,8 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
     values = params.stage_values(chosen, "pretrain", *place)
+    if values["encoder_init"]:
+        inputs.append(_given("encoder_init", values["encoder_init"]))
     out = layout.pretrain(chosen.preset, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if values["objective"] != "mocov3":
@@ -392,9 +394,7 @@ def _classify(
     for path in inputs:
         record.read(path)
     if cell.method == layout.IMAGENET:
-        encoder_file = Path(chosen.finetune.imagenet_init)
-        if not encoder_file.is_file():
-            raise ParameterError(f"finetune.imagenet_init: there is no file {encoder_file}", "Mend the path, or null.")
+        encoder_file = _given("finetune.imagenet_init", chosen.finetune.imagenet_init)
         inputs.append(encoder_file)
     tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
     values = params.stage_values(chosen, stage, *cell)
@@ -673,6 +673,12 @@ def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
 
     with running(layout.data(chosen.preset) / "archive") as (api_url, csv_url):
         yield {**values, "settings": {**values["settings"], "api_url": api_url, "csv_url": csv_url}}
+
+
+def _given(name: str, file: str) -> Path:
+    if not Path(file).is_file():
+        raise ParameterError(f"{name}: there is no file {file}", "Mend the path, or write null.")
+    return Path(file)
 
 
 def _store(chosen: params.Params) -> tuple[Path, Path]:

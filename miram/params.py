@@ -200,6 +200,7 @@ class Pretrain:
     loss_on: Literal["removed", "all"]
     crop_scale_min: Annotated[float, Field(gt=0, le=1)]
     recompute: bool
+    encoder_init: str | None
     checkpoint_every_epochs: Count
 
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from miram.errors import MiramError
+from miram.files import sha256_file
 from miram.models.build import build_pretrainer
+from miram.models.export import load_encoder
 from miram.record import code_digest
 
 
@@ -31,6 +34,7 @@ class Recipe:
     precision: str
     compile: bool
     recompute: bool
+    encoder_init: str | None
     mask_ratio: float | None = None
     loss_on: str | None = None
     decoder: dict | None = None
@@ -78,13 +82,18 @@ class Recipe:
     def fingerprint(self, crops_digest: str) -> str:
         """What decides the weights, as text: training goes on from a checkpoint of the same recipe, crops and code."""
         made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__}
+        if self.encoder_init:
+            made_by["encoder_init_sha256"] = sha256_file(Path(self.encoder_init))
         return json.dumps({**dataclasses.asdict(self), **made_by}, sort_keys=True)
 
     def build(self) -> nn.Module:
-        """The model that is pre-trained, drawn from torch's generator. Raises MiramError on values that do not fit."""
+        """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if that is given.
+
+        Raises MiramError on values, or a file, that do not fit.
+        """
         highres = self.highres or {"scale": None, "target": None}
         try:
-            return build_pretrainer(
+            model = build_pretrainer(
                 self.objective,
                 side=self.side,
                 encoder=self.encoder,
@@ -100,3 +109,8 @@ class Recipe:
             )
         except ValueError as error:
             raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error
+        if self.encoder_init:
+            load_encoder(model.encoder, Path(self.encoder_init))
+            if self.objective == "mocov3":
+                model.key_encoder.load_state_dict(model.encoder.state_dict())
+        return model

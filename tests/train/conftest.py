@@ -67,6 +67,7 @@ PRETRAIN = {
     "precision": "32-true",
     "compile": False,
     "recompute": False,
+    "encoder_init": None,
 }
 COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
 

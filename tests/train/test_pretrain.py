@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from miram.errors import MiramError
+from miram.models.export import save_encoder
 from miram.train import checkpoint
 from miram.train import pretrain as module
 from miram.train.pretrain import CHECKPOINT_KEYS, Run, parameter_groups
@@ -435,3 +436,19 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_from(recipe_of, monkeypatch):
     assert recipe_of("mae").fingerprint("crops") == before
     monkeypatch.setattr("miram.train.recipe.code_digest", lambda stage: f"other code of {stage}")
     assert recipe_of("mae").fingerprint("crops") != before
+
+
+@pytest.mark.parametrize("objective", ["mae", "mocov3"])
+def test_an_encoder_may_start_from_a_file(objective, tmp_path, recipe_of):
+    torch.manual_seed(7)
+    save_encoder(recipe_of("mae").build().encoder, tmp_path / "vit.safetensors")
+    recipe = recipe_of(objective, encoder_init=str(tmp_path / "vit.safetensors"))
+    torch.manual_seed(3)
+    model = recipe.build()
+    given = load_file(tmp_path / "vit.safetensors")
+    for encoder in [model.encoder, *([model.key_encoder] if objective == "mocov3" else [])]:
+        for name, value in encoder.state_dict().items():
+            assert torch.equal(value, given[name]), name
+    before = recipe.fingerprint("")
+    save_encoder(recipe_of("mae").build().encoder, tmp_path / "vit.safetensors")
+    assert recipe.fingerprint("") != before

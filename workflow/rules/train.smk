@@ -13,6 +13,7 @@ rule pretrain:
         RECORD("crops"),
         RECORD("pack"),
         RECORD("splits"),
+        lambda wildcards: P.methods[wildcards.method].pretrain.encoder_init or [],
     output:
         RECORD("pretrain"),
     log:
