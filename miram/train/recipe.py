@@ -87,7 +87,7 @@ class Recipe:
         return json.dumps({**dataclasses.asdict(self), **made_by}, sort_keys=True)
 
     def build(self) -> nn.Module:
-        """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if that is given.
+        """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if given.
 
         Raises MiramError on values, or a file, that do not fit.
         """
