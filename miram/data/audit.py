@@ -85,18 +85,23 @@ def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, object]:
 
 
 def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    """For each two of training, validation and test, the numbers of patients, films and crops that both have."""
+    """For each two of training, validation and test, the numbers of patients, films and crops that both have.
+
+    A number is "not known" where a hash of the pixels is not.
+    """
     columns = {
         "patients": "patient_id",
         "films by UID": "film_uid",
         "films by pixels": "film_sha256",
         "crops by pixels": "crop_sha256",
     }
+
+    def shared(one: str, other: str, column: str) -> int | str:
+        first, second = (set(lesions.loc[split == name, column]) for name in (one, other))
+        return "not known" if "" in first | second else len(first & second)
+
     rows = {
-        f"{one} and {other}": {
-            name: len(set(lesions.loc[split == one, column]) & set(lesions.loc[split == other, column]) - {""})
-            for name, column in columns.items()
-        }
+        f"{one} and {other}": {name: shared(one, other, column) for name, column in columns.items()}
         for one, other in combinations(SPLITS[:3], 2)
     }
     return pd.DataFrame(rows).T

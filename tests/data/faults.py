@@ -73,6 +73,12 @@ def wrong_md5(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
     send(handler, zip_bytes({name: body[:-1] + b"?" for name, body in files.items()}, hashes=files))
 
 
+def other_names_wrong_md5(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
+    """What was unpacked of it must not lie beside the files of the next try."""
+    renamed_files = {f"9-{name}": body for name, body in files.items()}
+    send(handler, zip_bytes(renamed_files, hashes=renamed_files | {max(renamed_files): b"another"}))
+
+
 def no_hashes(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -110,7 +116,7 @@ def duplicate(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
     send(handler, body)
 
 
-BOMB = zip_bytes({"1-1.dcm": bytes(20_000_000), "1-2.dcm": b""})
+BOMB = zip_bytes({"1-1.dcm": bytes(800_000), "1-2.dcm": bytes(800_000)})  # each alone is below the bound
 
 
 def bomb(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
@@ -145,6 +151,7 @@ FAULTS = {
     "shorter than announced": (shorter_than_announced, "IncompleteRead"),
     "missing member": (fewer_members, "holds 1 images, the archive announces 2"),
     "wrong MD5": (wrong_md5, r"has MD5 \w+, not \w+ as md5hashes"),
+    "other names, wrong MD5": (other_names_wrong_md5, r"9-1-2.dcm has MD5 \w+, not \w+ as md5hashes"),
     "no hashes": (no_hashes, "no readable md5hashes"),
     "hashes of others": (hashes_of_others, "lists other files"),
     "unreadable hashes": (unreadable_hashes, "no readable md5hashes"),

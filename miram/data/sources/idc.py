@@ -6,7 +6,6 @@ reference, ListObjectsV2 and Object). Any server with that API will do: `bucket_
 """
 
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
@@ -67,7 +66,6 @@ class Idc:
     def fetch_series(self, series: Series, folder: Path) -> list[Item]:
         """Fetch every file of a series; see `Source`."""
         objects = self._list(series)
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         items = [self._fetch(series.uid, one, folder) for one in objects]
         write_receipt(folder, items)
@@ -82,7 +80,6 @@ class Idc:
         url = self._url(series.uid, objects[0])
         path = folder / objects[0].name
         header = self._bytes(url, 0, min(HEADER_BYTES, objects[0].bytes))
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         with open(path, "wb") as stream:
             stream.write(header)

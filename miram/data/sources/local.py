@@ -5,7 +5,6 @@ files differently, and none of the names is read here. Nothing is copied: a seri
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,7 +47,6 @@ class Local:
         files = self._files.get(series.uid, [])
         if len(files) != series.images:
             raise Fault(f"the folder holds {len(files)} images of it, not {series.images}", lasting=True)
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         items = []
         for number, found in enumerate(files, start=1):

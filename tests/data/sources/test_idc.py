@@ -92,6 +92,12 @@ def short_list(handler, files):
     send(handler, b"<ListBucketResult></ListBucketResult>")
 
 
+def of_another_size(handler, files):
+    """As many files as the index says, each consistent with itself."""
+    entries = "".join(f"<Contents><Key>{name}</Key><ETag>x</ETag><Size>9</Size></Contents>" for name in files)
+    send(handler, f"<ListBucketResult>{entries}</ListBucketResult>".encode())
+
+
 def outside(handler, files):
     entry = "<Contents><Key>../../1-1.dcm</Key><ETag>x</ETag><Size>1</Size></Contents>"
     send(handler, f"<ListBucketResult>{entry}</ListBucketResult>".encode())
@@ -110,6 +116,7 @@ def whole_instead(handler, files):
     [
         ("list", status(500), "HTTP status 500"),
         ("list", short_list, "holds 0 images of 0 bytes, the index announces 2"),
+        ("list", of_another_size, "holds 2 images of 18 bytes, the index announces 2"),
         ("list", outside, "not a plain DICOM file"),
         ("list", html, "no list of files but '<html>"),
         ("file", reset, "reset|Connection"),
