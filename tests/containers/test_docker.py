@@ -100,6 +100,6 @@ def test_it_has_an_ordinary_user_labels_no_setuid_programs_and_nothing_unlisted(
     assert labels["revision"] == command("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip()
     look = "find / -xdev -type f -perm /6000; ls -A /opt/miram; cat /data/* /tmp/*"
     found = command("docker", "run", "--rm", "--user", "0", "--entrypoint", "sh", image, "-c", look).stdout.split()
-    made = {"commit.json", "profiles", "data", "runs", "logs", "results", ".snakemake"}
+    made = {"bench", "commit.json", "profiles", "data", "runs", "logs", "results", ".snakemake"}
     listed = {line[1:].split("/")[0] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
     assert set(found) == listed | made

@@ -37,7 +37,7 @@ def test_the_table_is_plain_snakemakes_and_only_training_asks_for_a_gpu(project,
     done, submitted = through_slurm(project, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     pd.testing.assert_frame_equal(table(project), table(plain))
-    assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "finetune"}
+    assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "finetune", "explain"}
     assert {rule for rule, options in submitted if "--gpus" not in options} >= {"archive", "crops", "evaluate", "table"}
     assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
 
