@@ -94,9 +94,9 @@ class Ledger:
         text = json.dumps(line, default=lambda number: number.item()).encode() + b"\n"
         with self._lock:
             try:
-                written = self._stream.write(text)
-                if written != len(text):  # the disk took a part of it
-                    written += self._stream.write(text[written:])
+                left = text
+                while left:  # a disk may take a part of it
+                    left = left[self._stream.write(left) :]
                 if durable:
                     os.fsync(self._stream.fileno())
             except OSError as error:

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import threading
+import time
 
 import pytest
 
@@ -74,9 +75,22 @@ def test_a_damaged_line_is_named(tmp_path):
         read_ledger(path)
 
 
-def test_threads_write_whole_lines(tmp_path):
+class InParts:
+    """A stream that takes 100 bytes at a time, as a disk may, and lets other threads go on in between."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        written = self._stream.write(text[:100])
+        time.sleep(0)
+        return written
+
+
+def test_threads_write_whole_lines_also_where_the_disk_takes_them_in_parts(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with open_ledger(path) as ledger:
+        ledger._stream = InParts(ledger._stream)
         write = [
             threading.Thread(target=lambda n=n: [ledger.set_aside(f"{n}.{k}", "x" * 500) for k in range(50)])
             for n in range(4)
