@@ -64,7 +64,7 @@ def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_
 def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):
     found = doctor.check_memory(methods, GB // 2)
     assert found.level == "stop"
-    assert "methods.mae: One image at side 112" in found.remedy
+    assert "methods.mae: 1 image(s) at side 112" in found.remedy
 
 
 def test_memory_is_predicted_without_a_gpu_but_not_for_the_libraries_attention(methods):
