@@ -217,8 +217,9 @@ def with_own_images(document):
     document["statistics"]["reference"] = "mae"
     document["splits"]["protocols"] = ["strict"]
     document["finetune"]["modes"] = ["full", "linear", "knn"]
+    for name in ("demo", "paper"):
+        document["presets"][name]["finetune"]["tasks"] = ["label"]
     for preset in document["presets"].values():
-        preset["finetune"]["tasks"] = ["label"]
         preset["methods"] = {}
     document["presets"]["demo"]["finetune"]["epochs"] = 5
 
