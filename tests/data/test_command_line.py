@@ -78,6 +78,7 @@ def require_message(done: subprocess.CompletedProcess, named: str, remedy: str) 
     assert re.match(rf"miram crops: .*{named}", fault) and re.search(remedy, told), done.stderr
 
 
+@pytest.mark.slow
 def test_series_that_fail_lastingly_are_named_with_exit_code_1_and_the_next_run_asks_for_them_alone(
     server, wanted, tmp_path
 ):
@@ -98,6 +99,7 @@ def test_series_that_fail_lastingly_are_named_with_exit_code_1_and_the_next_run_
     assert made(folder) == wanted
 
 
+@pytest.mark.slow
 def test_a_series_that_the_archive_lacks_is_told_and_its_lesion_set_aside_with_exit_code_0(server, tmp_path):
     server.unlisted = {"1.2.4.5"}
     folder = project(tmp_path / "run", server)
