@@ -99,8 +99,8 @@ def place(stage, method):
     return known.get(stage, ("strict",) if stage == "splits" else ())
 
 
-def test_a_cell_is_a_job_and_without_training_there_is_one_seed():
-    chosen = params.load(ROOT / "params.yaml")
+def test_a_cell_is_a_job_and_without_training_there_is_one_seed(tmp_path):
+    chosen = load_edited(tmp_path, "modes: [full, linear]", "modes: [full, linear, knn]")
     cells = params.cells(chosen)
     per_mode = {"full": 2, "linear": 1, "knn": 1}
     assert len(set(cells)) == len(cells) == 2 * 7 * sum(per_mode.values())
@@ -118,9 +118,9 @@ def test_a_file_of_imagenet_weights_adds_a_row(tmp_path):
 
 def test_a_mode_depends_on_its_own_values_only(tmp_path):
     before = params.load(ROOT / "params.yaml")
-    after = load_edited(tmp_path, "knn_neighbours: 20", "knn_neighbours: 21")
+    after = load_edited(tmp_path, "linear_c: [1.0e-4, 1.0e-3, 1.0e-2, 0.1, 1.0, 10.0]", "linear_c: [1.0e-4]")
     changed = [cell.mode for cell in params.cells(before) if values(before, cell) != values(after, cell)]
-    assert set(changed) == {"knn"}
+    assert set(changed) == {"linear"}
 
 
 def values(chosen, cell):
