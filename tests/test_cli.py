@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from miram import cli, layout, params, record
+from miram import layout, params, record
 from miram.cli import main
+from miram.cli.stage import do_stage
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
@@ -89,7 +90,7 @@ def test_a_further_process_of_torchrun_trains_and_leaves_lock_and_record_to_the_
         monkeypatch.setenv("RANK", rank)
         for stage in ("pretrain", "splits"):
             work = partial(lambda name: worked.append(name) or {}, f"{stage} {rank}")
-            cli._stage(params.load(Path("params.yaml"), "demo"), stage, [], [], work, *PLACES[stage])
+            do_stage(params.load(Path("params.yaml"), "demo"), stage, [], [], work, *PLACES[stage])
             written = layout.record(stage, "demo", *PLACES[stage])
             assert written.exists() == (rank == "0")
             shutil.rmtree(written.parent, ignore_errors=True)

@@ -8,6 +8,7 @@ from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
 from miram.evaluate.scores import METRICS
+from miram.params.schema import Metric
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "params.yaml").read_text()
@@ -154,7 +155,7 @@ def test_a_stage_depends_on_its_own_values_only(tmp_path):
 
 
 def test_the_metrics_that_methods_may_be_compared_by_are_those_that_are_measured():
-    assert get_args(params.Metric) == METRICS
+    assert get_args(Metric) == METRICS
 
 
 def test_compiling_concerns_pretraining_alone(tmp_path):

@@ -1,0 +1,99 @@
+"""The command line, one sub-command a stage: each reads params.yaml, does its work, and writes its record last."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from miram import __version__, layout, params
+from miram.cli import data, machine, results, training
+from miram.errors import MiramError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(params.load(arguments.params, arguments.preset), arguments)
+    except MiramError as error:
+        print(f"miram {arguments.stage}: {error.message}\n{error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="miram", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+    )
+    parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+
+    def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.set_defaults(run=run)
+        return stage
+
+    def place(stage: argparse.ArgumentParser, *names: str) -> None:
+        """What tells the jobs of a stage apart; params.yaml lists the values."""
+        for name in names:
+            stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+
+    add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
+    serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
+    serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
+    add("doctor", machine.doctor, "check this machine against what the preset needs (first stage of preset paper)")
+    add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
+    cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
+    cut.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, as `data plan`, and touch nothing"
+    )
+    about = add("data", lambda *_: None, "plan the transfer, or check the data against another's")
+    about = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    text = "print series, bytes, disk at the peak and time; fail when the disk is too small; touch nothing"
+    about.add_parser("plan", help=text, description=text).set_defaults(run=data.data_plan)
+    text = "compare the SHA-256 of every verified instance with a list of them"
+    check = about.add_parser("check", help=text, description=text)
+    check.set_defaults(run=data.data_check)
+    check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
+    add("images", data.images, "read images of one's own in place of crops (source images)")
+    add("pack", data.pack, "decode all crops into one file for training")
+    place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
+    add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
+    place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
+    tune = add("finetune", training.finetune, "fine-tune one method and predict validation and test")
+    tune.set_defaults(mode=layout.FULL)
+    place(tune, "protocol", "task", "method", "seed")
+    frozen = add("probe", training.probe, "classify the frozen features of one method and predict validation and test")
+    place(frozen, "protocol", "task", "mode", "method", "seed")
+    size = add(
+        "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
+    )
+    size.add_argument("--vram", type=float, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
+    add("plan", machine.plan_hours, "hours of all trainings by measured rates, beside what finished ones took")
+    cost = add("bench", machine.measure, "measure time and memory of attention, steps and input on this machine")
+    cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
+    cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
+    cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
+    add("evaluate", results.evaluate, "compute the metrics of all predictions")
+    add("claims", results.claims, "judge the paper's claims by the metrics, the differences and the bench")
+    add("table", results.table, "write the comparison table and the figures")
+    add("explain", training.explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
+    add("report", results.report, "write the report: one HTML page that opens without a network")
+    ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
+    ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
+    ask.add_argument(
+        "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
+    )
+    for name in ("protocol", "task", "method"):
+        ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
+    ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
+    add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
+    check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
+    return parser

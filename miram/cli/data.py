@@ -1,0 +1,195 @@
+"""The commands of the data: from the archive, or images of one's own, to packed crops, splits and their audit."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from miram import layout, params, record
+from miram.cli.stage import check_known, do_stage, store_of
+from miram.errors import ParameterError
+
+
+def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the embedded archive; what came from an older one goes."""
+    from miram.data.phantom.archive import write_archive
+
+    if chosen.archive is None:
+        raise ParameterError(f"Preset {chosen.preset} has no embedded archive.", "Allowed: --preset demo.")
+    data = layout.data(chosen.preset)
+
+    def work() -> dict[str, Any]:
+        rmtree(data / "dicom", ignore_errors=True)
+        layout.ledger(chosen.preset).unlink(missing_ok=True)
+        return write_archive(data / "archive", **params.stage_values(chosen, "archive")["archive"])
+
+    do_stage(chosen, "archive", [], [data / "archive" / "archive.json"], work)
+
+
+def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Serve the embedded archive until interrupted."""
+    from miram.data.phantom.server import serve
+
+    record.read(layout.record("archive", chosen.preset))
+    serve(layout.data(chosen.preset) / "archive", arguments.port)
+
+
+def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fetch the case lists and list the series that they need."""
+    from miram.data.listing import list_archive
+
+    data = layout.data(chosen.preset)
+    inputs = [layout.record("archive", chosen.preset)] if params.is_embedded(chosen) else []
+    for path in inputs:
+        record.read(path)
+    outputs = [*(data / "csv" / name for name in layout.CASE_CSVS), data / "series.csv"]
+
+    def work() -> dict[str, Any]:
+        with _source(chosen, "catalogue") as values:
+            return list_archive(data / "csv", data / "series.csv", **values, **_tries(chosen))
+
+    do_stage(chosen, "catalogue", inputs, outputs, work)
+
+
+def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fetch the films and cut the crops."""
+    from miram.data.films import cut_films
+
+    if arguments.dry_run:
+        data_plan(chosen, arguments)
+        return
+    source = layout.record("catalogue", chosen.preset)
+    record.read(source)
+    places = _places(chosen)
+
+    def work() -> dict[str, Any]:
+        with _source(chosen, "crops") as values:
+            return cut_films(places, **values, **asdict(chosen.transfer))
+
+    outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
+    do_stage(chosen, "crops", [source], outputs, work)
+
+
+def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it."""
+    from miram.data.films import plan_films
+    from miram.data.listing import list_archive
+
+    places = _places(chosen)
+    transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
+    with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
+        if not layout.record("catalogue", chosen.preset).exists():
+            places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
+            where = {name: values[name] for name in ("source", "settings")}
+            list_archive(places.csv_dir, places.series_csv, **where, **_tries(chosen))
+        plan_films(places, **values, **transfer)
+
+
+def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Compare the data lock with another one."""
+    from miram.data.lock import check_lock
+
+    record.read(layout.record("crops", chosen.preset))
+    print(f"the same: {check_lock(_places(chosen).lock, arguments.file)} instances")
+
+
+def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Make crops of one's own images."""
+    from miram.data.images import image_paths, import_images
+
+    if chosen.source != params.IMAGES:
+        raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
+    places, values = _places(chosen), params.stage_values(chosen, "images")["images"]
+    inputs = [Path(values["table_csv"])]
+    image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
+    tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
+    do_stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
+
+
+def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Pack the crops."""
+    from miram.train.store import pack as pack_crops
+
+    data = layout.data(chosen.preset)
+    source = layout.record("crops", chosen.preset)
+    record.read(source)
+    values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
+    images = (data / name for name in ("crops", "lesions.csv", "backgrounds", "backgrounds.csv"))
+    inputs = [source, *layout.extra_pngs(values["extra_images"])]
+    do_stage(chosen, "pack", inputs, store, lambda: pack_crops(*images, *store, **values))
+
+
+def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Divide the lesions under one protocol."""
+    from miram.data.splits import write_splits
+
+    protocol = arguments.protocol
+    check_known("protocol", protocol, chosen.splits.protocols)
+    source, lesions = layout.record("crops", chosen.preset), layout.data(chosen.preset) / "lesions.csv"
+    table = layout.splits(chosen.preset, protocol)
+    record.read(source)
+    values = params.stage_values(chosen, "splits", protocol)
+    do_stage(chosen, "splits", [source], [table], lambda: write_splits(lesions, table, **values), protocol)
+
+
+def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Audit the lesions and their splits."""
+    from miram.data.audit import audit as examine
+
+    preset, data = chosen.preset, layout.data(chosen.preset)
+    protocols = chosen.splits.protocols
+    inputs = [layout.record("crops", preset), *(layout.record("splits", preset, name) for name in protocols)]
+    for path in inputs:
+        record.read(path)
+    splits_csvs = {name: layout.splits(preset, name) for name in protocols}
+    report = layout.results(preset) / "audit.md"
+
+    def work() -> dict[str, Any]:
+        return examine(data / "lesions.csv", data / "set_aside.csv", splits_csvs, report, preset=preset)
+
+    do_stage(chosen, "audit", inputs, [report], work)
+
+
+def _tries(chosen: params.Params) -> dict[str, Any]:
+    return {name: getattr(chosen.transfer, name) for name in ("attempts", "timeout_seconds", "backoff_seconds")}
+
+
+def _places(chosen: params.Params) -> Any:
+    """Where the stage crops reads and writes."""
+    from miram.data.films import Places
+
+    data = layout.data(chosen.preset)
+    return Places(
+        csv_dir=data / "csv",
+        series_csv=data / "series.csv",
+        dicom_dir=data / "dicom",
+        crops_dir=data / "crops",
+        backgrounds_dir=data / "backgrounds",
+        ledger=layout.ledger(chosen.preset),
+        lesions_csv=data / "lesions.csv",
+        set_aside_csv=data / "set_aside.csv",
+        backgrounds_csv=data / "backgrounds.csv",
+        lock=data / layout.LOCK,
+        lock_copy=layout.results(chosen.preset) / layout.LOCK,
+    )
+
+
+@contextmanager
+def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
+    """The values of a stage that reads the source; the embedded archive is served as long as the block runs."""
+    if chosen.source == params.IMAGES:
+        raise ParameterError(
+            "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."
+        )
+    values = params.stage_values(chosen, stage)
+    if not params.is_embedded(chosen):
+        yield values
+        return
+    from miram.data.phantom.server import running
+
+    with running(layout.data(chosen.preset) / "archive") as (api_url, csv_url):
+        yield {**values, "settings": {**values["settings"], "api_url": api_url, "csv_url": csv_url}}

@@ -1,0 +1,156 @@
+"""The commands of the results: metrics, claims, table, report, their description and their check."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from miram import layout, params, record
+from miram.cli.stage import classifiers, do_stage
+
+PAPER = Path("workflow", "resources", "paper.csv")
+CLAIMS = PAPER.with_name("claims.yaml")
+
+
+def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Compute the metrics of every cell that has finished, and the differences between methods."""
+    from miram.data.tasks import MULTI_LABEL
+    from miram.evaluate.metrics import evaluate as measure
+
+    out, cells = layout.results(chosen.preset), classifiers(chosen)
+    finished = [path for path in cells.values() if path.exists()]
+    for path in finished:
+        record.read(path)
+    # predictions without a record prove nothing
+    predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
+    values = params.stage_values(chosen, "evaluate")["statistics"]
+    outputs = [out / "metrics.csv", out / "differences.csv"]
+
+    def work() -> dict[str, Any]:
+        return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
+
+    do_stage(chosen, "evaluate", finished, outputs, work)
+
+
+def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Judge the paper's claims."""
+    from miram.evaluate.claims import judge
+
+    preset, out = chosen.preset, layout.results(chosen.preset)
+    source, benches = layout.record("evaluate", preset), layout.benches()
+    record.read(source)
+    outputs = [out / "claims.csv", out / "claims.md"]
+    values = params.stage_values(chosen, "claims")["statistics"]
+
+    def work() -> dict[str, Any]:
+        tables = out / "metrics.csv", out / "differences.csv"
+        return judge(CLAIMS, PAPER, *tables, benches, out, preset=preset, **values)
+
+    do_stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
+
+
+def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the comparison table, the figures and the list of lesions set aside."""
+    from miram.evaluate.figures import draw_reconstructions
+    from miram.evaluate.summary import write_curves, write_summary
+    from miram.evaluate.table import comparison, write_set_aside
+
+    preset, name = chosen.preset, params.name_of(chosen)
+    out, protocols = layout.results(preset), chosen.splits.protocols
+    pretrained = {(p, m): layout.record("pretrain", preset, p, m) for p in protocols for m in chosen.methods}
+    finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
+    inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops"))]
+    inputs += [*(layout.record("splits", preset, protocol) for protocol in protocols), *finished.values()]
+    for path in inputs:
+        record.read(path)
+    figures = {  # of one protocol: what is reconstructed hardly differs
+        out / f"reconstructions_{method}.png": path.parent / "reconstructions.npz"
+        for (protocol, method), path in finished.items()
+        if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
+    }
+    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")]
+    outputs += [out / file for file in ("set_aside.md", "summary.json", "pretraining.csv")] + [*figures]
+    logs = {"/".join(place): path.parent / "log.csv" for place, path in finished.items()}
+
+    def work() -> dict[str, Any]:
+        for figure, arrays in figures.items():
+            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=name)
+        write_curves(logs, out / "pretraining.csv")
+        write_summary(out / "metrics.csv", out / "summary.json")
+        tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
+        splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
+        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
+        values = params.stage_values(chosen, "table")["statistics"]
+        return comparison(out / "metrics.csv", PAPER, pretrained, classifiers(chosen), out, preset=name, **values)
+
+    do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
+
+
+def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write the report of all that there is, and of what is missing."""
+    from miram.data.tasks import MULTI_LABEL
+    from miram.evaluate.report import report as write
+
+    preset, headline, results = chosen.preset, params.headline(chosen), layout.results(chosen.preset)
+    cells = classifiers(chosen)
+    pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
+    own = chosen.source == params.IMAGES
+    names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
+    stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "table")}
+    stages |= {"explain": layout.record("explain", preset)} if params.explained(chosen) else {}
+    stages |= {f"splits, {p}": layout.record("splits", preset, p) for p in chosen.splits.protocols}
+    finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
+
+    def work() -> dict[str, Any]:
+        return write(
+            results / "report.html",
+            preset=params.name_of(chosen),
+            headline=headline,
+            multilabel_tasks=MULTI_LABEL,
+            cells=cells,
+            pretrained=pretrained,
+            stages=stages,
+            results=results,
+            explained=layout.explain(preset),
+            crops=layout.data(preset) / "crops",
+            data_lock=None if own else results / layout.LOCK,
+            paper_csv=PAPER,
+            parameters=asdict(chosen),
+            **params.stage_values(chosen, "report")["statistics"],
+        )
+
+    do_stage(chosen, "report", [*finished, PAPER], [results / "report.html"], work)
+
+
+def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Describe the results."""
+    from miram.crate import METADATA, write_crate
+
+    inputs, out = (
+        [layout.record(stage, chosen.preset) for stage in params.final_stages(chosen)],
+        layout.results(chosen.preset),
+    )
+    do_stage(chosen, "crate", inputs, [out / METADATA], lambda: write_crate(inputs, out, preset=params.name_of(chosen)))
+
+
+def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Check a results folder."""
+    from miram.verify import verify as check
+
+    folder = arguments.folder or layout.results(chosen.preset)
+    check(folder, _expected(chosen), preset=chosen.preset, films=arguments.films)
+
+
+def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
+    """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
+    idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}
+    idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
+    idle |= set() if params.explained(chosen) else {"explain"}
+    jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]
+    jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
+    jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
+    jobs += [("finetune" if cell.mode == layout.FULL else "probe", cell) for cell in params.cells(chosen)]
+    return {
+        layout.record(stage, chosen.preset, *place): (stage, params.stage_values(chosen, stage, *place))
+        for stage, place in jobs
+    }

@@ -1,0 +1,157 @@
+"""The commands of the networks: pre-training, fine-tuning, probes, and looking into what was trained."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from miram import layout, params, record
+from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
+from miram.errors import MiramError
+
+NO_DEVICE = "research software, not a medical device"
+
+
+def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
+    from miram.data.splits import pretraining_backgrounds, pretraining_lesions
+    from miram.train.pretrain import pretrain as train
+    from miram.train.store import extra_ids
+
+    place = protocol, method = arguments.protocol, arguments.method
+    check_known("protocol", protocol, chosen.splits.protocols)
+    check_known("method", method, chosen.methods)
+    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack")]
+    inputs.append(layout.record("splits", chosen.preset, protocol))
+    for path in inputs:
+        record.read(path)
+    lesions_csv, backgrounds_csv = (layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "backgrounds"))
+    splits_csv = layout.splits(chosen.preset, protocol)
+    store = _, index_csv = store_of(chosen)
+    seen, pictured = pretraining_lesions(splits_csv)
+    seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
+    values = params.stage_values(chosen, "pretrain", *place)
+    if values["encoder_init"]:
+        inputs.append(given_file("encoder_init", values["encoder_init"]))
+    out = layout.pretrain(chosen.preset, *place)
+    outputs = [out / "encoder.safetensors", out / "log.csv"]
+    if values["objective"] != "mocov3":
+        outputs.append(out / "reconstructions.npz")
+    do_stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *store, seen, pictured, **values), *place)
+
+
+def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fine-tune a method with one seed."""
+    from miram.train.finetune import finetune as train
+
+    _classify(chosen, "finetune", arguments, train, ["predictions.parquet", "log.csv", "model.safetensors"])
+
+
+def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Classify the features of a method's frozen encoder."""
+    from miram.train.probe import probe as fit
+
+    _classify(chosen, "probe", arguments, fit, ["predictions.parquet", "log.csv"])
+
+
+def _classify(
+    chosen: params.Params, stage: str, arguments: argparse.Namespace, work: Callable[..., dict[str, Any]], names: list
+) -> None:
+    """A classifier on the encoder that a cell starts from; `work` leaves the files `names` in the cell's folder."""
+    cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
+    own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
+    for name, value in cell._asdict().items():
+        check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
+    preset = chosen.preset
+    inputs = [layout.record(name, preset) for name in ("crops", "pack")]
+    inputs.append(layout.record("splits", preset, cell.protocol))
+    encoder_file = None
+    if cell.method in chosen.methods:
+        inputs.append(layout.record("pretrain", preset, cell.protocol, cell.method))
+        encoder_file = layout.pretrain(preset, cell.protocol, cell.method) / "encoder.safetensors"
+    for path in inputs:
+        record.read(path)
+    if cell.method == layout.IMAGENET:
+        encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
+        inputs.append(encoder_file)
+    tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
+    values = params.stage_values(chosen, stage, *cell)
+    out = layout.finetune(preset, cell)
+    outputs = [out / name for name in names]
+    do_stage(
+        chosen, stage, inputs, outputs, lambda: work(out, *store_of(chosen), *tables, encoder_file, **values), *cell
+    )
+
+
+def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
+    from miram.train.explain import explain as examine
+
+    preset, (protocol, task, _) = chosen.preset, params.headline(chosen)
+    finished = {cell.method: path for cell, path in finished_of(chosen, params.explained(chosen)).items()}
+    if not finished:
+        raise MiramError(
+            f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
+        )
+    pretrained = {m: layout.record("pretrain", preset, protocol, m) for m in finished if m in chosen.methods}
+    inputs = [layout.record("pack", preset), layout.record("splits", preset, protocol)]
+    inputs += [*finished.values(), *pretrained.values()]
+    for path in inputs:
+        record.read(path)
+    classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
+    encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
+    out, tables = layout.explain(preset), (layout.data(preset) / "lesions.csv", layout.splits(preset, protocol))
+    values = params.stage_values(chosen, "explain")
+    do_stage(
+        chosen,
+        "explain",
+        inputs,
+        [out / "relevance.npz", out / "embedding.csv"],
+        lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, **values),
+    )
+
+
+def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Ask one fine-tuned network about one picture."""
+    from miram.evaluate.prediction import draw_prediction
+    from miram.train.predict import predict as ask
+
+    cell, path = _chosen_network(chosen, arguments)
+    facts = ask(
+        path.parent / "model.safetensors",
+        arguments.picture,
+        arguments.box,
+        accelerator=chosen.compute.accelerator,
+        threads=chosen.compute.threads,
+    )
+    demo = "It has learnt from phantom lesions only. " if chosen.archive is not None else ""
+    warning = f"{demo}{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
+    place = (
+        "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"
+    )
+    title = f"{arguments.picture.name}{place}\n{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
+    draw_prediction(*facts, arguments.out, title=title, warning=warning)
+    print(title)
+    for name, probability in facts.probabilities.items():
+        print(f"{100 * probability:6.1f} %  {name}")
+    print(f"picture: {arguments.out}\n{warning}")
+
+
+def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
+    """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
+    protocol, task, _ = params.headline(chosen)
+    wanted = arguments.protocol or protocol, arguments.task or task, layout.FULL
+    cells = params.cells(chosen)
+    for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
+        if value is not None:
+            check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
+    own = [cell for cell in cells if cell[:3] == wanted and arguments.method in (None, cell.method)]
+    finished = finished_of(chosen, [cell for cell in own if cell.seed == own[0].seed])
+    if not finished:
+        raise MiramError(
+            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"
+            + (f" for method {arguments.method}." if arguments.method else "."),
+            f"Run the workflow first: snakemake --config preset={chosen.preset}.",
+        )
+    best = max(finished, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
+    return best, finished[best]

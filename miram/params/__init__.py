@@ -1,0 +1,34 @@
+"""params.yaml as strict, frozen values: one preset resolved, every key known, every value of its type and range.
+
+A parameter keeps one name on its way: key in params.yaml -> field in `schema` -> keyword of the stage's function ->
+argument of the operation. There is no default in code for what stands in the file.
+"""
+
+from miram.params.reading import load
+from miram.params.schema import PRESETS, Params
+from miram.params.stages import (
+    EMBEDDED,
+    IMAGES,
+    cells,
+    explained,
+    final_stages,
+    headline,
+    is_embedded,
+    name_of,
+    stage_values,
+)
+
+__all__ = [
+    "EMBEDDED",
+    "IMAGES",
+    "PRESETS",
+    "Params",
+    "cells",
+    "explained",
+    "final_stages",
+    "headline",
+    "is_embedded",
+    "load",
+    "name_of",
+    "stage_values",
+]

@@ -1,0 +1,217 @@
+"""Reading a parameter file: one preset resolved and checked, each fault named with its key."""
+
+import json
+import re
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from miram import layout
+from miram.errors import ParameterError
+from miram.params.schema import ATTENTION_OPTIONS, PRESETS, Method, Params, Pretrain
+from miram.params.stages import EMBEDDED, IMAGES
+
+TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, where YAML's own rule keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """As the parent, after a look at the keys."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path, preset: str | None = None) -> Params:
+    """Read a parameter file; `preset` replaces the file's own choice.
+
+    All presets are checked, so that a slip in another one does not wait for the day it is used. Raises
+    ParameterError with the key, its value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        document = yaml.load(path.read_text(), UniqueKeys)
+    except FileNotFoundError as error:
+        raise ParameterError(
+            f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not valid YAML: {error}", "Mend the line that it names.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("presets"), dict):
+        raise ParameterError(f"{path} has no mapping `presets`.", "Start from the project's own params.yaml.")
+    chosen = document.get("preset") if preset is None else preset
+    if chosen not in PRESETS:
+        raise ParameterError(f"preset: {chosen!r} in {path}", f"Allowed: {', '.join(PRESETS)}.")
+    if set(document["presets"]) != set(PRESETS):
+        raise ParameterError(
+            f"presets: {sorted(document['presets'])} in {path}", f"It holds exactly: {', '.join(PRESETS)}."
+        )
+    return {name: _resolve(document, name, path) for name in PRESETS}[chosen]
+
+
+def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
+    document = deepcopy(document)
+    own_values = _preset_values(document.pop("presets"), preset)
+    merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
+    pretrain_names = {field.name for field in fields(Pretrain)}
+    methods = merged.get("methods")
+    own = {}
+    if isinstance(methods, dict):
+        for name, values in methods.items():
+            if isinstance(values, dict):
+                own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
+    params = _validated(Params, merged, path, "")
+    resolved = {}
+    for name, method in params.methods.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in (layout.FROM_SCRATCH, layout.IMAGENET):
+            raise ParameterError(
+                f"methods.{name} in {path}",
+                f"A method's name holds a-z, 0-9 and -; {layout.FROM_SCRATCH} and {layout.IMAGENET} are taken.",
+            )
+        place = f"methods.{name}"
+        shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
+        pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
+        _check_attention(method, path, place)
+        resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
+    values = {f.name: getattr(params, f.name) for f in fields(Params)}
+    checked = Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
+    _check_together(checked, path)
+    return checked
+
+
+def _preset_values(presets: dict[str, Any], preset: str) -> Any:
+    """What a preset sets; `paper-448` starts from `paper`, by its name, replaces its values and uses its data."""
+    base, is_based, _ = preset.partition("-")
+    own = presets[preset]
+    if not is_based:
+        return own
+    if not isinstance(own, dict) or not set(own) <= set(TRAINING):
+        raise ParameterError(f"presets.{preset} is {own!r}", f"Beside its base it sets {', '.join(TRAINING)} at most.")
+    return _replaced(presets[base], own)
+
+
+def _replaced(base: Any, own: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    return base | {key: _replaced(base.get(key), value) for key, value in own.items()}
+
+
+def _check_attention(method: Method, path: Path, place: str) -> None:
+    given = {name: getattr(method, name) for name in ("attention", "backend", "options")}
+    if method.objective != "miram":
+        for name, value in given.items():
+            if value is not None:
+                raise ParameterError(
+                    f"{place}.{name}: {value!r} in {path}", f"Only objective miram has {name}; remove the line."
+                )
+        return
+    if method.attention is None:
+        raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(ATTENTION_OPTIONS)}.")
+    if (method.backend is None) != (method.attention == "full"):
+        raise ParameterError(
+            f"{place}.backend: {method.backend!r} in {path}",
+            "Allowed: fused, package; attention full has one form and no backend.",
+        )
+    _validated(ATTENTION_OPTIONS[method.attention], method.options or {}, path, f"{place}.options")
+
+
+def _check_together(params: Params, path: Path) -> None:
+    """What no field can tell by itself."""
+    finetune, moco, tcia = params.finetune, params.moco, params.sources.tcia
+    embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
+    widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
+    lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
+    own = [task == "label" for task in finetune.tasks]
+    lists["splits.protocols"] = params.splits.protocols
+    faults = {
+        **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
+        f"finetune: warmup_epochs {finetune.warmup_epochs} exceeds epochs {finetune.epochs}": (
+            finetune.warmup_epochs > finetune.epochs
+        ),
+        f"finetune: zoom_min {finetune.zoom_min} exceeds zoom_max {finetune.zoom_max}": (
+            finetune.zoom_min > finetune.zoom_max
+        ),
+        **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
+        f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
+            moco.blur_sigma_min > moco.blur_sigma_max
+        ),
+        f"statistics.reference: {params.statistics.reference!r} is no method": (
+            params.statistics.reference not in params.methods
+        ),
+        "sources.tcia: api_url and csv_url are `embedded` both, with an archive section, or neither": (
+            set(embedded) != {params.archive is not None}
+        ),
+        f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] goes with images, and with no other": (
+            set(own) != {params.source == IMAGES}
+        ),
+        "sources.idc: films `rows` leaves no films for transfer.keep_dicom true to keep; `whole` does": (
+            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
+        ),
+    }
+    for name, method in params.methods.items():
+        own, place = method.pretrain, f"methods.{name}"
+        patches = (own.side // params.encoder.patch) ** 2
+        faults |= {
+            f"{place}: side {own.side} is not a multiple of encoder.patch {params.encoder.patch}": (
+                own.side % params.encoder.patch
+            ),
+            f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
+            f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
+                own.batch % (own.accumulate * params.compute.devices)
+            ),
+            f"{place}: mask_ratio {own.mask_ratio} keeps none of {patches} patches": (
+                int(patches * (1 - own.mask_ratio)) < 1
+            ),
+        }
+    wrong = next((text for text, is_wrong in faults.items() if is_wrong), None)
+    if wrong:
+        raise ParameterError(f"{wrong}; in {path}, preset {params.preset}", "Change one of the values that it names.")
+
+
+def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:
+    """`shared` with the preset's own keys added; a key that stands in both is refused."""
+    if not isinstance(own, dict):
+        raise ParameterError(f"{place} is {own!r}", "A mapping of sections belongs there.")
+    merged = dict(shared)
+    for key, value in own.items():
+        name = f"{prefix}{key}"
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(merged[key], dict) and isinstance(value, dict):
+            merged[key] = _merge(merged[key], value, place, f"{name}.")
+        else:
+            raise ParameterError(
+                f"{name} stands twice: shared, and under {place}", "Each value has one place: remove one of them."
+            )
+    return merged
+
+
+def _validated(kind: type, values: Any, path: Path, place: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        # a slip in a name also leaves the right one missing: name the slip
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN_KEY)
+        raise _explained(faults[0], path, place) from error
+
+
+def _explained(fault: dict[str, Any], path: Path, place: str) -> ParameterError:
+    key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
+    if fault["type"] in UNKNOWN_KEY:
+        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or mend its name.")
+    if fault["type"] in ("missing", "missing_argument"):
+        return ParameterError(f"{key} is missing in {path}", "Add it, shared or under the presets.")
+    hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."
+    value = fault["input"]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        hint += f" YAML reads {value} as text: write a decimal point, such as {value.lower().replace('e', '.0e', 1)}."
+    return ParameterError(f"{key}: {value!r} in {path}", hint)

@@ -1,0 +1,310 @@
+"""The sections of params.yaml as frozen, strict dataclasses: every key, its type and its range, and no default."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+PRESETS = ("demo", "paper", "paper-448", "paper-896")
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Several = Field(min_length=1)  # of a list
+Metric = Literal[  # those of miram.evaluate.scores, as a test holds
+    *("accuracy", "balanced_accuracy", "macro_ap", "micro_ap", "macro_auc", "micro_auc", "sensitivity", "ece", "brier")
+]
+Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution", "label"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tcia:
+    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources."""
+
+    collection: str
+    api_url: str
+    csv_url: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Idc:
+    """The Imaging Data Commons."""
+
+    collection: str
+    bucket_url: str
+    csv_url: str
+    films: Literal["rows", "whole"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Local:
+    """A folder that holds the archive."""
+
+    folder: str
+    csv_url: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Images:
+    """Images of one's own, and the table of them."""
+
+    folder: str
+    table_csv: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Sources:
+    """A block for each kind of source."""
+
+    tcia: Tcia
+    idc: Idc
+    local: Local
+    images: Images
+
+
+@dataclass(frozen=True, config=STRICT)
+class Transfer:
+    """How the archive is transferred, and whether it is kept."""
+
+    workers: Count
+    attempts: Count
+    timeout_seconds: Positive
+    backoff_seconds: Positive
+    keep_dicom: bool
+
+
+@dataclass(frozen=True, config=STRICT)
+class Archive:
+    """The phantom archive of the demo."""
+
+    patients: Annotated[int, Field(ge=40)]
+    films_rows: Annotated[int, Field(ge=256)]
+    films_columns: Annotated[int, Field(ge=192)]
+    seed: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class Crops:
+    """How a lesion is cut from its film."""
+
+    component: Literal["union", "largest"]
+    shape: Literal["square", "tight"]
+    margin: NonNegative
+    side_min: Count
+    bits: Literal[8, 16]
+    air: OpenFraction
+
+
+@dataclass(frozen=True, config=STRICT)
+class Splits:
+    """How lesions are divided."""
+
+    protocols: Annotated[list[Literal["strict", "paper"]], Several]
+    validation_fraction: OpenFraction
+    test_fraction: OpenFraction
+    seed: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class Encoder:
+    """The Vision Transformer that is pre-trained; sizes in tokens' widths and px."""
+
+    patch: Count
+    channels: Literal[1, 3]
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Decoder:
+    """The low-resolution decoder; the high-resolution one has the same sizes."""
+
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Highres:
+    """The high-resolution decoder of MIRAM."""
+
+    scale: Literal[2, 4]
+    target: Literal["upsampled", "native"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Moco:
+    """MoCo-v3: its heads, its loss, its views."""
+
+    projector_width: Count
+    projector_out: Count
+    temperature: Positive
+    momentum: Fraction
+    jitter_brightness: NonNegative
+    jitter_contrast: NonNegative
+    jitter_probability: Fraction
+    blur_sigma_min: Positive
+    blur_sigma_max: Positive
+    blur_probabilities: Pair
+    solarise_probabilities: Pair
+
+
+@dataclass(frozen=True, config=STRICT)
+class Pretrain:
+    """Pre-training; a method may replace values for itself."""
+
+    seed: Whole
+    side: Count
+    batch: Count
+    accumulate: Count
+    epochs: Count
+    warmup_epochs: Whole
+    lr_per_256: Positive
+    weight_decay: NonNegative
+    beta1: OpenFraction
+    beta2: OpenFraction
+    mask_ratio: OpenFraction
+    loss_on: Literal["removed", "all"]
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)]
+    recompute: bool
+    encoder_init: str | None
+    checkpoint_every_epochs: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class CommonPretrain(Pretrain):
+    """What all methods share beside it: the images that they see beside the lesions."""
+
+    backgrounds_per_film: Whole
+    backgrounds_seed: Whole
+    extra_images: str | None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Finetune:
+    """Fine-tuning and its augmentation."""
+
+    tasks: Annotated[list[Task], Several]
+    modes: Annotated[list[Literal["full", "linear", "knn"]], Several]
+    seeds: Annotated[list[Whole], Several]
+    imagenet_init: str | None
+    batch: Count
+    epochs: Count
+    warmup_epochs: Whole
+    lr: Positive
+    weight_decay: NonNegative
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    drop_path: Fraction
+    mixup: NonNegative
+    head_init_std: Positive
+    head_init_std_mocov3: Positive
+    rotation_degrees: NonNegative
+    zoom_min: Positive
+    zoom_max: Positive
+    intensity_shift: NonNegative
+    linear_c: Annotated[list[Positive], Several]
+    linear_iterations: Count
+    knn_neighbours: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class Statistics:
+    """Intervals, tests and verdicts; see `miram.evaluate`."""
+
+    resamples: Annotated[int, Field(ge=2000)]  # fewer leave a handful of draws beyond Holm's limits
+    seed: Whole
+    confidence: OpenFraction
+    power: OpenFraction
+    specificity: Fraction
+    threshold: OpenFraction
+    bins: Count
+    compared: Annotated[list[Metric], Several]
+    reference: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Compute:
+    """Device, precision, compilation, threads."""
+
+    accelerator: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
+    threads: Count
+    devices: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class NoOptions:
+    """Full attention has no options."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class LinformerOptions:
+    """Options of attention `linformer`."""
+
+    rank: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class PerformerOptions:
+    """Options of attention `performer`."""
+
+    redraw_interval: Whole
+
+
+@dataclass(frozen=True, config=STRICT)
+class NystromOptions:
+    """Options of attention `nystrom`."""
+
+    landmarks: Count
+    pinv_iterations: Count
+    pinv_init: Literal["matrix", "batch"]
+    residual_kernel: Count
+
+
+ATTENTION_OPTIONS = {
+    "full": NoOptions,
+    "linformer": LinformerOptions,
+    "performer": PerformerOptions,
+    "nystrom": NystromOptions,
+}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Method:
+    """What is pre-trained. The four fields of attention are None unless the objective is `miram`."""
+
+    objective: Literal["mae", "mocov3", "miram"]
+    attention: Literal["full", "linformer", "performer", "nystrom"] | None = None
+    backend: Literal["fused", "package"] | None = None
+    options: dict[str, Any] | None = None
+    pretrain: Pretrain | None = None  # this method's own, its overrides applied; filled in by `load`
+
+
+@dataclass(frozen=True, config=STRICT)
+class Params:
+    """One preset, resolved."""
+
+    preset: Literal[PRESETS]
+    source: Literal["tcia", "idc", "local", "images"]
+    sources: Sources
+    transfer: Transfer
+    archive: Archive | None
+    crops: Crops
+    splits: Splits
+    encoder: Encoder
+    decoder: Decoder
+    highres: Highres
+    methods: dict[str, Method]
+    moco: Moco
+    pretrain: CommonPretrain
+    finetune: Finetune
+    statistics: Statistics
+    compute: Compute

@@ -1,0 +1,143 @@
+"""What a preset's values mean for the stages: which jobs there are, and which values decide each."""
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from miram import layout
+from miram.layout import Cell
+from miram.params.schema import Method, Params
+
+IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
+EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
+MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
+TUNING = (  # values of `finetune` that train the encoder
+    *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
+    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
+)
+WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
+PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
+
+
+def cells(params: Params) -> list[Cell]:
+    """Every fine-tuning of a preset, in the order of the table's rows.
+
+    Nothing is drawn on the features of a frozen encoder: those modes are done once, with the first seed.
+    """
+    tuning = params.finetune
+    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
+    return [
+        Cell(protocol, task, mode, method, seed)
+        for task in tuning.tasks
+        for protocol in params.splits.protocols
+        for mode in tuning.modes
+        for method in [*baselines, *params.methods]
+        for seed in (tuning.seeds if mode == layout.FULL else tuning.seeds[:1])
+    ]
+
+
+def headline(params: Params) -> tuple[str, str, str]:
+    """Protocol, task and mode of what is shown first: the first of each list."""
+    return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
+
+
+def explained(params: Params) -> list[Cell]:
+    """The networks that the stage `explain` looks into: fine-tuned, on the headline's task, of the first seed."""
+    wanted = (*headline(params)[:2], layout.FULL)
+    return [cell for cell in cells(params) if cell[:3] == wanted and cell.seed == params.finetune.seeds[0]]
+
+
+def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
+    """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
+
+    `place` is what tells the stage's jobs apart, as in `layout.PLACES`.
+    """
+    if stage == "splits":
+        values = asdict(params.splits)
+        del values["protocols"]  # a job each
+        return {"protocol": place[0], **values}
+    if stage == "pretrain":
+        return _pretrain_values(params, params.methods[place[1]])
+    if stage in ("finetune", "probe"):
+        return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
+    pretrain, statistics = params.pretrain, params.statistics
+    sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
+    if stage == "explain":
+        machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
+        return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+    methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
+    sections = {
+        "archive": {"archive": params.archive},
+        "doctor": {**_source_values(params), "methods": methods, "compute": asdict(params.compute)},
+        "catalogue": _source_values(params),
+        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
+        "pack": {"pack": {"extra_images": pretrain.extra_images}},
+        "audit": {},
+        "evaluate": {"statistics": asdict(statistics)},
+        "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
+        "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
+        "report": {"statistics": {"confidence": statistics.confidence}},
+        "crate": {},
+    }[stage]
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
+
+
+def name_of(params: Params) -> str:
+    """What the results are of: the preset's archive, or images of one's own."""
+    return IMAGES if params.source == IMAGES else params.preset
+
+
+def final_stages(params: Params) -> tuple[str, ...]:
+    """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
+    return ("table", "report") if params.source == IMAGES else ("audit", "claims", "table", "report")
+
+
+def is_embedded(params: Params) -> bool:
+    """Whether the archive is the phantom that comes with this software."""
+    return params.source == "tcia" and params.sources.tcia.api_url == EMBEDDED
+
+
+def _source_values(params: Params) -> dict[str, Any]:
+    return {"source": params.source, "settings": asdict(getattr(params.sources, params.source))}
+
+
+def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
+    values = {"objective": method.objective, "encoder": asdict(params.encoder)}
+    values |= asdict(method.pretrain) | asdict(params.compute)
+    if method.objective == "mocov3":
+        return {name: value for name, value in values.items() if name not in MASKED_ONLY} | {
+            "moco": asdict(params.moco)
+        }
+    values["decoder"] = asdict(params.decoder)
+    if method.objective == "miram":
+        attention = {name: getattr(method, name) for name in ("attention", "backend", "options")}
+        values |= {"highres": asdict(params.highres), **attention}
+    return values
+
+
+def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
+    """What every mode reads; from a baseline's start the input side is the common one, a method's is its own."""
+    method = params.methods.get(cell.method)
+    return {
+        **{"task": cell.task, "seed": int(cell.seed), "encoder": asdict(params.encoder)},
+        "side": (method.pretrain if method else params.pretrain).side,
+        "pool": "class" if _is_moco(method) else "mean",
+        **{name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")},
+    }
+
+
+def _finetune_values(params: Params, cell: Cell) -> dict[str, Any]:
+    tuning = params.finetune
+    moco = _is_moco(params.methods.get(cell.method))
+    head_init_std = tuning.head_init_std_mocov3 if moco else tuning.head_init_std
+    own = {name: getattr(tuning, name) for name in TUNING}
+    return {**_cell_values(params, cell), "head_init_std": head_init_std, **own}
+
+
+def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
+    own = {name: getattr(params.finetune, name) for name in PROBES[cell.mode]}
+    return {**_cell_values(params, cell), "mode": cell.mode, **own}
+
+
+def _is_moco(method: Method | None) -> bool:
+    return method is not None and method.objective == "mocov3"
