@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from test_pipeline import BIN, edit, environment, finished, jobs, run, small_project
+from test_pipeline import BIN, RESULTS, edit, environment, finished, jobs, run, small_project
+
+from miram import layout
 
 pytestmark = pytest.mark.slow
 DVC = BIN / "dvc"
@@ -89,9 +92,14 @@ def test_an_experiment_changes_one_parameter_and_what_follows_from_it_in_place(c
     assert not plots.get("errors")
 
 
-def test_the_preset_of_an_experiment_is_resolved(clone):
-    planned = finished(clone, [DVC, "exp", "run", "--dry", "-S", "preset=paper"])
-    assert "miram --preset paper verify" in planned.stdout
+@pytest.mark.parametrize("preset", ["paper", "paper-448"])
+def test_the_preset_of_an_experiment_is_resolved_and_what_it_makes_is_stored(clone, preset):
+    planned = finished(clone, [DVC, "exp", "run", "--dry", "-S", f"preset={preset}"])
+    assert f"miram --preset {preset} verify" in planned.stdout
+    edit(clone, lambda document: document.update(preset=preset))
+    stored = re.search("Outputs (.*)", finished(clone, [DVC, "stage", "list"]).stdout)[1].split(", ")
+    for folder in (layout.data(preset), layout.explain(preset), layout.results(preset)):
+        assert any(folder.is_relative_to(output) for output in stored), folder
 
 
 def test_an_output_that_was_edited_by_hand_is_named_and_not_kept(clone):
@@ -108,10 +116,21 @@ def test_an_output_that_was_edited_by_hand_is_named_and_not_kept(clone):
     assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
 
 
+def test_a_forced_checkout_leaves_the_films_of_another_preset_and_their_ledger(clone):
+    kept = [clone / "data/paper" / name for name in ("ledger.jsonl", "crops/lesion.png")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("fetched for hours")
+    (clone / "data/paper/lesions.csv").write_text("made of them")
+    finished(clone, [DVC, "checkout", "--force"])
+    assert not (clone / "data/paper/lesions.csv").exists()
+    assert all(path.exists() for path in kept)
+
+
 def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     pretrained = written(clone, "runs/demo/**/pretrain/*/record.json")
     edit(clone, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(clone) == {"finetune", "evaluate", "table", "crate"}
+    assert jobs(clone) == {"finetune", *RESULTS, "explain"}
     running = subprocess.Popen(
         [DVC, "repro"], cwd=clone, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
