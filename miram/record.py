@@ -28,6 +28,7 @@ KEYS = {"stage", "values", "inputs", "outputs"}
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
+IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
 BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
 STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.doctor",
@@ -52,7 +53,11 @@ PAGES = {"miram.evaluate.report": "evaluate/page/*"}  # files that are code of a
 
 
 def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
-    """Take down what a stage starts from, before it works: later, code and inputs may differ. The old record goes."""
+    """Take down what a stage starts from, before it works: later, code and inputs may differ. The old record goes.
+
+    Raises MiramError in an image that holds other packages than those of the lock beside the code.
+    """
+    _check_image()
     path.unlink(missing_ok=True)
     return {
         "stage": stage,
@@ -112,6 +117,12 @@ def is_record(path: Path) -> bool:
 def lock_digest() -> str | None:
     """SHA-256 of requirements.lock; None where the package lies without it."""
     return sha256_file(LOCK) if LOCK.exists() else None
+
+
+def _check_image() -> None:
+    built_with = os.environ.get(IMAGE_LOCK)
+    if built_with and LOCK.exists() and sha256_file(Path(built_with)) != lock_digest():
+        raise MiramError(f"The image was built with another lock than {LOCK}.", "Build it anew: make image sif.")
 
 
 def code_digest(stage: str) -> str:

@@ -56,6 +56,15 @@ def test_the_image_of_the_container_is_told(tmp_path, monkeypatch):
     assert record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])["image"] == "sha256:1234"
 
 
+def test_an_image_with_other_packages_than_the_lock_beside_the_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(record.IMAGE_LOCK, str(record.LOCK))
+    record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])
+    (tmp_path / "requirements.lock").write_text("torch==1.0\n")
+    monkeypatch.setenv(record.IMAGE_LOCK, str(tmp_path / "requirements.lock"))
+    with pytest.raises(MiramError, match="built with another lock"):
+        record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])
+
+
 def test_a_damaged_or_missing_record_is_named(written):
     written.write_text(written.read_text()[:40])
     with pytest.raises(MiramError, match=r"crops\.json is damaged"):
