@@ -48,7 +48,7 @@ test: setup ## the default test suite
 	@$(BIN)/python -m pytest
 
 test-containers: setup ## the tests of the image, of Apptainer and of Slurm; what cannot run here is skipped, with the reason
-	@$(BIN)/python -m pytest -m "container or cluster" tests/containers
+	@$(BIN)/python -m pytest -m "(container or cluster) and not slow" tests/containers
 
 image: ## build the Docker image miram-repro (CPU=yes: without CUDA; BASE=IMAGE: on another Python image)
 	@rm -f docker/wheels/*.whl

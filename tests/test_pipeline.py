@@ -37,8 +37,8 @@ RESULTS = ("evaluate", "claims", "table", "report", "crate")  # rules
 RUN = [BIN / "snakemake", "--cores", "2"]
 
 
-def small_project(folder: Path) -> Path:
-    """A copy of the project whose demo is as short as it gets: two methods, one seed, one mode, two epochs."""
+def copied_project(folder: Path) -> Path:
+    """A copy of the project, with the demo that it ships."""
     for name in SOURCES:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,12 @@ def small_project(folder: Path) -> Path:
             shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
+    return folder
+
+
+def small_project(folder: Path) -> Path:
+    """A copy of the project whose demo is as short as it gets: two methods, one seed, one mode, two epochs."""
+    copied_project(folder)
     edit(folder, small)
     return folder
 
@@ -251,19 +257,3 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     (tmp_path / "images" / "02.png").unlink()
     stopped = run(folder, [*RUN, "--dry-run"])
     assert stopped.returncode != 0 and "'02.png', which is not in" in stopped.stdout + stopped.stderr
-
-
-@pytest.mark.slow
-def test_dvc_runs_what_snakemake_would(tmp_path):
-    folder = small_project(tmp_path / "dvc")
-    run(folder, ["git", "init", "-q"])
-    dvc = [BIN / "dvc", "repro"]
-    finished(folder, dvc)
-    again = finished(folder, dvc)
-    assert "didn't change, skipping" in again.stdout
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/*/pretrain/*/record.json")}
-    fine_tuned = {path: path.stat().st_mtime_ns for path in folder.glob("runs/demo/*/finetune/*/*/*/*/record.json")}
-    edit(folder, lambda document: document["finetune"].update(drop_path=0.2))
-    finished(folder, dvc)
-    assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert all(path.stat().st_mtime_ns != old for path, old in fine_tuned.items())

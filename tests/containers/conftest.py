@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from real_tools import ROOT, TOOLS, bring_up, command, stop, tiny_project, works
+from real_tools import ROOT, STRANGER, TOOLS, bring_up, command, stop, tiny_project, works
 from test_pipeline import finished
 
 WORK = Path("/var/tmp/miram-tools")  # what the tools are made of; kept for the next time
@@ -43,6 +43,15 @@ def image(base_image):
     built = command("make", "image", "CPU=yes", f"BASE={base_image}", cwd=ROOT)
     assert built.returncode == 0, built.stdout + built.stderr
     return IMAGE
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder of the stranger's, to be mounted."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    os.chown(folder, *map(int, STRANGER.split(":")))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,34 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from test_pipeline import edit, small_project
+from test_pipeline import copied_project, edit, small_project, table
 
 ROOT = Path(__file__).parent.parent.parent
 TOOLS = ROOT.parent / "shared" / "tools"
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+THROUGH_SLURM = [
+    *SNAKEMAKE,
+    *("--profile", "workflow/profiles/slurm"),
+    *("--slurm-status-command", "squeue"),  # without accounting, the default waits for ever
+    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
+]
+STRANGER = "4321:4321"  # a user whom the image does not know
+CONFINED = ["--network", "none", "--read-only", "--user", STRANGER]
+NUMBERS = (  # of a finished project, beside its table
+    *(f"results/demo/{name}.csv" for name in ("metrics", "differences", "pretraining", "instances")),
+    "data/demo/splits/*.csv",
+    "runs/demo/**/predictions.parquet",
+)
 
 
 def command(*words, **more):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, **more)
+
+
+def docker_run(image, *words, options=()):
+    return command("docker", "run", "--rm", *options, image, *words)
 
 
 def works(*words):
@@ -51,10 +69,30 @@ def tiny_project(folder):
 
     project = small_project(folder)
     edit(project, tiny)
+    return committed(project)
+
+
+def whole_project(folder):
+    """A clone with the demo as it is shipped."""
+    return committed(copied_project(folder))
+
+
+def committed(project):
     git = ["git", "-c", "user.name=miram", "-c", "user.email=miram@localhost"]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "as tested"]):
         command(*git, *words, cwd=project, check=True)
     return project
+
+
+def assert_same_numbers(made, expected):
+    """All results, splits and predictions are the same to the last bit; times and memory may differ."""
+    pd.testing.assert_frame_equal(table(made), table(expected), check_exact=True, obj="comparison.csv")
+    for pattern in NUMBERS:
+        files = sorted(path.relative_to(expected) for path in expected.glob(pattern))
+        assert files == sorted(path.relative_to(made) for path in made.glob(pattern)) != [], pattern
+        for file in files:
+            read = pd.read_csv if file.suffix == ".csv" else pd.read_parquet
+            pd.testing.assert_frame_equal(read(made / file), read(expected / file), check_exact=True, obj=str(file))
 
 
 def records(project):

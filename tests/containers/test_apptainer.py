@@ -2,15 +2,14 @@
 
 import os
 
-import pandas as pd
 import pytest
-from real_tools import SNAKEMAKE, command, records
-from test_pipeline import table
+from real_tools import SNAKEMAKE, assert_same_numbers, command, records
+from test_pipeline import jobs
 
 pytestmark = pytest.mark.container
 
 
-def test_every_job_runs_in_the_image_and_the_table_is_plain_snakemakes(project, plain, sif, apptainer, digest):
+def test_every_job_runs_in_the_image_and_its_numbers_are_plain_snakemakes(project, plain, sif, apptainer, digest):
     (project / "miram.sif").symlink_to(sif)
     env = {**os.environ, "PATH": apptainer, "OMP_NUM_THREADS": "1"}
     run = [*SNAKEMAKE, "--cores", "1", "--use-singularity"]
@@ -22,6 +21,7 @@ def test_every_job_runs_in_the_image_and_the_table_is_plain_snakemakes(project, 
     assert {content["image"] for content in expected.values()} == {None}
     commit = command("git", "rev-parse", "HEAD", cwd=project).stdout.strip()
     assert {content["git"]["commit"] for content in made.values()} == {commit}
-    pd.testing.assert_frame_equal(table(project), table(plain))
+    assert_same_numbers(project, plain)
     again = command(*run, "--dry-run", cwd=project, env=env)
     assert "Nothing to be done" in again.stdout + again.stderr
+    assert jobs(project) == set()  # outside the image, too

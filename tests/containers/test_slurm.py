@@ -5,18 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from real_tools import SNAKEMAKE, command
-from test_pipeline import edit, table
+from real_tools import THROUGH_SLURM, assert_same_numbers, command
+from test_pipeline import edit
 
 pytestmark = pytest.mark.cluster
-RUN = [
-    *SNAKEMAKE,
-    *("--profile", "workflow/profiles/slurm"),
-    *("--slurm-status-command", "squeue"),  # without accounting, the default waits for ever
-    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
-]
 
 
 def through_slurm(project, tmp_path):
@@ -27,16 +20,16 @@ def through_slurm(project, tmp_path):
     spy.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {real} "$@"\n')
     spy.chmod(0o755)
     path = f"{spy.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = command(*RUN, cwd=project, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"})
+    done = command(*THROUGH_SLURM, cwd=project, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"})
     submitted = [(re.search(r"--comment rule_([a-z]+)", line)[1], line) for line in log.read_text().splitlines()]
     return done, submitted
 
 
-def test_the_table_is_plain_snakemakes_and_only_training_asks_for_a_gpu(project, plain, slurm, tmp_path):
+def test_its_numbers_are_plain_snakemakes_and_only_training_asks_for_a_gpu(project, plain, slurm, tmp_path):
     edit(project, lambda document: document["presets"]["demo"]["compute"].update(accelerator="auto"))
     done, submitted = through_slurm(project, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    pd.testing.assert_frame_equal(table(project), table(plain))
+    assert_same_numbers(project, plain)
     assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "finetune", "explain"}
     assert {rule for rule, options in submitted if "--gpus" not in options} >= {"archive", "crops", "evaluate", "table"}
     assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
