@@ -5,9 +5,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from miram.errors import MiramError
 
@@ -57,23 +57,26 @@ def sole_writer(folder: Path, stage: str) -> Iterator[None]:
     A run that was killed can leave a stage of its own working on. The kernel drops the lock with its process, so that
     no stale one is ever left behind.
     """
-    lock = folder / f".{stage}.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise MiramError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            "Check the permissions of the folder, then run again.",
-        ) from error
-    with open(lock, "r+") as stream:
+    with ExitStack() as opened:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for process {stream.read()}, which still works in {folder}", file=sys.stderr, flush=True)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.seek(0)
-        stream.truncate()
-        stream.write(str(os.getpid()))
-        stream.flush()
+            folder.mkdir(parents=True, exist_ok=True)
+            _take(opened.enter_context(open(folder / f".{stage}.lock", "ab+", buffering=0)), folder)
+        except OSError as error:
+            raise MiramError(
+                f"{folder} cannot be written: {error.strerror or error}",
+                "Check the permissions of the folder and the free space of its disk, then run again.",
+            ) from error
         yield
+
+
+def _take(lock: BinaryIO, folder: Path) -> None:
+    """Wait for the process whose number stands in the lock, and put our own there."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        number = lock.read().decode()
+        print(f"waiting for process {number}, which still works in {folder}", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())

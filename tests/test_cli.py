@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,19 @@ def test_an_unwritable_folder_is_named(folder, capsys):
     (folder / "data").write_text("a file where a folder belongs")
     assert main(["archive"]) == 1
     assert "data/demo cannot be written" in capsys.readouterr().err
+
+
+def test_what_the_machine_refuses_is_said_in_two_lines_and_another_fault_is_not_hidden(folder, capsys, monkeypatch):
+    def fail(number):
+        raise OSError(number, os.strerror(number), "data/demo/archive/film.dcm")
+
+    monkeypatch.setattr("miram.data.phantom.archive.write_archive", lambda *_, **__: fail(errno.ENOSPC))
+    assert main(["archive"]) == 1
+    fault, _ = capsys.readouterr().err.strip().splitlines()
+    assert fault == "miram archive: data/demo/archive/film.dcm: No space left on device"
+    monkeypatch.setattr("miram.data.phantom.archive.write_archive", lambda *_, **__: fail(errno.EINVAL))
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["archive"])
 
 
 def test_every_stage_has_a_record_of_its_own():

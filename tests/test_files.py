@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 import signal
 import time
 
@@ -61,6 +62,16 @@ def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd):
     assert second_entered.wait(30)
     second.kill()
     assert f"waiting for process {first.pid}" in capfd.readouterr().err
+
+
+def test_a_disk_that_takes_no_number_of_the_writer_is_named(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(MiramError, match=f"{tmp_path} cannot be written"), sole_writer(tmp_path, "crops"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_the_old_file_is_replaced_as_a_whole_and_never_written_over(tmp_path):

@@ -1,6 +1,7 @@
 """The command line, one sub-command a stage: each reads params.yaml, does its work, and writes its record last."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,15 @@ from pathlib import Path
 from miram import __version__, layout, params
 from miram.cli import data, machine, results, training
 from miram.errors import MiramError
+
+REFUSALS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+}  # the machine's, not the code's
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     except MiramError as error:
         print(f"miram {arguments.stage}: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"miram {arguments.stage}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        print("Check permissions and the room on the disk, then run again; what was finished is kept.", file=sys.stderr)
+        return MiramError.exit_code
     except KeyboardInterrupt:
         print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
         return 130
