@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 from pydicom import dcmread
 
 from miram.data.crops import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS, reduced, save_png
 from miram.data.dicom import DicomError, open_pixels, read_film
 from miram.data.geometry import Box, cut_window, window_around
+from miram.data.pictures import decode
 from miram.data.rows import remove_others, write_rows
 from miram.data.tasks import OWN
 from miram.errors import MiramError
@@ -98,7 +98,7 @@ def read_table(table_csv: Path, folder: Path) -> pd.DataFrame:
         raise MiramError(
             f"There is no table {table_csv}.", "Name it in params.yaml: sources.images.table_csv."
         ) from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise MiramError(f"{table_csv} cannot be read as CSV: {error}.", REMEDY) from error
     missing = [name for name in REQUIRED if name not in table]
     if missing or table.empty:
@@ -141,14 +141,12 @@ def read_image(path: Path) -> np.ndarray:
             raise DicomError(f"{path} has BitsStored = {stored}, and a pixel of {int(pixels.max())}")
         return pixels.astype(np.uint16) << (16 - stored)
     try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image)
-    # Pillow raises SyntaxError for a broken PNG chunk
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DicomError(f"{path} cannot be decoded: {error}") from error
-    if mode not in MODES:
-        raise DicomError(f"{path} is not grey of 8 or 16 bits, but of Pillow's mode {mode}")
-    return pixels.astype(np.uint16) << MODES[mode]
+        image = decode(path)
+    except MiramError as error:
+        raise DicomError(error.message) from error
+    if image.mode not in MODES:
+        raise DicomError(f"{path} is not grey of 8 or 16 bits, but of Pillow's mode {image.mode}")
+    return np.asarray(image).astype(np.uint16) << MODES[image.mode]
 
 
 def _is_below(folder: Path, name: str) -> bool:

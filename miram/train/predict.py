@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from miram.data.dicom import open_pixels, read_film
 from miram.data.geometry import Box, cut_window
+from miram.data.pictures import decode
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.train.augment import resize, to_images
@@ -55,21 +55,17 @@ def predict(
 def read_picture(path: Path) -> np.ndarray:
     """The grey pixels of a picture, (R, C) uint8; of 16 bits the high byte, as the crops that were trained on.
 
-    Raises MiramError when it cannot be read, or is a 16-bit film that uses only its darkest levels.
+    Raises MiramError when it cannot be read, has more than 16 bits, or is a film that uses only its darkest levels.
     """
     place, mark = DICOM_MARK
     try:
         with open(path, "rb") as stream:
             is_dicom = stream.read(place + len(mark))[place:] == mark
-        if is_dicom:
-            pixels = open_pixels(read_film(path))
-        else:
-            with Image.open(path) as image:
-                pixels = np.asarray(image if image.mode in ("L", "I;16") else image.convert("L"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
+    except OSError as error:
         raise MiramError(
             f"{path} cannot be read: {error}", "Give a DICOM file, or a PNG, TIFF or JPEG image."
         ) from error
+    pixels = open_pixels(read_film(path)) if is_dicom else _grey(path)
     if pixels.dtype == np.uint8:
         return pixels
     high = (pixels >> 8).astype(np.uint8)
@@ -79,6 +75,15 @@ def read_picture(path: Path) -> np.ndarray:
             "Stretch its grey levels to 16 bits, as the films of CBIS-DDSM are, or give an image of 8 bits.",
         )
     return high
+
+
+def _grey(path: Path) -> np.ndarray:
+    image = decode(path)
+    if image.mode in ("I", "F"):  # Pillow would cut everything above 255 off
+        raise MiramError(
+            f"{path} has grey levels of 32 bits (Pillow's mode {image.mode}).", "Give it with 8 or 16 bits a pixel."
+        )
+    return np.asarray(image if image.mode.startswith("I;16") else image.convert("L"))
 
 
 def cut(pixels: np.ndarray, box: tuple[int, int, int] | None, path: Path) -> np.ndarray:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
+from miram.data.pictures import decode
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_pixels
 from miram.layout import extra_pngs
@@ -70,13 +70,7 @@ def read_png(path: Path, sha256: str | None) -> np.ndarray:
     Raises MiramError naming the file, also when its pixels have another digest than `sha256`, where that is known.
     """
     remedy = "Delete it and run the stage `crops` again; if it is an image of your own, mend it."
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except FileNotFoundError as error:
-        raise MiramError(f"The image {path} is missing.", "Run the stage `crops` again.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
-        raise MiramError(f"The image {path} cannot be decoded: {error}.", remedy) from error
+    pixels = np.asarray(decode(path))
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
         raise MiramError(
             f"The image {path} is not grey of 8 or 16 bits: shape {pixels.shape}, type {pixels.dtype}.", remedy

@@ -102,13 +102,17 @@ def test_images_that_cannot_be_read_are_set_aside_with_their_reason_and_old_crop
     Image.new("RGB", (4, 4)).save(own / "a" / "colour.png")
     Image.new("P", (4, 4)).save(own / "a" / "palette.png")
     (own / "a" / "cut.png").write_bytes((own / "a" / "one.png").read_bytes()[:60])
+    Image.new("L", (4, 4)).save(own / "a" / "short.tiff")
+    (own / "a" / "short.tiff").write_bytes((own / "a" / "short.tiff").read_bytes()[:-5])
     (own / "a" / "text.dcm").write_text("no DICOM")
-    broken = [(f"a/{name}", "P3", "cyst", "train") for name in ("colour.png", "palette.png", "cut.png", "text.dcm")]
+    names = ("colour.png", "palette.png", "cut.png", "short.tiff", "text.dcm")
+    broken = [(f"a/{name}", "P3", "cyst", "train") for name in names]
     facts, lesions, aside, _ = run(own, write_table(own, [ROWS[0], ROWS[2], *broken]))
-    assert facts["set_aside"] == len(aside) == 4 and len(lesions) == 2
+    assert facts["set_aside"] == len(aside) == 5 and len(lesions) == 2
     reasons = aside.set_index("film_uid")["reason"]
     assert "mode RGB" in reasons["a/colour.png"] and "mode P" in reasons["a/palette.png"]
-    assert "cannot be decoded" in reasons["a/cut.png"] and "not a DICOM" in reasons["a/text.dcm"]
+    assert "cannot be decoded" in reasons["a/cut.png"] and "cannot be decoded" in reasons["a/short.tiff"]
+    assert "not a DICOM" in reasons["a/text.dcm"]
     assert not (own.parent / "crops" / "Image_a_two.png").exists()
 
 
@@ -147,8 +151,9 @@ def test_a_table_that_is_no_table_is_named(own):
     with pytest.raises(MiramError, match="lacks the column patient, label"):
         read_table(write_table(own, [("a/one.png",)], ("image",)), own)
     (own / "bad.csv").write_text('image,patient,label\n"a,P,x\n')
-    with pytest.raises(MiramError, match="cannot be read as CSV"):
-        read_table(own / "bad.csv", own)
+    for path in (own / "bad.csv", own / "a"):
+        with pytest.raises(MiramError, match=f"{path} cannot be read as CSV"):
+            read_table(path, own)
 
 
 def test_a_link_out_of_the_folder_is_refused(own):

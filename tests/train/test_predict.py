@@ -1,12 +1,16 @@
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from tiny_classifier import FOUR, saved_classifier
 
 from miram.errors import MiramError
+from miram.models.export import load_classifier
+from miram.train.augment import to_images
+from miram.train.explain import relevance
 from miram.train.predict import cut, predict, read_picture
 
 COMPUTE = {"accelerator": "cpu", "threads": 1}
@@ -51,13 +55,25 @@ def test_a_region_of_a_film_gives_the_answer_of_its_crop(model, film, tmp_path):
     np.testing.assert_array_equal(of_film.relevance, of_crop.relevance)
 
 
+def test_a_network_of_several_labels_answers_for_each_class_by_itself(film, tmp_path):
+    saved_classifier(tmp_path / "model.safetensors", multi_label=True)
+    found = predict(tmp_path / "model.safetensors", film[0], (10, 5, 24), **COMPUTE)
+    model = load_classifier(tmp_path / "model.safetensors")[0]
+    with torch.no_grad():
+        logits = model(to_images(torch.from_numpy(found.view[None].copy()), 3))
+    assert list(found.probabilities.values()) == pytest.approx(logits.sigmoid()[0].tolist(), abs=1e-6)
+    assert found.relevance == pytest.approx(relevance(model, found.view, multi_label=True), abs=1e-6)
+
+
 def test_a_picture_of_8_or_16_bits_or_in_colour_is_read_as_grey(tmp_path):
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) << 8).save(tmp_path / "16.png")
     Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "colour.png")
-    for name in ("8", "16", "colour"):
-        np.testing.assert_array_equal(read_picture(tmp_path / f"{name}.png"), grey)
+    big_endian = (grey.astype(np.uint16) << 8).astype(">u2").tobytes()
+    Image.frombytes("I;16B", (16, 16), big_endian).save(tmp_path / "big_endian.tiff")
+    for name in ("8.png", "16.png", "colour.png", "big_endian.tiff"):
+        np.testing.assert_array_equal(read_picture(tmp_path / name), grey)
 
 
 def test_what_lies_outside_the_picture_is_black(film):
@@ -78,9 +94,18 @@ def test_a_box_outside_and_a_film_without_a_box_are_refused_with_the_size(film, 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    for name in ("notes.txt", "missing.png"):
-        with pytest.raises(MiramError, match=f"{name} cannot be read"):
+    Image.new("L", (9, 9)).save(tmp_path / "cut.tiff")
+    (tmp_path / "cut.tiff").write_bytes((tmp_path / "cut.tiff").read_bytes()[:-5])
+    for name in ("notes.txt", "missing.png", "cut.tiff"):
+        with pytest.raises(MiramError, match=f"{name} cannot be (read|decoded)"):
             read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_a_picture_of_more_than_16_bits_is_refused_and_not_cut_off_at_255(tmp_path, kind):
+    Image.fromarray(np.full((8, 8), 40_000, kind)).save(tmp_path / "wide.tiff")
+    with pytest.raises(MiramError, match=r"wide\.tiff has grey levels of 32 bits"):
+        read_picture(tmp_path / "wide.tiff")
 
 
 def test_a_film_that_uses_only_its_darkest_levels_is_refused(tmp_path):
