@@ -199,7 +199,7 @@ def check_container(found: Iterable[str]) -> Finding:
 
 def check_remote(configs: Iterable[Path]) -> Finding:
     """A place that DVC can push data and models to."""
-    parser = configparser.ConfigParser()
+    parser = configparser.ConfigParser(interpolation=None)  # an address may hold %
     parser.read(configs, encoding="utf-8")
     name = parser.get("core", "remote", fallback=None)
     if name is not None:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from miram.crate import METADATA, read_crate, summary
+from miram.data.lock import read_lock
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.layout import LOCK
@@ -100,7 +99,11 @@ def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
         yield f"{locks[1]} is not the data lock of the results, {locks[0]}."
     if not (films and locks):
         return
-    series = pd.read_csv(locks[0], dtype=str).groupby("series_uid")
+    try:
+        series = read_lock(locks[0]).groupby("series_uid")
+    except MiramError as fault:
+        yield fault.message
+        return
     for uid, instances in track(series, "films", total=series.ngroups):
         folder = data / "dicom" / str(uid)
         if folder.is_dir():

@@ -111,8 +111,36 @@ def test_a_missing_dvc_remote_is_a_warning_and_one_is_named_with_its_address(tmp
     assert doctor.check_remote([shared, own]).level == "warning"
     shared.write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/miram\n")
     assert doctor.check_remote([shared, own]) == ("ok", "DVC remote: store, s3://bucket/miram", "")
-    own.write_text("['remote \"store\"']\n    url = /mnt/own\n")
-    assert doctor.check_remote([shared, own]).text == "DVC remote: store, /mnt/own"
+    own.write_text("['remote \"store\"']\n    url = /mnt/my%20own\n")
+    assert doctor.check_remote([shared, own]).text == "DVC remote: store, /mnt/my%20own"
+
+
+def test_the_version_of_the_driver_is_that_of_its_cuda(monkeypatch):
+    class Driver:
+        def cuDriverGetVersion(self, number):
+            number._obj.value = 12040
+            return 0
+
+    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: Driver())
+    assert doctor.driver_cuda() == (12, 4)
+
+
+def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    remote = store\n")
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)  # a GPU, and far too small
+    monkeypatch.setattr(doctor.torch.cuda, "mem_get_info", lambda: (1, 1))
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "apptainer" else None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
+    found = doctor.examine(
+        tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
+        accelerator="cpu", preset="demo", timeout_seconds=1.0,
+    )["findings"]  # fmt: skip
+    assert {finding["level"] for finding in found} == {"ok"}
+    texts = {finding["text"] for finding in found}
+    assert {"Disk: up to 1 GB to make; 2.0 GB free.", "Containers: apptainer"} <= texts
+    assert "DVC remote: store, of unknown address" in texts
 
 
 def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, monkeypatch):

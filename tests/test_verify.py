@@ -65,7 +65,16 @@ def mismatches(capsys, wanted=None, results=RESULTS, films=False):
 
 
 def test_what_was_made_agrees_with_its_records(project, capsys):
+    write(DATA / "archive/series.json", "not looked at")
+    write(RUNS / "a/other.json", '{"no": "record"}')
+    assert verify(RESULTS, expected(), preset="demo", films=False) == {"records": 6}
     assert mismatches(capsys) == []
+
+
+def test_a_folder_that_was_left_behind_is_noted_and_no_mismatch(project, capsys):
+    shutil.rmtree("data")
+    verify(RESULTS, expected(), preset="demo", films=False)
+    assert f"note      {DATA} is not here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -94,6 +103,14 @@ def test_a_changed_parameter_is_named_with_both_values_in_the_crate_and_in_the_r
     assert mismatches(capsys, other) == [
         f"pretrain.seed of {witness} was [0]; the parameters say [1]."
         for witness in (RESULTS / METADATA, RUNS / "a/record.json", RUNS / "b/record.json")
+    ]
+
+
+def test_a_parameter_that_is_new_is_named(project, capsys):
+    other = expected(lambda stage, values: {**values, "new": 1} if stage == "crops" else values)
+    assert mismatches(capsys, other) == [
+        f"crops.new of {witness} was null; the parameters say [1]."
+        for witness in (DATA / "crops.json", RESULTS / METADATA)
     ]
 
 
@@ -152,6 +169,8 @@ def test_data_of_another_lock_and_films_that_are_not_in_it_are_named(project, ca
         f"{DATA / 'dicom/1.2'} lacks the instance 1.2.3 of {locks}.",
         f"{film} is not in {locks}.",
     ]
+    write(locks, "damaged")
+    assert f"{locks} has the columns ['damaged']" in mismatches(capsys, films=True)
     write(DATA / "instances.csv", "another release")
     assert f"{DATA / 'instances.csv'} is not the data lock of the results, {locks}." in mismatches(capsys)
 
@@ -166,6 +185,22 @@ def test_the_crate_is_read_back_by_the_library_and_holds_files_parameters_and_so
     assert crate.get("#parameter/pretrain.side")["value"] == "[48, 96]"
     assert crate.get("https://doi.org/10.7937/k9/tcia.2016.7o02s9cy")["name"] == "CBIS-DDSM"
     assert crate.root_dataset["license"] == "https://spdx.org/licenses/Apache-2.0"
+
+
+def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monkeypatch):
+    monkeypatch.setenv(record.IMAGE, "sha256:abc")
+    monkeypatch.setattr(record, "_git", lambda: {"commit": "c0ffee", "dirty": True})
+    path = RUNS / "one.json"
+    begun = record.begin(path, stage="table", values={}, inputs=[])
+    record.finish(path, begun, outputs=[RESULTS / "comparison.csv"], facts={})
+    assert write_crate([path], RESULTS, preset="images") == {"files": 1, "records": 1}
+    assert ROCrate(RESULTS).get("#miram")["identifier"] == [
+        f"code:table:{record.code_digest('table')}",
+        "commit:c0ffee+changes",
+        "image:sha256:abc",
+        f"requirements.lock:{record.lock_digest()}",
+    ]
+    assert "CBIS" not in (RESULTS / METADATA).read_text()
 
 
 def test_a_crate_needs_the_records_behind_the_results_not_their_files(project):

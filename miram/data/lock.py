@@ -25,7 +25,7 @@ def write_lock(verified: dict[str, list[Item]], paths: Iterable[Path]) -> None:
 
 def check_lock(own: Path, other: Path) -> int:
     """Compare two locks and return how many instances both have; raises MiramError that names their differences."""
-    mine, theirs = (_read(path).set_index([*KEY, "number"]) for path in (own, other))
+    mine, theirs = (_numbered(read_lock(path)) for path in (own, other))
     both = mine.join(theirs, how="inner", lsuffix="_own", rsuffix="_other")
     changed = (both["sha256_own"] != both["sha256_other"]) | (both["bytes_own"] != both["bytes_other"])
     differences = {
@@ -49,11 +49,17 @@ def _named(index: pd.MultiIndex) -> str:
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_lock(path: Path) -> pd.DataFrame:
+    """The instances of a lock, with the columns COLUMNS as text. Raises MiramError when it is none."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise MiramError(f"{path} cannot be read: {error}", "Name a file instances.csv of `miram crops`.") from error
     if list(table.columns) != COLUMNS:
         raise MiramError(f"{path} has the columns {list(table.columns)}", f"A lock has {COLUMNS}.")
-    return table.assign(number=table.groupby(KEY).cumcount())  # files without a SOPInstanceUID of one series
+    return table
+
+
+def _numbered(lock: pd.DataFrame) -> pd.DataFrame:
+    """A lock by its instances; those of one series that have no SOPInstanceUID are told apart by a number."""
+    return lock.assign(number=lock.groupby(KEY).cumcount()).set_index([*KEY, "number"])

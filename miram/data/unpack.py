@@ -6,6 +6,7 @@ plain file names, so that nothing is written outside the folder.
 """
 
 import csv
+import errno
 import hashlib
 import io
 import re
@@ -45,6 +46,10 @@ def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[I
     # RuntimeError: an encrypted member; NotImplementedError: an unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise Fault(f"the zip is broken or cut short: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the zip leads to a place before its beginning; others are the disk's
+            raise
+        raise Fault(f"the zip is broken: {error}") from error
 
 
 def _members(archive: zipfile.ZipFile, images: int) -> list[zipfile.ZipInfo]:

@@ -116,6 +116,14 @@ def duplicate(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
     send(handler, body)
 
 
+def leads_before_its_beginning(handler: BaseHTTPRequestHandler, files: dict[str, bytes]) -> None:
+    """The end of the zip says that its list of files begins later than it does."""
+    body = zip_bytes(files)
+    begins = body.rindex(b"PK\5\6") + 16
+    later = struct.pack("<I", struct.unpack_from("<I", body, begins)[0] + 100)
+    send(handler, body[:begins] + later + body[begins + 4 :])
+
+
 BOMB = zip_bytes({"1-1.dcm": bytes(800_000), "1-2.dcm": bytes(800_000)})  # each alone is below the bound
 
 
@@ -148,6 +156,7 @@ FAULTS = {
     "html": (html, "no zip but text/html, which begins with .<html>"),
     "empty body": (nothing, "no zip"),
     "short zip": (short, "broken or cut short"),
+    "wrong place": (leads_before_its_beginning, "the zip is broken"),
     "shorter than announced": (shorter_than_announced, "IncompleteRead"),
     "missing member": (fewer_members, "holds 1 images, the archive announces 2"),
     "wrong MD5": (wrong_md5, r"has MD5 \w+, not \w+ as md5hashes"),

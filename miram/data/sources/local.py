@@ -87,7 +87,10 @@ def find_series(folder: Path) -> dict[str, list[Found]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))
 
@@ -100,10 +103,14 @@ def _read_uids(path: Path) -> Uids | None:
             is_dicom = stream.read(4) == b"DICM"
         uids = read_uids(path) if is_dicom else None
     except OSError as error:
-        raise MiramError(
-            f"{path} cannot be read: {error.strerror}",
-            "Check its permissions and its disk, or move it out of the folder (sources.local.folder), then run again.",
-        ) from error
+        raise _unreadable(error) from error
     if uids is None and (is_dicom or path.suffix == ".dcm"):
         print(f"skipped: {path} is not a DICOM file", file=sys.stderr, flush=True)
     return uids
+
+
+def _unreadable(error: OSError) -> MiramError:
+    return MiramError(
+        f"{error.filename} cannot be read: {error.strerror}",
+        "Check its permissions and its disk, or move it out of the folder (sources.local.folder), then run again.",
+    )

@@ -45,6 +45,7 @@ def test_nothing_is_copied(archive, tmp_path):
     run_tiny(tmp_path, lay_out(archive, tmp_path / "archive", CLASSIC), keep_dicom=True)
     links = list((tmp_path / "dicom").rglob("*.dcm"))
     assert len(links) == 12 and all(path.is_symlink() for path in links)
+    assert len(list((tmp_path / "dicom").rglob("receipt.csv"))) == 8
 
 
 def test_an_instance_that_lies_there_twice_counts_once(archive, tmp_path):
@@ -80,6 +81,19 @@ def test_a_file_that_cannot_be_read_is_named(archive, tmp_path):
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     (tmp_path / "archive" / "gone.dcm").symlink_to("nowhere")
     with pytest.raises(MiramError, match=r"archive/gone\.dcm cannot be read: No such file[\s\S]*permissions"):
+        list_tiny(tmp_path, where)
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_its_series_do_not_count_as_absent(archive, tmp_path, monkeypatch):
+    where, scandir = lay_out(archive, tmp_path / "archive", CLASSIC), os.scandir
+
+    def refuse(folder: str):
+        if folder.endswith("1.2.4.2"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MiramError, match=r"1\.2\.4\.2 cannot be read: Permission denied"):
         list_tiny(tmp_path, where)
 
 
