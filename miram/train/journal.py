@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import rmtree
 
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
@@ -15,11 +14,11 @@ from miram.files import atomic_path
 def journal(folder: Path) -> Iterator[Callable[[Sequence[Mapping[str, float]]], None]]:
     """Yield a function that takes all rows so far, each with its `epoch`, and brings the files up to date.
 
-    Those are log.csv and, in tensorboard/, a scalar of each other column. TensorBoard's file is begun anew with every
-    training, and gets the rows that a checkpoint brought: whatever was interrupted where, an epoch has one point.
+    Those are log.csv and, in tensorboard/, a scalar of each other column. Every training begins a file there that makes
+    TensorBoard drop the earlier ones', and gets the rows that a checkpoint brought: whatever was interrupted where, an
+    epoch has one point. The earlier files stay, as who watches them would not find the new one otherwise.
     """
-    rmtree(folder / "tensorboard", ignore_errors=True)
-    with SummaryWriter(folder / "tensorboard", purge_step=0) as events:  # purge: a reader drops what it read before
+    with SummaryWriter(folder / "tensorboard", purge_step=0) as events:
         written = 0
 
         def write(rows: Sequence[Mapping[str, float]]) -> None:

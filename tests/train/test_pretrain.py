@@ -143,7 +143,7 @@ def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp
             with pytest.raises(SystemExit):
                 run_pretraining(tmp_path, "mocov3", checkpoint_every_epochs=100)
     run_pretraining(tmp_path, "mocov3")
-    events = EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=False)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     log = pd.read_csv(tmp_path / "log.csv", index_col="epoch")
     assert set(events.Tags()["scalars"]) == set(log.columns)
