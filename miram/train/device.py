@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning_fabric import Fabric
 from torch.utils import deterministic
 
 from miram.errors import MiramError
@@ -24,6 +25,13 @@ def usable_accelerator(accelerator: str) -> str:
             "Run on a machine with an NVIDIA GPU and its driver, or set compute.accelerator: cpu.",
         )
     return "cuda" if accelerator != "cpu" and available else "cpu"
+
+
+def one_device(accelerator: str, precision: str, threads: int) -> Fabric:
+    """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator`."""
+    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
+    prepare_torch(fabric.device, threads)
+    return fabric
 
 
 def prepare_torch(device: torch.device, threads: int) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from sklearn.decomposition import PCA
 from torch import nn
 
 from miram.files import atomic_path
 from miram.models.export import load_classifier
 from miram.train.augment import to_images
-from miram.train.device import device_name, prepare_torch, usable_accelerator
+from miram.train.device import device_name, one_device
 from miram.train.finetune import probabilities
 from miram.train.labelled import build_encoder, labelled_lesions, read_split
 from miram.train.probe import Pooled, features
@@ -48,8 +47,7 @@ def explain(
     principal components of their frozen features, and share, what they hold of the variance. Returns facts for the
     record.
     """
-    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
-    prepare_torch(fabric.device, threads)
+    fabric = one_device(accelerator, precision, threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
     maps, points = {}, []
     for method, path in classifiers.items():

@@ -22,15 +22,16 @@ from miram.models.classifier import Classifier
 from miram.models.export import save_classifier
 from miram.progress import track
 from miram.train.augment import finetune_view, stream, to_images
-from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
+from miram.train.device import one_device, out_of_memory_as
 from miram.train.labelled import (
     Split,
     best,
     build_encoder,
-    check_validation,
+    common_facts,
     labelled_lesions,
     predictions,
     read_split,
+    read_training,
     validation_scores,
     write_outcome,
 )
@@ -89,11 +90,9 @@ def finetune(
     for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
-    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
-    prepare_torch(fabric.device, threads)
+    fabric = one_device(accelerator, precision, threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
-    check_validation(validation)
+    train, validation = read_training(store, labelled, side)
     classes, multi_label = labelled.classes, task in MULTI_LABEL
     torch.manual_seed(seed)
     network = build_encoder(encoder, side, drop_path, encoder_file)
@@ -133,20 +132,9 @@ def finetune(
     architecture = {"encoder": network.architecture, "pool": pool, "classes": classes, "multi_label": multi_label}
     save_classifier(best_state, Path(out_dir) / "model.safetensors", **architecture)
     write_outcome(Path(out_dir), pd.concat(tables), log)
-    chosen, (memory, memory_kind) = best(log), peak_memory(fabric.device)
-    return {
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
-        "without_label": labelled.without_label,
-        "epochs": epochs,
-        "best_epoch": chosen["epoch"],
-        "val_macro_auc": chosen["val_macro_auc"],
-        "val_accuracy": chosen["val_accuracy"],
-        "seconds": time.perf_counter() - start,
-        "peak_memory_bytes": memory,
-        "peak_memory_kind": memory_kind,
-        "device": device_name(fabric.device),
-    }
+    chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
+    told = {"parameters": parameters, "epochs": epochs, "best_epoch": chosen["epoch"]}
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 
 
 def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterator[list[Key]]:

@@ -3,11 +3,14 @@
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabilities (N, C) float32.
 """
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from miram.data import tasks
@@ -16,6 +19,7 @@ from miram.files import atomic_path
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.train.augment import resize
+from miram.train.device import device_name, peak_memory
 from miram.train.store import Store
 
 COLUMNS = ["lesion_id", "patient_id", "split", "label"]
@@ -60,13 +64,20 @@ def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
 
 
-def check_validation(validation: Split) -> None:
-    """Raise MiramError where no class tells validation lesions apart."""
-    if not _told_apart(validation.targets).any():
-        raise MiramError(
-            f"All validation lesions are {validation.lesions['label'].iloc[0]}: there is no AUC to choose by.",
-            "Raise splits.validation_fraction, or change splits.seed.",
-        )
+def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, Split]:
+    """The splits train and validation, see `read_split`.
+
+    Raises MiramError also where no class tells the lesions of one apart: nothing to learn, or no AUC to choose by.
+    """
+    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
+    for split in (train, validation):
+        if not _told_apart(split.targets).any():
+            name, label = split.lesions.loc[0, ["split", "label"]]
+            raise MiramError(
+                f"All {name} lesions are {label}: no class tells them apart.",
+                "Change splits.validation_fraction or splits.seed.",
+            )
+    return train, validation
 
 
 def validation_scores(targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool) -> dict[str, float]:
@@ -115,6 +126,26 @@ def write_outcome(out_dir: Path, table: pd.DataFrame, log: list[dict[str, float]
         pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(out_dir / "predictions.parquet") as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def common_facts(
+    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
+) -> dict[str, object]:
+    """What the record of every classifier tells: its lesions, the scores of the `chosen` row of its log, what it took.
+
+    `start`: time.perf_counter() when it began.
+    """
+    memory, memory_kind = peak_memory(device)
+    return {
+        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in splits},
+        "without_label": labelled.without_label,
+        "val_macro_auc": chosen["val_macro_auc"],
+        "val_accuracy": chosen["val_accuracy"],
+        "seconds": time.perf_counter() - start,
+        "peak_memory_bytes": memory,
+        "peak_memory_kind": memory_kind,
+        "device": device_name(device),
+    }
 
 
 def _told_apart(targets: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import NearestNeighbors
@@ -23,14 +22,15 @@ from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.models.encoder import Encoder
 from miram.train.augment import to_images
-from miram.train.device import device_name, peak_memory, prepare_torch, usable_accelerator
+from miram.train.device import one_device
 from miram.train.labelled import (
     best,
     build_encoder,
-    check_validation,
+    common_facts,
     labelled_lesions,
     predictions,
     read_split,
+    read_training,
     validation_scores,
     write_outcome,
 )
@@ -80,11 +80,9 @@ def probe(
     what the user can mend.
     """
     start = time.perf_counter()
-    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
-    prepare_torch(fabric.device, threads)
+    fabric = one_device(accelerator, precision, threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
-    check_validation(validation)
+    train, validation = read_training(store, labelled, side)
     torch.manual_seed(seed)
     network = Pooled(build_encoder(encoder, side, 0.0, encoder_file), pool)
     model, multi_label = fabric.setup_module(network), task in MULTI_LABEL
@@ -104,19 +102,8 @@ def probe(
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
         ]
     write_outcome(Path(out_dir), pd.concat(tables), log)
-    memory, memory_kind = peak_memory(fabric.device)
-    return {
-        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
-        "without_label": labelled.without_label,
-        "features": x_train.shape[1],
-        "candidate": chosen["candidate"],
-        "val_macro_auc": chosen["val_macro_auc"],
-        "val_accuracy": chosen["val_accuracy"],
-        "seconds": time.perf_counter() - start,
-        "peak_memory_bytes": memory,
-        "peak_memory_kind": memory_kind,
-        "device": device_name(fabric.device),
-    }
+    told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 
 
 @torch.no_grad()

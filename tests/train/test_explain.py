@@ -7,8 +7,11 @@ from torch import nn
 
 from miram.errors import MiramError
 from miram.models.encoder import Encoder
-from miram.models.export import load_classifier, save_encoder
+from miram.models.export import load_classifier, load_encoder, save_encoder
+from miram.train.augment import resize, to_images
 from miram.train.explain import explain, principal_plane, relevance
+from miram.train.probe import Pooled, features
+from miram.train.store import Store
 
 
 class LooksAtOnePatch(nn.Module):
@@ -23,12 +26,17 @@ class LooksAtOnePatch(nn.Module):
         return torch.stack([bright, -bright], dim=1)
 
 
-def test_relevance_lies_where_the_network_looks():
-    view = np.full((16, 16), 40, np.uint8)
-    view[4:8, 8:12] = 255
-    found = relevance(LooksAtOnePatch(), view, multi_label=False)
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(("around", "at"), [(40, 255), (160, 0)])
+def test_relevance_lies_where_the_network_looks_and_is_what_the_answer_loses(around, at, multi_label):
+    view = np.full((16, 16), around, np.uint8)
+    view[4:8, 8:12] = at
+    found = relevance(LooksAtOnePatch(), view, multi_label)
+    seen, hidden = to_images(torch.tensor([[[at]], [[round(view.mean())]]]), 3)[:, 0, 0, 0].tolist()
+    sign, steepness = (1 if at > around else -1), (1 if multi_label else 2)
+    seen, hidden = (1 / (1 + np.exp(-sign * steepness * level)) for level in (seen, hidden))
     assert found.shape == (4, 4)
-    assert found[1, 2] > 0.1
+    assert found[1, 2] == pytest.approx(seen - hidden, abs=1e-6) and found[1, 2] > 0.1
     assert np.count_nonzero(found) == 1
 
 
@@ -62,12 +70,15 @@ def test_what_is_no_classifier_is_refused(tmp_path):
 
 @pytest.fixture
 def explained(tmp_path, lesions, store_paths):
-    """What the stage leaves for two methods, of which one was pre-trained."""
+    """What the stage leaves for two methods, of which one was pre-trained; two of three test lesions share a label."""
     classifiers = {name: tmp_path / f"{name}.safetensors" for name in ("from-scratch", "mae")}
-    for path in classifiers.values():
-        saved_classifier(path)
+    saved_classifier(classifiers["from-scratch"], multi_label=True)
+    saved_classifier(classifiers["mae"], "class")
     save_encoder(Encoder(side=16, **TINY, drop_path=0.0), tmp_path / "encoder.safetensors")
-    tables = lesions / "lesions.csv", lesions / "splits.csv"
+    table = pd.read_csv(lesions / "lesions.csv", keep_default_na=False)
+    table.loc[table["lesion_id"] == "lesion_10", ["abnormality", "pathology"]] = "calcification", "BENIGN"
+    table.to_csv(tmp_path / "lesions.csv", index=False)
+    tables = tmp_path / "lesions.csv", lesions / "splits.csv"
     compute = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
     facts = explain(
@@ -76,17 +87,30 @@ def explained(tmp_path, lesions, store_paths):
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
 
 
-def test_every_label_of_the_test_split_has_maps_of_every_method(explained):
+@pytest.fixture
+def test_views(store_paths):
+    store = Store(*store_paths)
+    return np.stack([resize(store[place], 16) for place in store.places(["lesion_09", "lesion_10", "lesion_11"])])
+
+
+def test_every_label_of_the_test_split_has_a_map_of_every_method(explained, test_views, tmp_path):
     facts, maps, _ = explained
-    assert maps["lesion_id"].tolist() == ["lesion_09", "lesion_10", "lesion_11"]
-    assert facts["lesions"] == 3
+    assert maps["lesion_id"].tolist() == ["lesion_09", "lesion_11"]
+    assert facts["lesions"] == 2
     for method in ("from-scratch", "mae"):
-        assert maps[method].shape == (3, 4, 4)
-        assert np.abs(maps[method]).max() > 0
+        model, _, multi_label = load_classifier(tmp_path / f"{method}.safetensors")
+        assert multi_label == (method == "from-scratch") and np.abs(maps[method]).max() > 0
+        expected = [relevance(model, view, multi_label) for view in test_views[[0, 2]]]
+        assert maps[method] == pytest.approx(np.stack(expected), abs=1e-6)
 
 
-def test_only_pretrained_methods_have_a_map_of_features(explained):
+def test_only_pretrained_methods_have_a_map_of_features_which_are_the_encoders_own(explained, test_views, tmp_path):
     points = explained[2]
     assert points["method"].unique().tolist() == ["mae"]
     assert points["lesion_id"].tolist() == ["lesion_09", "lesion_10", "lesion_11"]
-    assert points["share"].between(0, 1).all()
+    encoder = Encoder(side=16, **TINY, drop_path=0.0)
+    load_encoder(encoder, tmp_path / "encoder.safetensors")
+    expected = principal_plane(features(Pooled(encoder, "class"), test_views), points[["lesion_id", "label"]])
+    assert points[["x", "y", "share"]].to_numpy() == pytest.approx(
+        expected[["x", "y", "share"]].to_numpy(), rel=1e-3, abs=1e-5
+    )

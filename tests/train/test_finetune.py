@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from miram.errors import MiramError
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
+from miram.models.export import load_classifier
 from miram.train import finetune as module
 from miram.train.augment import to_images
 from miram.train.finetune import (
@@ -71,7 +72,8 @@ def contents(folder):
 
 
 def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_path):
-    facts = tune("run")
+    facts = tune("run", threads=2)
+    assert torch.get_num_threads() == 2
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     classes = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
     probabilities = [f"prob_{name}" for name in classes]
@@ -81,14 +83,14 @@ def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_
     assert set(predictions["label"]) <= set(classes)
     assert (predictions[probabilities].dtypes == np.float32).all()
     assert predictions[probabilities].sum(1).to_numpy() == pytest.approx(1.0, abs=1e-6)
-    assert facts["lesions"] == {"train": 6, "validation": 3, "test": 3} and facts["parameters"] > 1000
+    assert facts["lesions"] == {"train": 6, "validation": 3, "test": 3} and facts["epochs"] == 3
 
 
 def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
     facts = tune("run", epochs=6)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     names = ["epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_auc", "lr"]
-    assert list(log.columns) == names and len(log) == 6
+    assert list(log.columns) == names and list(log["epoch"]) == [1, 2, 3, 4, 5, 6]
     best = log.sort_values(["val_macro_auc", "val_accuracy"], ascending=False, kind="stable").iloc[0]
     assert facts["best_epoch"] == best["epoch"] and facts["val_macro_auc"] == best["val_macro_auc"]
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet").query("split == 'validation'")
@@ -99,20 +101,14 @@ def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
         assert {"head.weight", "norm.weight", "encoder.pos_embed"} <= set(file.keys())
 
 
-def test_predictions_are_those_of_the_kept_model(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "best", lambda log: log[0])
-    tune("first", epochs=3)
-    predictions = pd.read_parquet(tmp_path / "first" / "predictions.parquet").filter(like="prob_").to_numpy()
-    monkeypatch.setattr(module, "_train_epoch", lambda fabric, model, *rest: kept(model))
-
-    def kept(model):
-        with safe_open(tmp_path / "first" / "model.safetensors", "pt") as file:
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        return 0.0
-
-    tune("again", epochs=1)
-    again = pd.read_parquet(tmp_path / "again" / "predictions.parquet").filter(like="prob_").to_numpy()
-    assert np.array_equal(predictions, again)
+def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last(tune, monkeypatch):
+    seen, evaluated = [], module._evaluated
+    monkeypatch.setattr(module, "_evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
+    told = {"val_accuracy": 0.5}
+    monkeypatch.setattr(module, "validation_scores", lambda *_, **__: {**told, "val_macro_auc": len(seen) == 2})
+    facts = tune("run")
+    assert (facts["best_epoch"], facts["val_macro_auc"], facts["epochs"]) == (2, True, 3)
+    assert [torch.equal(seen[3], of_epoch) for of_epoch in seen[:3]] == [False, True, False]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tune, tmp_path):
@@ -156,7 +152,10 @@ def test_a_pretrained_encoder_is_the_start(tune, tmp_path, run_pretraining):
 
 
 def test_the_class_token_can_be_the_feature_and_there_are_two_class_tasks(tune, tmp_path):
-    tune("run", pool="class", task="pathology")
+    facts = tune("run", pool="class", task="pathology", encoder={**VALUES["encoder"], "channels": 3})
+    model, classes, multi_label = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert (model.pool, classes, multi_label) == ("class", ("BENIGN", "MALIGNANT"), False)
+    assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     assert list(predictions.columns[4:]) == ["prob_BENIGN", "prob_MALIGNANT"]
     assert set(predictions["label"]) <= {"BENIGN", "MALIGNANT"}
@@ -170,11 +169,12 @@ def test_a_class_that_validation_lacks_is_left_out_of_the_auc(tune):
     assert 0 <= tune("run", edit=two_classes)["val_macro_auc"] <= 1
 
 
-def test_a_validation_split_of_one_class_is_refused(tune):
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_a_split_of_one_class_is_refused(tune, name):
     def one_class(tables):
-        tables["abnormality"], tables["pathology"] = "mass", "BENIGN"
+        tables.loc[tables["split"] == name, ["abnormality", "pathology"]] = "mass", "BENIGN"
 
-    with pytest.raises(MiramError, match="All validation lesions are BENIGN_MASS"):
+    with pytest.raises(MiramError, match=f"All {name} lesions are BENIGN_MASS"):
         tune("run", edit=one_class)
 
 
@@ -198,6 +198,11 @@ def test_tables_that_do_not_fit_are_named(edit, message, tune):
         tune("run", edit=edit)
 
 
+def test_an_encoder_that_cannot_be_built_is_told_with_the_value(tune):
+    with pytest.raises(MiramError, match=r"The encoder cannot be built: .*30"):
+        tune("run", side=30)
+
+
 def test_a_loading_process_that_is_killed_for_memory_is_told_with_the_sizes(tune, monkeypatch):
     def killed(*arguments):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
@@ -208,9 +213,10 @@ def test_a_loading_process_that_is_killed_for_memory_is_told_with_the_sizes(tune
     assert "lower threads (now 1)" in fault.value.remedy
 
 
-def test_divergence_is_named_and_leaves_no_file(tune, tmp_path):
-    with pytest.raises(MiramError, match=r"finite|diverged"):
-        tune("run", lr=1e30)
+@pytest.mark.parametrize(("batch", "where"), [(2, "diverged: training loss nan"), (4, r"lesion_06 is not finite")])
+def test_divergence_is_named_and_leaves_no_file(tune, tmp_path, batch, where):
+    with pytest.raises(MiramError, match=where):
+        tune("run", lr=1e30, batch=batch)
     assert not (tmp_path / "run").exists()
 
 
@@ -224,27 +230,40 @@ def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, lesions, store_paths):
-    tune("run", epochs=1, warmup_epochs=0, drop_path=0.0)
+def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, monkeypatch, lesions, store_paths):
+    monkeypatch.setattr(module, "best", lambda log: log[-1])
+    tune("run", epochs=2, drop_path=0.0)
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
-    split = read_split(Store(*store_paths), table, "train", 32)
+    split, *others = (read_split(Store(*store_paths), table, name, 32) for name in ("train", "validation", "test"))
+    weights = class_weights(split.targets)
     names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
     views = FinetuneViews(split, 0, {name: VALUES[name] for name in names})
     torch.manual_seed(0)
     model = Classifier(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), classes=4, pool="mean", head_init_std=0.01)
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.01)
-    for rate, keys in zip((0.01, 0.005), shuffled_batches(6, 0, 4, 1), strict=True):
+    losses = []
+    for rate, keys in zip((0.0, 0.005, 0.01, 0.005), shuffled_batches(6, 0, 4, 2), strict=True):
         samples, targets = zip(*(views[key] for key in keys), strict=True)
         labels = torch.tensor(np.stack(targets)).argmax(1)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         logits = model(to_images(torch.from_numpy(np.stack(samples)), 1))
-        cross_entropy(logits, labels, class_weights(split.targets)).backward()
+        losses.append(cross_entropy(logits, labels, weights))
+        losses[-1].backward()
         optimizer.step()
     with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
         for name, value in model.state_dict().items():
             if not name.endswith("qkv.bias"):  # the keys' bias has no gradient but rounding errors
                 assert torch.allclose(file.get_tensor(name), value, atol=1e-5), name
+    with torch.no_grad():
+        logits = model.eval()(to_images(torch.from_numpy(np.concatenate([other.views for other in others])), 1))
+    predicted = pd.read_parquet(tmp_path / "run" / "predictions.parquet").filter(like="prob_").to_numpy()
+    assert predicted == pytest.approx(logits.softmax(1).numpy(), abs=1e-4)
+    validation = torch.tensor(others[0].targets).argmax(1)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert list(log["lr"]) == [0.005, 0.005]
+    assert log["train_loss"].iloc[1] == pytest.approx(sum(losses[2:]).item() / 2, rel=1e-3)
+    assert log["val_loss"].iloc[1] == pytest.approx(cross_entropy(logits[:3], validation, weights).item(), rel=1e-3)
 
 
 def test_the_augmentation_follows_the_seed():
@@ -272,6 +291,7 @@ def test_a_multi_label_task_gives_independent_probabilities_of_the_lesions_that_
         "lesion_08": "CIRCUMSCRIBED",
         "lesion_10": "ILL_DEFINED-SPICULATED",
     }
+    assert load_classifier(tmp_path / "run" / "model.safetensors")[2]
     probabilities = table.filter(like="prob_")
     assert list(probabilities)[:2] == ["prob_ILL_DEFINED", "prob_CIRCUMSCRIBED"]
     assert probabilities.to_numpy().min() > 0 and abs(probabilities.sum(axis=1) - 1).min() > 0.01
@@ -295,17 +315,33 @@ def test_a_layer_learns_by_its_share_of_the_rate():
     assert shares["encoder.cls_token"] == shares["encoder.patch_embed.proj.weight"] == 0.125
 
 
-def test_mixup_and_layer_decay_change_the_training(tune, tmp_path):
-    for name, changes in (("plain", {}), ("mixed", {"mixup": 0.8}), ("decayed", {"layer_decay": 0.5})):
-        tune(name, drop_path=0.0, **changes)
-    models = {name: contents(tmp_path / name)["model.safetensors"] for name in ("plain", "mixed", "decayed")}
-    assert len(set(models.values())) == 3
+def test_mixup_layer_decay_drop_path_and_precision_change_the_training(tune, tmp_path):
+    changes = {"plain": {}, "mixed": {"mixup": 0.8}, "decayed": {"layer_decay": 0.5}, "dropped": {"drop_path": 0.5}}
+    changes["rounded"] = {"precision": "bf16-mixed"}
+    for name, changed in changes.items():
+        tune(name, **{"drop_path": 0.0, **changed})
+    assert len({contents(tmp_path / name)["model.safetensors"] for name in changes}) == 5
+
+
+def test_paths_are_dropped_in_the_training_of_every_epoch_and_never_in_evaluation(tune, monkeypatch):
+    seen, forward = [], Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, images: seen.append(self.training) or forward(self, images))
+    tune("run", epochs=2)
+    assert seen == [True, True, False] * 2 + [False, False]  # 2 steps and validation an epoch; validation, test
+
+
+def test_a_fresh_encoder_follows_the_seed(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_train_epoch", lambda *_: 0.0)
+    for name, seed in (("one", 1), ("other", 2)):
+        tune(name, seed=seed)
+    assert contents(tmp_path / "one")["model.safetensors"] != contents(tmp_path / "other")["model.safetensors"]
 
 
 def test_mixing_shares_follow_the_seed_and_are_one_when_it_is_off():
     assert mixing_shares(0, 1, 3, 0.0) == [1.0] * 3
     drawn = mixing_shares(0, 1, 100, 0.8)
-    assert drawn == mixing_shares(0, 1, 100, 0.8) != mixing_shares(1, 1, 100, 0.8)
+    assert drawn == mixing_shares(0, 1, 100, 0.8)
+    assert drawn != mixing_shares(1, 1, 100, 0.8) and drawn != mixing_shares(0, 2, 100, 0.8)
     assert 0 < min(drawn) < 0.3 and 0.7 < max(drawn) < 1
 
 
@@ -335,8 +371,9 @@ def test_a_mixed_view_is_a_share_of_each_of_two_and_so_is_its_loss():
     assert loss == pytest.approx(swapped.item())
 
 
-def test_every_epoch_takes_each_lesion_once_in_its_own_order():
+def test_every_epoch_takes_each_lesion_once_in_an_order_of_its_own_and_of_the_seed():
     batches = list(shuffled_batches(10, 0, 4, 2))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     first, second = ([i for batch in half for _, i in batch] for half in (batches[:3], batches[3:]))
     assert sorted(first) == sorted(second) == list(range(10)) and first != second
+    assert batches != list(shuffled_batches(10, 1, 4, 2))

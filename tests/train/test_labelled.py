@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from miram.train.labelled import macro_auc, validation_scores
+from miram.train.labelled import best, macro_auc, validation_scores
 
 
 def test_macro_auc_is_that_of_one_class_against_the_rest():
@@ -23,3 +23,9 @@ def test_an_answer_with_several_classes_is_right_where_all_of_them_are():
     probabilities = np.array([[0.9, 0.4], [0.6, 0.4], [0.3, 0.5]])
     assert validation_scores(targets, probabilities, multi_label=True)["val_accuracy"] == pytest.approx(2 / 3)
     assert validation_scores(targets[[0, 2]], probabilities[[0, 2]], multi_label=False)["val_accuracy"] == 1
+
+
+def test_the_best_has_the_highest_auc_then_the_highest_accuracy_then_is_the_first():
+    scores = [(0.5, 0.9), (0.7, 0.5), (0.7, 0.6), (0.7, 0.6)]
+    log = [{"epoch": i, "val_macro_auc": auc, "val_accuracy": accuracy} for i, (auc, accuracy) in enumerate(scores)]
+    assert best(log)["epoch"] == 2

@@ -11,7 +11,9 @@ from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.train import probe as module
 from miram.train.augment import to_images
+from miram.train.labelled import labelled_lesions, read_split
 from miram.train.probe import Pooled, features, linear_probe, neighbours, probe
+from miram.train.store import Store
 
 VALUES = {
     "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0},
@@ -56,7 +58,7 @@ def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_p
         "validation": 2 if several else 3,
         "test": len(table) // 2,
     }
-    assert several or probabilities.sum(axis=1) == pytest.approx(1)
+    assert (probabilities.sum(axis=1) == pytest.approx(1)) != several
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"predictions.parquet", "log.csv"}
 
 
@@ -84,6 +86,29 @@ def test_the_strength_is_the_best_on_validation_and_test_lesions_have_no_part_in
     assert (tmp_path / "whole" / "log.csv").read_bytes() == (tmp_path / "relabelled" / "log.csv").read_bytes()
 
 
+def test_a_probe_rests_on_training_lesions_alone_and_answers_by_the_best_candidate(
+    fit, tmp_path, monkeypatch, lesions, store_paths
+):
+    torch.manual_seed(5)
+    encoder = Encoder(side=32, **VALUES["encoder"], drop_path=0.0).eval()
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    scores = iter([0.5, 0.9, 0.6])
+    monkeypatch.setattr(
+        module, "validation_scores", lambda *_, **__: {"val_accuracy": 0.5, "val_macro_auc": next(scores)}
+    )
+    facts = fit("run", "linear", tmp_path / "encoder.safetensors", linear_c=[0.001, 0.1, 10.0], pool="class")
+    assert (facts["candidate"], facts["features"]) == (0.1, 16)
+    assert list(pd.read_csv(tmp_path / "run" / "log.csv")["candidate"]) == [0.001, 0.1, 10.0]
+    table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
+    splits = [read_split(Store(*store_paths), table, name, 32) for name in ("train", "validation", "test")]
+    train, *others = (features(Pooled(encoder, "class"), split.views) for split in splits)
+    model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+    model.fit((train - train.mean(0)) / train.std(0), splits[0].targets.argmax(1))
+    expected = model.predict_proba((np.concatenate(others) - train.mean(0)) / train.std(0))
+    found = pd.read_parquet(tmp_path / "run" / "predictions.parquet").filter(like="prob_").to_numpy()
+    assert found[:, model.classes_] == pytest.approx(expected, abs=1e-5)
+
+
 def test_features_are_those_of_the_encoder_after_its_norm():
     torch.manual_seed(0)
     encoder = Encoder(side=32, **VALUES["encoder"], drop_path=0.0).eval()
@@ -94,11 +119,12 @@ def test_features_are_those_of_the_encoder_after_its_norm():
     assert features(Pooled(encoder, "class"), views) == pytest.approx(tokens[:, 0], abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 def test_one_label_is_balanced_multinomial_regression_and_an_absent_class_gets_nothing():
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(60, 5)), np.repeat([0, 0, 2], 20)
-    answer = linear_probe(multi_label=False, linear_c=[0.5], linear_iterations=1000)[0.5](x, np.eye(3)[labels])
-    reference = LogisticRegression(C=0.5, class_weight="balanced", max_iter=1000).fit(x, labels)
+    answer = linear_probe(multi_label=False, linear_c=[0.5], linear_iterations=3)[0.5](x, np.eye(3)[labels])
+    reference = LogisticRegression(C=0.5, class_weight="balanced", max_iter=3).fit(x, labels)
     assert answer(x)[:, [0, 2]] == pytest.approx(reference.predict_proba(x))
     assert (answer(x)[:, 1] == 0).all()
 
@@ -124,6 +150,14 @@ def test_neighbours_vote_by_cosine_and_are_all_where_there_are_fewer():
     assert two(queries).tolist() == [[1, 0], [0, 1]]
     many = neighbours(multi_label=False, knn_neighbours=20)[20](x, targets)
     assert many(queries).tolist() == [[0.5, 0.5]] * 2
+
+
+def test_training_lesions_of_one_class_are_refused(fit):
+    def one_class(table):
+        table.loc[:5, ["abnormality", "pathology"]] = "mass", "BENIGN"
+
+    with pytest.raises(MiramError, match="All train lesions are BENIGN_MASS"):
+        fit("run", "linear", edit=one_class)
 
 
 def test_features_that_are_not_finite_are_refused(fit, monkeypatch, tmp_path):
