@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from faults import FAULTS, hang, html, reset, status
+from PIL import Image
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
 from tiny_runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
@@ -55,11 +56,14 @@ def test_every_series_is_asked_for_once_and_goes_when_its_crops_are_cut(archive,
     facts = run_tiny(tmp_path, tcia(server))
     assert series_asked(server) == dict.fromkeys(set(archive.series) - {"1.2.3.99"}, 1)
     assert (facts["lesions"], facts["films"], facts["verified_series"], facts["verified_images"]) == (4, 4, 8, 12)
+    assert facts["backgrounds"] == len(list((tmp_path / "backgrounds").iterdir())) > 0
     assert facts["verified_bytes"] == sum(
         len(body) for uid in archive.series if uid != "1.2.3.99" for body in archive.series[uid].values()
     )
     assert list((tmp_path / "dicom").iterdir()) == []
-    assert set(read_ledger(tmp_path / "ledger.jsonl").states.values()) == {"cropped"}
+    history = read_ledger(tmp_path / "ledger.jsonl")
+    assert set(history.states.values()) == {"cropped"}
+    assert (history.transferred_bytes, history.transfer_seconds > 0) == (facts["verified_bytes"], True)
 
 
 def test_streaming_gives_the_bytes_of_keeping_all_and_the_lock_stands_beside_the_results(archive, server, tmp_path):
@@ -83,21 +87,43 @@ def test_a_second_run_asks_for_nothing_and_gives_the_same(archive, server, tmp_p
 def test_other_parameters_cut_again_from_what_was_kept(archive, server, tmp_path):
     run_tiny(tmp_path, tcia(server), keep_dicom=True)
     server.asked.clear()
-    cut_tiny(tmp_path, tcia(server), keep_dicom=True, crops=CROPS | {"margin": 0.5})
+    cut_tiny(tmp_path, tcia(server), keep_dicom=True, crops=CROPS | {"margin": 0.5, "bits": 16})
     assert not server.asked
     assert set(lesions(tmp_path)["crop_columns"]) == {60}
+    for path in [*(tmp_path / "crops").iterdir(), *(tmp_path / "backgrounds").iterdir()]:
+        with Image.open(path) as image:
+            assert image.mode == "I;16"
 
 
-def test_a_changed_case_list_and_a_damaged_crop_concern_their_films_alone(archive, server, tmp_path):
+def test_a_changed_case_list_and_damaged_images_concern_their_films_alone(archive, server, tmp_path):
     run_tiny(tmp_path, tcia(server))
     archive.rows["mass_case_description_train_set.csv"][0]["pathology"] = "BENIGN"
     (tmp_path / "crops" / "Calc-Test_P_00003_LEFT_CC_1.png").write_bytes(b"damaged")
+    (tmp_path / "backgrounds" / "background_1.2.3.2_0.png").write_bytes(b"damaged")
     server.asked.clear()
     run_tiny(tmp_path, tcia(server))
-    assert set(series_asked(server)) == {"1.2.3.0", "1.2.4.0", "1.2.3.3", "1.2.4.3"}
+    assert set(series_asked(server)) == {f"1.2.{kind}.{film}" for kind in (3, 4) for film in (0, 2, 3)}
     assert (
         pd.read_csv(tmp_path / "lesions.csv", index_col=0).loc["Mass-Training_P_00000_LEFT_CC_1"].pathology == "BENIGN"
     )
+
+
+def test_a_lesion_that_left_the_lists_leaves_tables_images_and_lock(archive, server, reference, tmp_path):
+    more_lesions(archive, range(20, 21))
+    run_tiny(tmp_path / "run", tcia(server))
+    del archive.rows["mass_case_description_train_set.csv"][0]
+    wanted = reference()
+    run_tiny(tmp_path / "run", tcia(server))
+    assert made(tmp_path / "run") == wanted and not series_asked(server)
+
+
+def test_a_ledger_that_was_lost_is_made_again_from_what_was_kept(server, tmp_path):
+    run_tiny(tmp_path, tcia(server), keep_dicom=True)
+    before = made(tmp_path)
+    (tmp_path / "ledger.jsonl").unlink()
+    server.asked.clear()
+    cut_tiny(tmp_path, tcia(server), keep_dicom=True)
+    assert made(tmp_path) == before and not server.asked
 
 
 def test_other_code_of_the_crops_cuts_again(server, tmp_path, monkeypatch):
@@ -313,9 +339,10 @@ def test_a_full_disk_stops_the_stage_names_the_file_and_loses_nothing(server, re
         cut_tiny(folder, tcia(server))
     monkeypatch.undo()
     require_sound(folder, wanted)
+    verified = read_ledger(folder / "ledger.jsonl").verified.keys()
     server.asked.clear()
     cut_tiny(folder, tcia(server))
-    assert made(folder) == wanted
+    assert made(folder) == wanted and not verified & server.asked.keys()
 
 
 @pytest.mark.parametrize("name", ["dicom", "crops"])

@@ -182,7 +182,9 @@ class Server:
         uid = named[0] if named else call
         self.asked[f"{call} {uid}" if named and call == "getSeries" else uid] += 1
         files = self.archive.series.get(uid, {})
-        if self.faults.get(uid):
+        if "//" in path:
+            send(handler, b"", 404)
+        elif self.faults.get(uid):
             self.faults[uid].pop(0)(handler, files)
         elif call == "getSeries" and named:
             found = [row for row in self.listing(left_out=set()) if row["SeriesInstanceUID"] == uid]

@@ -30,7 +30,7 @@ def places_in(folder: Path) -> Places:
 
 
 def tcia(server: Server) -> dict[str, object]:
-    settings = {"collection": "CBIS-DDSM", "api_url": f"{server.url}/services/v4/", "csv_url": f"{server.url}/uploads"}
+    settings = {"collection": "CBIS-DDSM", "api_url": f"{server.url}/services/v4/", "csv_url": f"{server.url}/uploads/"}
     return {"source": "tcia", "settings": settings}
 
 
@@ -49,11 +49,10 @@ def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, obj
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    """What the stage has made, by name: crops, tables, lock."""
-    tables = ("lesions.csv", "set_aside.csv", "instances.csv")
-    return {
-        path.name: path.read_bytes() for path in [*(folder / "crops").iterdir(), *(folder / name for name in tables)]
-    }
+    """What the stage has made, by name: crops, background patches, tables, lock."""
+    images = [path for name in ("crops", "backgrounds") for path in (folder / name).iterdir()]
+    tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds", "instances")]
+    return {path.name: path.read_bytes() for path in [*images, *tables]}
 
 
 def lesions(folder: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from faults import reset, status
 from pydicom.uid import RLELossless
 from tiny_archive import dicom_bytes, mask_of
 from tiny_bucket import Bucket, send, write_index
-from tiny_runs import cut_tiny, lesions, list_tiny, run_tiny
+from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
 from miram.data.catalogue import needed_series, read_lesions
@@ -43,11 +43,15 @@ def idc(bucket: Bucket, folder: Path, films: str = "whole") -> dict[str, object]
     return {"source": "idc", "settings": settings}
 
 
-def test_every_file_arrives_with_its_md5(archive, bucket, tmp_path):
+def test_every_file_arrives_with_its_md5_and_what_is_made_is_what_tcia_gives(archive, bucket, server, tmp_path):
     facts = run_tiny(tmp_path, idc(bucket, tmp_path), keep_dicom=True)
     assert (facts["lesions"], facts["verified_series"], facts["verified_images"]) == (4, 8, 12)
     for uid, files in archive.series.items():
         assert {path.name: path.read_bytes() for path in (tmp_path / "dicom" / uid).glob("*.dcm")} == files
+    run_tiny(tmp_path / "tcia", tcia(server))
+    assert made(tmp_path) == made(tmp_path / "tcia")
+    bucket.sent.clear()
+    assert cut_tiny(tmp_path, idc(bucket, tmp_path), keep_dicom=True) == facts and not bucket.sent
 
 
 def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
@@ -144,8 +148,44 @@ def test_a_server_without_ranges_is_named(bucket, tmp_path):
 
 def test_an_etag_of_parts_is_no_md5_and_the_size_then_counts(bucket, tmp_path):
     bucket.multipart = {UID}
+    bucket.faults["file", UID] = [lambda handler, files: send(handler, files["1-1.dcm"][:-1])]
     where = idc(bucket, tmp_path)
     assert run_tiny(tmp_path, where)["lesions"] == 4
+    assert not bucket.faults["file", UID]
+    list_tiny(tmp_path / "short", where)
+    bucket.faults["file", UID] = [lambda handler, files: send(handler, files["1-1.dcm"][:-1])] * 3
+    with pytest.raises(MiramError, match=r"1-1\.dcm has \d+ bytes with MD5 \w+, not \d+ with any"):
+        cut_tiny(tmp_path / "short", where)
+
+
+def part_of(body: bytes, less: int = 0):
+    """Answer a request for bytes with those of `body`, the last `less` of them missing."""
+
+    def answer(handler, files):
+        start, end = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
+        send(handler, body[start : end + 1 - less], 206, Content_Range=f"bytes {start}-{end}/{len(body)}")
+
+    return answer
+
+
+def test_rows_of_another_film_and_too_few_bytes_of_one_are_named(archive, bucket, tmp_path):
+    where, film = idc(bucket, tmp_path, "rows"), archive.series[FILM]["1-1.dcm"]
+    list_tiny(tmp_path, where)
+    faults = {
+        "belongs to series 1.2.3.9": part_of(film.replace(b"1.2.3.2", b"1.2.3.9")),
+        "bytes came": part_of(film, 1),
+    }
+    for named, fault in faults.items():
+        bucket.faults["file", FILM] = [fault] * 3
+        with pytest.raises(MiramError, match=named):
+            cut_tiny(tmp_path, where)
+
+
+def test_a_film_of_two_images_is_refused_by_rows(archive, bucket, tmp_path):
+    archive.series[FILM]["1-2.dcm"] = archive.series[FILM]["1-1.dcm"]
+    write_index(archive, tmp_path / "index.parquet")
+    with pytest.raises(MiramError, match=f"holds 2 images in series {FILM}, which is one film"):
+        run_tiny(tmp_path, idc(bucket, tmp_path, "rows"))
 
 
 def test_an_unknown_collection_is_named(bucket, tmp_path):

@@ -1,3 +1,6 @@
+import hashlib
+
+import pandas as pd
 import pytest
 from faults import html, nothing, status
 from tiny_archive import send
@@ -13,6 +16,10 @@ def test_the_whole_list_is_asked_for_once(archive, server, tmp_path):
     assert (facts["series"], facts["images"], facts["absent_series"]) == (8, 12, [])
     assert facts["bytes"] == sum(len(body) for files in archive.series.values() for body in files.values())
     assert server.asked.total() == 5  # the list and the four case lists
+    assert facts["case_lists"] == {
+        name: hashlib.sha256(body).hexdigest() for name, body in archive.case_lists().items()
+    }
+    assert set(pd.read_csv(tmp_path / "series.csv")["role"]) == {"film", "crop+mask"}
 
 
 def test_a_list_that_is_short_is_not_believed(server, tmp_path):
@@ -26,6 +33,12 @@ def test_a_series_that_the_archive_does_not_have_is_told(server, tmp_path, capsy
     facts = list_tiny(tmp_path, tcia(server))
     assert (facts["absent_series"], facts["images"]) == ([UID], 10)
     assert f"does not have series {UID}" in capsys.readouterr().err
+
+
+def test_a_case_list_may_begin_with_the_mark_of_its_encoding(server, tmp_path, monkeypatch):
+    plain = server.archive.case_lists()
+    monkeypatch.setattr(server.archive, "case_lists", lambda: {name: b"\xef\xbb\xbf" + plain[name] for name in plain})
+    assert list_tiny(tmp_path, tcia(server))["lesions"] == 4
 
 
 @pytest.mark.parametrize("answer", [html, nothing, status(500), lambda handler, files: send(handler, b'{"error": 1}')])
