@@ -141,6 +141,12 @@ def test_keeping_after_streaming_fetches_what_is_not_there(archive, server, tmp_
     assert set(series_asked(server)) == set(archive.series)
 
 
+def test_streaming_after_keeping_removes_what_was_kept(server, tmp_path):
+    run_tiny(tmp_path, tcia(server), keep_dicom=True)
+    cut_tiny(tmp_path, tcia(server))
+    assert list((tmp_path / "dicom").iterdir()) == []
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_streaming_never_holds_more_films_than_its_window(archive, server, tmp_path, workers):
     more_lesions(archive, range(20, 60))
@@ -316,6 +322,26 @@ def test_the_stage_gives_up_when_nothing_succeeds_any_more(archive, server, tmp_
     with pytest.raises(MiramError, match="does not give what was asked for: HTTP status 500"):
         run_tiny(tmp_path, tcia(server))
     assert sum(series_asked(server).values()) <= 2 * 3 * (module.GIVE_UP_AFTER + 2)
+
+
+def test_failures_that_do_not_follow_each_other_are_not_given_up_on(archive, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(module, "as_completed", list)  # in the order of the films
+    more_lesions(archive, range(20, 26))
+    server.faults = {f"1.2.4.{number}": [status(400)] for number in (20, 22, 24)}
+    with pytest.raises(MiramError, match="3 series could not be had"):
+        run_tiny(tmp_path, tcia(server))
+
+
+def test_a_full_disk_ends_the_waiting_of_the_other_transfers(server, tmp_path, monkeypatch):
+    list_tiny(tmp_path, tcia(server))
+    server.faults["1.2.4.3"] = [status(500)]
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "crops" / ".x.png.part"))
+    monkeypatch.setattr("PIL.Image.Image.save", lambda *_, **__: (_ for _ in ()).throw(full))
+    start = time.monotonic()
+    with pytest.raises(MiramError, match="cannot be written: No space left"):
+        cut_tiny(tmp_path, tcia(server), backoff_seconds=40.0)
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("part", ["zip", "crop", "ledger"])

@@ -72,6 +72,8 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     asked = lesions(rows).loc[name]["crop_rows"] + backgrounds + mapped
     assert bucket.sent["1.2.3.9"] == HEADER_BYTES + 2 * asked * film.shape[1]
     assert not read_ledger(rows / "ledger.jsonl").verified.keys() & {"1.2.3.9"}
+    cut_tiny(rows, idc(bucket, tmp_path), timeout_seconds=20.0)
+    assert made(rows) == made(whole)
 
 
 def test_a_compressed_film_comes_whole(archive, bucket, tmp_path):
@@ -179,6 +181,16 @@ def test_rows_of_another_film_and_too_few_bytes_of_one_are_named(archive, bucket
         bucket.faults["file", FILM] = [fault] * 3
         with pytest.raises(MiramError, match=named):
             cut_tiny(tmp_path, where)
+
+
+def test_a_film_whose_rows_stop_coming_fails_alone(archive, bucket, tmp_path):
+    where = idc(bucket, tmp_path, "rows")
+    list_tiny(tmp_path, where)
+    header = part_of(archive.series[FILM]["1-1.dcm"])
+    bucket.faults["file", FILM] = [header, *[status(500)] * 1000]
+    with pytest.raises(MiramError, match=rf"1 series could not be had: {FILM} \(HTTP status 500"):
+        cut_tiny(tmp_path, where)
+    assert len(list((tmp_path / "crops").iterdir())) == 3
 
 
 def test_a_film_of_two_images_is_refused_by_rows(archive, bucket, tmp_path):
