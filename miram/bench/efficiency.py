@@ -19,7 +19,7 @@ from miram.bench.figures import draw_attention, draw_steps
 from miram.bench.memory import kept_bytes, peak_bytes
 from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
 from miram.bench.pipeline import measure_pipeline
-from miram.bench.timing import interleaved, machine, medians, timed
+from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.fit import fit, least_images, memory_of
@@ -28,12 +28,19 @@ TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 
 LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
 NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
 SIDES = (112, 224, 448, 896)  # px
-STEP_PATCHES = 784  # of the images of a measured step, all together: one at side 448
 GIGABYTES = (4, 8, 12, 24)
-FINETUNING_IMAGES = 8
+FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # a GPU is not busy with fewer
 MIB = 2**20
-QUICK = {"tokens": TOKENS[:4], "sides": SIDES[:2], "rounds": 2, "budget_seconds": 3.0}
-COMPLETE = {"tokens": TOKENS, "sides": SIDES, "rounds": 7, "budget_seconds": 20.0}
+# tokens, sides; patches of the images of a measured step, all together, by device; calls, and seconds after which a
+# layer or a step is called no more
+QUICK = {
+    **{"tokens": TOKENS[:3], "sides": SIDES[:2], "patches": {"cpu": 196, "cuda": 12_544}},
+    **{"rounds": 2, "layer_seconds": 2.0, "step_seconds": 2.0},
+}
+COMPLETE = {
+    **{"tokens": TOKENS, "sides": SIDES, "patches": {"cpu": 784, "cuda": 12_544}},
+    **{"rounds": 7, "layer_seconds": 20.0, "step_seconds": 10.0},
+}
 
 
 def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, quick: bool, command: str) -> Path:
@@ -43,12 +50,13 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
+    start = clock()
     torch.manual_seed(0)
     scope = QUICK if quick else COMPLETE
     precision = "bf16-mixed" if device == "cuda" else "32-true"
     methods = {name: {**values, "precision": precision, "recompute": False} for name, values in methods.items()}
-    timing = {"rounds": scope["rounds"], "budget_seconds": scope["budget_seconds"], "device": device}
-    attention = measure_attention(methods, scope["tokens"], **timing)
+    rounds, seconds, sides = scope["rounds"], scope["step_seconds"], scope["sides"]
+    attention = measure_attention(methods, scope["tokens"], rounds, scope["layer_seconds"], device)
     results = {
         "command": command,
         "machine": machine(),
@@ -56,10 +64,11 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
         "attention": attention,
         "exponents": exponents(attention),
         "crossovers": crossovers(attention),
-        "steps": measure_steps(methods, scope["sides"], **timing),
-        "pipeline": measure_pipeline(scope["rounds"]),
-        "finetuning": measure_finetuning(methods, scope["sides"][:2], **timing),
+        "steps": measure_steps(methods, sides, scope["patches"][device], rounds, seconds, device),
+        "pipeline": measure_pipeline(rounds),
+        "finetuning": measure_finetuning(methods, sides[:-1], rounds, seconds, device),
     }
+    results["minutes"] = (clock() - start) / 60
     name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
     path = Path(out_dir) / f"{name}.json"
     with atomic_path(path) as temporary:
@@ -133,11 +142,9 @@ def _peak(call: Callable[[], object], device: str) -> float:
 
 
 def exponents(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """P of cost ~ N^p, least squares on logarithms, from LINEAR_FROM tokens on; of naive from all that was measured."""
-    rows = []
-    for (kind, form), own in pd.DataFrame(attention).groupby(["kind", "form"], sort=False):
-        if form != "naive":
-            own = own[own["tokens"] >= LINEAR_FROM]
+    """P of cost ~ N^p, least squares on logarithms, from LINEAR_FROM tokens on."""
+    rows, table = [], pd.DataFrame(attention)
+    for (kind, form), own in table[table["tokens"] >= LINEAR_FROM].groupby(["kind", "form"], sort=False):
         if len(own) > 1:
             fits = {
                 part: np.polyfit(np.log(own["tokens"]), np.log(own[part]), 1)[0] for part in ("seconds", "kept_mib")
@@ -177,14 +184,23 @@ def crossing(ratios: Mapping[int, float]) -> str:
 
 
 def measure_steps(
-    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+    methods: Mapping[str, dict[str, Any]],
+    sides: tuple[int, ...],
+    patches: int,
+    rounds: int,
+    budget_seconds: float,
+    device: str,
 ) -> list[dict[str, Any]]:
     """A whole step of pre-training of each method at each input side, and the batch that the memory model allows."""
     rows = []
     for side in sides:
         for name, own in methods.items():
             values = {**own, "side": side}
-            images = max(least_images(values), STEP_PATCHES // (side // values["encoder"]["patch"]) ** 2)
+            images = max(least_images(values), patches // (side // values["encoder"]["patch"]) ** 2)
+            if device == "cuda":
+                images = min(images, largest_batch(values, torch.cuda.mem_get_info()[1] / 1e9))
+                if not images:
+                    continue
             forward, step = pretraining_step(values, images, device)
             calls = medians(interleaved({name: timed(step)}, rounds, budget_seconds)[name])
             memory = memory_of(values, images)
@@ -222,14 +238,15 @@ def measure_finetuning(
     rows = []
     for side in sides:
         values = {**next(iter(methods.values())), "side": side}
-        step = finetuning_step(values, FINETUNING_IMAGES, device)
+        images = FINETUNING_IMAGES[device]
+        step = finetuning_step(values, images, device)
         calls = medians(interleaved({"step": timed(step)}, rounds, budget_seconds)["step"])
         rows.append(
             {
                 "side": side,
-                "images": FINETUNING_IMAGES,
+                "images": images,
                 **calls,
-                "images_per_second": FINETUNING_IMAGES / calls["seconds"],
+                "images_per_second": images / calls["seconds"],
             }
         )
     return rows
@@ -252,8 +269,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     parts = [
         "# What attention, pre-training, input and fine-tuning cost",
         f"`{results['command']}` on {host['gpu'] or host['processor']}, {host['threads']} CPU threads, "
-        f"{results['precision']}, torch {host['torch']}. Medians of interleaved calls; spread: (largest - smallest) / "
-        "median. Ratios travel, absolute times do not.",
+        f"{results['precision']}, torch {host['torch']}, in {results['minutes']:.1f} minutes. Medians of interleaved "
+        "calls; spread: (largest - smallest) / median. Ratios travel, absolute times do not.",
         "## Growth with the number of tokens: cost ~ tokens^p",
         growth.to_markdown(index=False),
         "## From how many tokens on a linear kind costs less than full attention, both fused",

@@ -36,7 +36,7 @@ def test_exponents_are_those_of_the_growth_where_constant_parts_weigh_little():
         for n in (197, 785, 3137, 12_545)
     ]
     fused, naive = exponents(rows)
-    assert (fused["from_tokens"], naive["from_tokens"]) == (3137, 197)
+    assert fused["from_tokens"] == naive["from_tokens"] == 3137
     assert fused["time"] == pytest.approx(2) and fused["kept"] == pytest.approx(1) and naive["kept"] == pytest.approx(2)
 
 
@@ -49,9 +49,8 @@ def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():
 
 
 def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, monkeypatch):
-    scope = {"tokens": (50, 197), "sides": (48, 96), "rounds": 1, "budget_seconds": 0.1}
-    monkeypatch.setattr(efficiency, "QUICK", scope)
-    monkeypatch.setattr(efficiency, "STEP_PATCHES", 144)
+    scope = {"tokens": (50, 197), "sides": (48, 96), "patches": {"cpu": 144}}
+    monkeypatch.setattr(efficiency, "QUICK", scope | {"rounds": 1, "layer_seconds": 0.1, "step_seconds": 0.1})
     names = ("mae", "mocov3", "miram-full", "miram-nystrom")
     methods = {name: params.stage_values(DEMO, "pretrain", "strict", name) for name in names}
     path = bench(methods, tmp_path, "cpu", quick=True, command="the command")
