@@ -1,68 +1,168 @@
 """Hours of the complete table: by measured rates before it starts, beside what finished trainings took.
 
-A rate is images/s of a whole training step, from a file of `miram bench` on the device in question.
+A rate is images/s of a whole training step, from a file of `miram bench` on the device in question; a forward pass
+alone counts as a third of a step.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-PRETRAINED = 2781  # images of CBIS-DDSM that pre-training sees under the strict protocol, backgrounds apart
-FINETUNED = 1947  # of which seven in ten are fine-tuned on
+from miram.data import tasks
+from miram.data.splits import pretraining_backgrounds, pretraining_lesions
+from miram.layout import FULL, Cell
+
+FORWARD = 1 / 3  # of the operations of a training step
+HOUR, DAY = 3600, 24
 
 
-def as_table(
-    pretrainings: Mapping[str, dict[str, Any]],
-    started: Mapping[str, Sequence[Path]],
-    tuned: Sequence[Path],
-    epochs: int,
-    benches: Iterable[Path],
-) -> str:
-    """Hours by the rates of each device that was measured, and by the records `started` (a method's) and `tuned`."""
-    sides = {name: values["side"] for name, values in pretrainings.items()}
-    images = {
-        name: PRETRAINED // values["batch"] * values["batch"] * values["epochs"]
-        for name, values in pretrainings.items()
+class Images(NamedTuple):
+    """How many images the trainings under one protocol see."""
+
+    lesions: int  # by pre-training
+    backgrounds: int  # by pre-training, beside them
+    tasks: Mapping[str, Sequence[int]]  # lesions with a label in training, validation and test
+
+
+# by the case lists, with the fraction and the seed of params.yaml and a background a film, before any is set aside
+CBIS_DDSM = {
+    "strict": Images(
+        2781,
+        2394,
+        {
+            **dict.fromkeys(("pathology_4class", "pathology"), (1941, 840, 704)),
+            "mass_margins": (871, 379, 361),
+            "mass_shape": (899, 388, 378),
+            "calc_type": (1018, 452, 322),
+            "calc_distribution": (792, 344, 263),
+        },
+    ),
+    "paper": Images(
+        2864,
+        2458,
+        {
+            **dict.fromkeys(("pathology_4class", "pathology"), (2004, 860, 704)),
+            "mass_margins": (881, 394, 361),
+            "mass_shape": (905, 409, 378),
+            "calc_type": (1084, 442, 322),
+            "calc_distribution": (827, 343, 263),
+        },
+    ),
+}
+
+
+class Job(NamedTuple):
+    """A training, with what tells its rate."""
+
+    what: str
+    side: int  # px
+    images: float  # that a training step is made for, all epochs together
+    record: Path
+
+
+def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, names: Iterable[str]) -> Images:
+    """The images of a protocol once its lesions are cut and divided; `names` are tasks."""
+    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
+    labelled = {name: split[tasks.labels(lesions, name) != ""].value_counts() for name in names}
+    return Images(
+        len(pretraining_lesions(splits_csv)[0]),
+        len(pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv)),
+        {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()},
+    )
+
+
+def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:
+    """Pre-training of method `name` with the `values` of its stage on so many images."""
+    seen = images // values["batch"] * values["batch"] * values["epochs"]
+    return Job(f"pre-training {name}", values["side"], seen / values["devices"], record)
+
+
+def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
+    """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe."""
+    train, validation, test = images.tasks[cell.task]
+    if cell.mode == FULL:
+        return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record)
+    return Job("probes", side, FORWARD * (train + validation + test), record)
+
+
+def hours(jobs: Iterable[Job], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
+    """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
+
+    Where no rate was measured for a kind, hours are NaN.
+    """
+    table = pd.DataFrame(jobs, columns=Job._fields)
+    table["taken"] = [_taken(path) for path in table["record"]]
+    return {device: _on_device(table, rates) for device, rates in map(_rates, benches) if rates}
+
+
+def _rates(path: Path) -> tuple[str, dict[tuple[str, int], float]]:
+    """Device, and images/s of each kind of job at each side; none in the file of another program than `miram bench`."""
+    measured = json.loads(path.read_text())
+    if "finetuning" not in measured:
+        return "", {}
+    own = [row for row in measured.get("training", []) if row["form"] == "fused" and row["images_per_second"]]
+    rates = {
+        (f"pre-training {row['method']}", row["side"]): row["images_per_second"] for row in [*measured["steps"], *own]
     }
-    rows = []
-    for path in benches:
-        measured = json.loads(path.read_text())
-        if "finetuning" not in measured:
-            continue
-        device = f"{measured['machine']['gpu'] or measured['machine']['processor']} ({path.stem})"
-        speeds = {(row["method"], row["side"]): row["images_per_second"] for row in measured["steps"]}
-        tuning = {row["side"]: row["images_per_second"] for row in measured["finetuning"]}
-        for name, side in sides.items():
-            runs, speed = len(started[name]), speeds.get((name, side))
-            rows.append(_row(device, f"pre-training {name}", side, runs, images[name], speed))
-        for side in sorted(set(sides.values())):
-            rows.append(_row(device, "one fine-tuning", side, 1, FINETUNED * epochs, tuning.get(side)))
-    parts = [
-        pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f", missingval="not measured")
-        if rows
-        else "No rates were measured: run `miram bench` on the device.",
-        f"Fine-tunings of this preset: {len(tuned)}, each at its method's side.",
-        *(_truth(f"pre-training {name}", records) for name, records in started.items()),
-        _truth("fine-tuning", tuned),
-    ]
-    return "\n\n".join(filter(None, parts))
+    for row in measured["finetuning"]:
+        rates |= {(what, row["side"]): row["images_per_second"] for what in ("fine-tuning", "probes")}
+    return f"{measured['machine']['gpu'] or measured['machine']['processor']} ({path.stem})", rates
 
 
-def _row(device: str, what: str, side: int, runs: int, images: int, speed: float | None) -> dict[str, Any]:
-    hours = runs * images / speed / 3600 if speed else None
-    return {"device": device, "what": what, "side": side, "runs": runs, "images/s": speed, "hours": hours}
+def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> pd.DataFrame:
+    speed = [rates.get(place, float("nan")) for place in zip(table["what"], table["side"], strict=True)]
+    table = table.assign(speed=speed)
+    table["hours"] = table["images"] / table["speed"] / HOUR
+    table["planned"] = table["hours"].where(table["taken"].notna())
+    sums = {name: (name, lambda values: values.sum(min_count=1)) for name in ("hours", "planned", "taken")}
+    found = table.groupby(["what", "side"], sort=False).agg(
+        runs=("images", "size"), speed=("speed", "first"), finished=("taken", "count"), **sums
+    )
+    return found.reset_index()
 
 
-def _truth(what: str, records: Sequence[Path]) -> str:
-    """What the finished trainings among `records` took; nothing where there is none."""
-    facts = [json.loads(path.read_text())["facts"] for path in records if path.exists()]
-    if not facts:
-        return ""
-    hours = [fact["seconds"] / 3600 for fact in facts]
-    device = ", ".join(sorted({fact["device"] for fact in facts}))
-    done = f"{len(facts)} of {len(records)} finished on {device}"
-    return f"Truth, {what}: {done}, {sum(hours):.3f} h, mean {mean(hours):.3f} h."
+def _taken(path: Path) -> float:
+    """Hours that a finished training took; NaN without its record."""
+    return json.loads(path.read_text())["facts"]["seconds"] / HOUR if path.exists() else float("nan")
+
+
+def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Device -> the hours of all trainings, in words."""
+    texts = {}
+    for device, plan in plans.items():
+        sum_hours = plan["hours"].sum()
+        least = "more than " if plan["hours"].isna().any() else ""
+        texts[device] = f"{least}{sum_hours:,.1f} h ({sum_hours / DAY:,.1f} days)"
+    return texts
+
+
+def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
+    """The hours on each device that was measured; the finished trainings may have run on another."""
+    if not plans:
+        return "No rates were measured: run `miram bench` on the device."
+    parts = []
+    for device, plan in plans.items():
+        shown = plan.rename(
+            columns={
+                **{"speed": "images/s", "planned": "of the finished: planned, h", "taken": "taken, h"},
+                **{"side": "side, px", "hours": "planned, h"},
+            }
+        )
+        parts += [
+            f"{device}, {devices} device(s) for a pre-training:",
+            shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
+            f"All of it, one after the other: {totals({device: plan})[device]}.",
+        ]
+    return "\n\n".join(parts)
+
+
+def _text(value: object) -> object:
+    """Two decimals; "-" for what was not measured."""
+    if not isinstance(value, float):
+        return value
+    return "-" if math.isnan(value) else f"{value:,.2f}"

@@ -38,10 +38,12 @@ def examine(
     preset: str,
     keep_dicom: bool,
     timeout_seconds: float,
+    hours: Mapping[str, str],
 ) -> dict[str, Any]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training.
+    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training, `hours` those
+    of all trainings by the device that they are known for.
     """
     remote = any("://" in address for address in addresses.values())
     gpu_bytes = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
@@ -51,6 +53,7 @@ def examine(
             accelerator, preset=preset, built=torch.version.cuda, driver=driver_cuda(), cuda=torch.cuda.is_available()
         ),
         check_memory(methods, None if accelerator == "cpu" else gpu_bytes),
+        check_hours(hours),
         check_disk(
             folder,
             ARCHIVE_GB if remote else 0.0,
@@ -153,6 +156,18 @@ def _smaller(name: str, values: dict[str, Any], gpu_bytes: int) -> str:
         return f"Set methods.{name}.accumulate: {fit(values, gpu_bytes, values['devices']).accumulate}."
     except MiramError as error:
         return f"methods.{name}: {error.message} {error.remedy}"
+
+
+def check_hours(hours: Mapping[str, str]) -> Finding:
+    """How long all trainings will take, by the rates that `miram bench` measured."""
+    if hours:
+        known = "; ".join(f"{text} on {device}" for device, text in hours.items())
+        return Finding("ok", f"Time of all trainings, one after the other: {known}. `miram plan` lists them.")
+    return Finding(
+        "ok",
+        "Time of all trainings: not known.",
+        "`miram bench` (on a GPU with --device cuda) measures a device; `miram plan` then tells the hours.",
+    )
 
 
 def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:

@@ -102,6 +102,6 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
         return record("crops", preset)  # in its place: what follows is the same
     if stage == "explain":
         return explain(preset) / "record.json"
-    if stage in ("audit", "evaluate", "claims", "table", "report", "crate"):
+    if stage in ("audit", "evaluate", "claims", "efficiency", "table", "report", "crate"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"

@@ -45,6 +45,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "explain": "miram.train.explain",
     "evaluate": "miram.evaluate.metrics",
     "claims": "miram.evaluate.claims",
+    "efficiency": "miram.evaluate.efficiency",
     "table": "miram.evaluate.table",
     "report": "miram.evaluate.report",
     "crate": "miram.crate",

@@ -145,10 +145,10 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
 
 def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(MiramError, match=r"\d of 8 checks stop"):
+    with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
             tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
-            accelerator="cpu", preset="paper", timeout_seconds=1.0,
+            accelerator="cpu", preset="paper", timeout_seconds=1.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB", "stop    Nothing answers at",

@@ -143,7 +143,7 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
 def test_a_stage_depends_on_its_own_values_only(tmp_path):
     before = params.load(ROOT / "params.yaml")
     after = load_edited(tmp_path, "drop_path: 0.1", "drop_path: 0.2")
-    for stage in ("archive", "catalogue", "crops", "pack", "splits", "evaluate", "claims", "table"):
+    for stage in ("archive", "catalogue", "crops", "pack", "splits", "evaluate", "claims", "efficiency", "table"):
         assert params.stage_values(before, stage, *place(stage, "mae")) == params.stage_values(
             after, stage, *place(stage, "mae")
         )

@@ -33,7 +33,7 @@ SOURCES = (
 )
 BIN = Path(sys.executable).parent
 VARYING = r"pretrain_(seconds|peak_memory)"
-RESULTS = ("evaluate", "claims", "table", "report", "crate")  # rules
+RESULTS = ("evaluate", "claims", "efficiency", "table", "report", "crate")  # rules
 RUN = [BIN / "snakemake", "--cores", "2"]
 
 

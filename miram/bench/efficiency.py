@@ -20,6 +20,7 @@ from miram.bench.memory import kept_bytes, peak_bytes
 from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
 from miram.bench.pipeline import measure_pipeline
 from miram.bench.timing import clock, interleaved, machine, medians, timed
+from miram.bench.training import CROPS, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.fit import fit, least_images, memory_of
@@ -28,6 +29,7 @@ TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 
 LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
 NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
 SIDES = (112, 224, 448, 896)  # px
+TRAINING_SIDES = SIDES[:2]  # those of the paper
 GIGABYTES = (4, 8, 12, 24)
 FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # a GPU is not busy with fewer
 MIB = 2**20
@@ -35,11 +37,11 @@ MIB = 2**20
 # layer or a step is called no more
 QUICK = {
     **{"tokens": TOKENS[:3], "sides": SIDES[:2], "patches": {"cpu": 196, "cuda": 12_544}},
-    **{"rounds": 2, "layer_seconds": 2.0, "step_seconds": 2.0},
+    **{"rounds": 2, "layer_seconds": 2.0, "step_seconds": 2.0, "training_steps": 40},
 }
 COMPLETE = {
     **{"tokens": TOKENS, "sides": SIDES, "patches": {"cpu": 784, "cuda": 12_544}},
-    **{"rounds": 7, "layer_seconds": 20.0, "step_seconds": 10.0},
+    **{"rounds": 7, "layer_seconds": 20.0, "step_seconds": 10.0, "training_steps": 200},
 }
 
 
@@ -68,6 +70,9 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
         "pipeline": measure_pipeline(rounds),
         "finetuning": measure_finetuning(methods, sides[:-1], rounds, seconds, device),
     }
+    if device == "cuda":  # a CPU is always busy
+        steps = scope["training_steps"]
+        results["training"] = measure_training(methods, TRAINING_SIDES, steps, CROPS, device)
     results["minutes"] = (clock() - start) / 60
     name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
     path = Path(out_dir) / f"{name}.json"
@@ -278,9 +283,23 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "## A step of pre-training",
         "The last columns: images at once that fit into that many GB (1e9 bytes), by the memory model.",
         steps.to_markdown(index=False),
+        *_training_text(results),
         "## A step of fine-tuning",
         pd.DataFrame(results["finetuning"]).round(3).to_markdown(index=False),
         "## The input pipeline: images/s",
         pipeline.to_markdown(index=False),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _training_text(results: Mapping[str, Any]) -> list[str]:
+    """Of a GPU: pre-training as it is, and how busy it keeps the device."""
+    if "training" not in results:
+        return []
+    table = pd.DataFrame(results["training"]).round({"peak_mib": 0, "images_per_second": 1})
+    return [
+        "## Pre-training with its input pipeline",
+        f"On {CROPS:,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time in "
+        "which the network is at work, by the same steps without input.",
+        table.to_markdown(index=False, floatfmt=".3g"),
+    ]

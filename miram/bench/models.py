@@ -73,12 +73,24 @@ def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Phases
 
 
 def pretraining_step(
-    values: dict[str, Any], images: int, device: str, *, straightforward: bool = False, fused_adamw: bool = True
+    values: dict[str, Any],
+    images: int,
+    device: str,
+    *,
+    straightforward: bool = False,
+    fused_adamw: bool = True,
+    naive: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """The forward pass of a method on so many random images, and its whole training step."""
+    """The forward pass of a method on so many random images, and its whole training step.
+
+    With `naive` the high-resolution decoder's full attention holds the matrices of all pairs of tokens.
+    """
     fields = {field.name for field in dataclasses.fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in values.items() if name in fields})
     model = recipe.build().to(device)
+    if naive:
+        for block in model.highres.stack:
+            block.attn.fused_attn = False
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
     pixels = torch.randn(2, images, recipe.encoder["channels"], recipe.side, recipe.side, device=device)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from miram.bench.timing import interleaved, medians, timed
 from miram.train.augment import draw_view, render, stream, to_images
-from miram.train.store import Store, pack
+from miram.train.store import INDEX_COLUMNS, Store, pack
 
 SIDES, CROPS, CROP_SIDE = (112, 224), 64, 600  # px
 
@@ -29,15 +29,31 @@ def measure_pipeline(rounds: int) -> list[dict[str, object]]:
     return rows
 
 
+def write_store(folder: Path, crops: int) -> tuple[Path, Path]:
+    """A store of so many crops that are alike, and its index."""
+    files = folder / "crops.u8", folder / "crops_index.csv"
+    crop = _crop(np.random.default_rng(0))
+    with open(files[0], "wb") as stream:
+        for _ in range(crops):
+            stream.write(crop.tobytes())
+    rows = [(f"crop_{number}", "lesion", number * crop.size, *crop.shape) for number in range(crops)]
+    pd.DataFrame(rows, columns=INDEX_COLUMNS).to_csv(files[1], index=False)
+    return files
+
+
+def _crop(random: np.random.Generator) -> np.ndarray:
+    """Smooth noise with grain."""
+    coarse = Image.fromarray(random.integers(0, 256, (75, 75), dtype=np.uint8))
+    large = np.asarray(coarse.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC), np.int16)
+    return np.clip(large + random.integers(-4, 5, large.shape), 0, 255).astype(np.uint8)
+
+
 def _example_crops(folder: Path) -> tuple[list[Path], Store]:
-    """Crops of smooth noise as PNG files, and packed."""
+    """Crops as PNG files, and packed."""
     random = np.random.default_rng(0)
     names = [f"crop_{number:03d}" for number in range(CROPS)]
     for name in names:
-        coarse = Image.fromarray(random.integers(0, 256, (75, 75), dtype=np.uint8))
-        large = np.asarray(coarse.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC), np.int16)
-        grainy = np.clip(large + random.integers(-4, 5, large.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(grainy).save(folder / f"{name}.png")
+        Image.fromarray(_crop(random)).save(folder / f"{name}.png")
     pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False)
     files = folder / "crops.u8", folder / "crops_index.csv"
     pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False)

@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
     add("evaluate", results.evaluate, "compute the metrics of all predictions")
     add("claims", results.claims, "judge the paper's claims by the metrics, the differences and the bench")
+    add("efficiency", results.efficiency, "set accuracy against memory and time, of pre-training and of the bench")
     add("table", results.table, "write the comparison table and the figures")
     add("explain", training.explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
     add("report", results.report, "write the report: one HTML page that opens without a network")

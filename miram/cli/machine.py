@@ -1,10 +1,16 @@
 """The commands about a machine: whether it will do, what fits on it, what all trainings cost there."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import do_stage, pretrainings
+from miram.cli.stage import classifiers, do_stage, pretrainings
+from miram.errors import MiramError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from miram.budget import Images
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -20,6 +26,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "preset": chosen.preset,
         "keep_dicom": chosen.transfer.keep_dicom,
         "timeout_seconds": chosen.transfer.timeout_seconds,
+        "hours": _hours(chosen),
     }
 
     def work() -> dict[str, Any]:
@@ -37,15 +44,54 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the hours of every training of the preset."""
-    from miram.budget import as_table
+    from miram.budget import as_text
 
-    protocols, names = chosen.splits.protocols, chosen.methods
-    cells = [cell for cell in params.cells(chosen) if cell.mode == layout.FULL]
-    started = {
-        name: [layout.record("pretrain", chosen.preset, protocol, name) for protocol in protocols] for name in names
-    }
-    tuned = [layout.record("finetune", chosen.preset, *cell) for cell in cells]
-    print(as_table(pretrainings(chosen), started, tuned, epochs=chosen.finetune.epochs, benches=layout.benches()))
+    print(as_text(_plans(chosen), chosen.compute.devices))
+
+
+def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
+    """What `miram.budget.hours` finds for all trainings of a preset."""
+    from miram.budget import classifier_job, hours, pretraining_job
+
+    preset = chosen.preset
+    extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
+    images = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
+    jobs = []
+    for protocol, own in images.items():
+        seen = own.lesions + own.backgrounds + extra
+        for name, values in pretrainings(chosen).items():
+            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", preset, protocol, name)))
+    for cell, path in classifiers(chosen).items():
+        stage = "finetune" if cell.mode == layout.FULL else "probe"
+        side = params.stage_values(chosen, stage, *cell)["side"]
+        jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
+    return hours(jobs, layout.benches())
+
+
+def _images(chosen: params.Params, protocol: str) -> "Images":
+    """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
+    from miram.budget import CBIS_DDSM, count_images
+
+    folder = layout.data(chosen.preset)
+    tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
+    if all(table.exists() for table in tables):
+        return count_images(*tables, chosen.finetune.tasks)
+    if chosen.source == params.IMAGES or params.is_embedded(chosen):
+        raise MiramError(
+            f"The lesions of preset {chosen.preset} are not divided yet.", "Run the workflow, or its stage `splits`."
+        )
+    listed = CBIS_DDSM[protocol]
+    return listed._replace(backgrounds=listed.backgrounds * chosen.pretrain.backgrounds_per_film)
+
+
+def _hours(chosen: params.Params) -> dict[str, str]:
+    """The hours of all trainings on each device that was measured, in words; nothing where the images are unknown."""
+    from miram.budget import totals
+
+    try:
+        return totals(_plans(chosen))
+    except MiramError:
+        return {}
 
 
 def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:

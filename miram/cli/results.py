@@ -49,6 +49,24 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
     do_stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
 
 
+def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Set accuracy against memory and time."""
+    from miram.evaluate.efficiency import efficiency as weigh
+
+    preset, out = chosen.preset, layout.results(chosen.preset)
+    headline = params.headline(chosen)
+    pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
+    source, benches = layout.record("evaluate", preset), layout.benches()
+    record.read(source)
+    inputs = [source, *benches, *(path for path in pretrained.values() if path.exists())]
+    outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
+
+    def work() -> dict[str, Any]:
+        return weigh(out / "metrics.csv", pretrained, benches, out, preset=params.name_of(chosen), headline=headline)
+
+    do_stage(chosen, "efficiency", inputs, outputs, work)
+
+
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
     from miram.evaluate.figures import draw_reconstructions
@@ -96,10 +114,11 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
     own = chosen.source == params.IMAGES
     names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
-    stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "table")}
+    stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "efficiency", "table")}
     stages |= {"explain": layout.record("explain", preset)} if params.explained(chosen) else {}
     stages |= {f"splits, {p}": layout.record("splits", preset, p) for p in chosen.splits.protocols}
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
+    benches = layout.benches()
 
     def work() -> dict[str, Any]:
         return write(
@@ -115,11 +134,12 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             crops=layout.data(preset) / "crops",
             data_lock=None if own else results / layout.LOCK,
             paper_csv=PAPER,
+            bench_jsons=benches,
             parameters=asdict(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    do_stage(chosen, "report", [*finished, PAPER], [results / "report.html"], work)
+    do_stage(chosen, "report", [*finished, PAPER, *benches], [results / "report.html"], work)
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from miram.evaluate.svg import INK, STYLE
 
@@ -21,6 +22,13 @@ DASHES = ((), (5, 1.5), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SYMBOLS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same in text
 CLASS_COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
+
+
+KINDS = {  # of attention -> colour and marker
+    kind: (COLOURS[i], MARKERS[i]) for kind, i in {"full": 0, "linformer": 1, "performer": 5, "nystrom": 3}.items()
+}
+FORMS = {"fused": "-", "package": "--", "naive": ":"}  # of attention -> line
+TICKS = (200, 800, 3200, 12_800)  # tokens
 
 
 class Look(NamedTuple):
@@ -144,6 +152,30 @@ def cost(x: str, points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
             axes.plot(row.cost, row.value, style.marker, color=style.colour, ms=7)
         axes.set_xlim(0, 1.08 * points["cost"].max())
     return figure
+
+
+def kind_looks() -> dict[str, Look]:
+    """The look of each kind of attention; its form is told by the dashes."""
+    return {kind: Look(colour, (), marker, SYMBOLS[MARKERS.index(marker)]) for kind, (colour, marker) in KINDS.items()}
+
+
+def growth(y: str, layers: pd.DataFrame, column: str) -> Figure:
+    """What one layer of each kind and form of attention costs against tokens; both axes are logarithmic."""
+    figure, axes = _panel("", "tokens", y)
+    with matplotlib.style.context(STYLE):
+        draw_growth(axes, layers, column)
+    return figure
+
+
+def draw_growth(axes: Axes, layers: pd.DataFrame, column: str) -> None:
+    """A line for each kind and form; columns of `layers`: kind, form, tokens and the one that is drawn."""
+    for (kind, form), own in layers.groupby(["kind", "form"], sort=False):
+        colour, marker = KINDS[kind]
+        axes.plot(own["tokens"], own[column], FORMS[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}")
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(TICKS, [f"{tokens:,}" for tokens in TICKS])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(True, alpha=0.3)
 
 
 def embedding(title: str, points: pd.DataFrame, classes: Sequence[str]) -> Figure:

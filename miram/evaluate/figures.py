@@ -78,7 +78,7 @@ def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, pres
             axes.set_xlabel(f"{label} on the test split, %")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
-        _save(figure, path)
+        save(figure, path)
 
 
 def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str, confidence: float) -> None:
@@ -139,10 +139,10 @@ def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, 
                 axes.set_axis_off()
         figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
         figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
-        _save(figure, path)
+        save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a PNG without the line that names matplotlib's version."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from miram.evaluate import charts, curves
 from miram.evaluate.charts import Look
+from miram.evaluate.efficiency import COSTS, Bench, verdicts
 from miram.evaluate.figures import RECONSTRUCTION_COLUMNS
 from miram.evaluate.page_tables import readable, select
 from miram.evaluate.pictures import overlay, png_uri, read_picture
@@ -138,6 +139,19 @@ def costs(
                 )
             )
     return figures
+
+
+def growth(bench: Bench, number: int) -> dict[str, Any]:
+    """Of one bench: what a layer of each attention costs against tokens, and what follows; `number` tells it apart."""
+    figures = [
+        inline_svg(
+            charts.growth(label, bench.layers, column),
+            f"growth-{number}-{column}",
+            f"{label} against tokens, on {bench.name}",
+        )
+        for column, label in COSTS.items()
+    ]
+    return {"name": bench.name, "figures": figures, "rows": verdicts(bench)}
 
 
 def reconstructions(study: Study, files: Mapping[str, Path]) -> dict[str, list[dict[str, str]]]:

@@ -1,7 +1,7 @@
 """The report: one HTML file that opens without a network, made from the files of a preset, its gaps named."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate import charts, curves, page_figures, page_tables
+from miram.evaluate.efficiency import LINEAR_AT_MOST, PAPER_TOKENS, read_benches
 from miram.evaluate.figures import PRESET_LABELS
 from miram.evaluate.predictions import SECTION
 from miram.evaluate.study import Run, Study
@@ -38,6 +39,7 @@ def report(
     crops: Path,
     data_lock: Path | None,
     paper_csv: Path,
+    bench_jsons: Iterable[Path],
     parameters: Mapping[str, Any],
     confidence: float,
 ) -> dict[str, object]:
@@ -47,8 +49,8 @@ def report(
     `stages` name the records of all runs that there should be. `results` is the folder of metrics.csv,
     differences.csv, set_aside.md and, where `stages` names them, claims.csv and audit.md; `explained` that of
     relevance.npz and embedding.csv, `crops` that of the lesions' pictures; `data_lock` lists all instances of the
-    archive. `confidence` is that of the intervals. What is missing or damaged is named in the page and in the returned
-    facts, and stops nothing.
+    archive; `bench_jsons` are files that `miram bench` wrote. `confidence` is that of the intervals. What
+    is missing or damaged is named in the page and in the returned facts, and stops nothing.
     """
     study, looks = Study(), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
     finished = study.records(cells, "fine-tuning")
@@ -96,6 +98,10 @@ def report(
         "learning": page_figures.learning(_logs(study, own, headline[1]), looks),
         "losses": page_figures.losses(_loss_logs(study, pretrained, pretrainings), looks),
         "costs": page_figures.costs(metrics, pretrainings, looks, headline),
+        "growths": [page_figures.growth(bench, number) for number, bench in enumerate(read_benches(bench_jsons))],
+        "kind_looks": charts.kind_looks(),
+        "linear_at_most": LINEAR_AT_MOST,
+        "paper_tokens": PAPER_TOKENS,
         "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
         "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, answered),
         **page_figures.embeddings(study.table(explained / "embedding.csv")),

@@ -75,6 +75,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "audit": {},
         "evaluate": {"statistics": asdict(statistics)},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
+        "efficiency": {"headline": list(headline(params))},
         "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
         "report": {"statistics": {"confidence": statistics.confidence}},
         "crate": {},
@@ -89,7 +90,8 @@ def name_of(params: Params) -> str:
 
 def final_stages(params: Params) -> tuple[str, ...]:
     """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
-    return ("table", "report") if params.source == IMAGES else ("audit", "claims", "table", "report")
+    judged = () if params.source == IMAGES else ("audit", "claims")
+    return (*judged, "efficiency", "table", "report")
 
 
 def is_embedded(params: Params) -> bool:

@@ -76,7 +76,7 @@ def test_every_section_has_its_figures_and_every_picture_is_drawn(opened):
     assert counts["curves"] == 2 * len(FOUR) + 2 * 2  # ROC and PR of each class, and of two other tasks
     assert counts["confusion"] == counts["calibration"] == len(METHODS)
     assert counts["learning"] == 2 + len(PRETRAINED)
-    assert counts["efficiency"] == 2
+    assert counts["efficiency"] == 2 + 2 + 1  # accuracy against time and memory; growth of both, and its table
     assert counts["reconstructions"] == 3 + 4 * 5  # mae has one scale, mocov3 rebuilds nothing
     assert counts["relevance"] == 4 * (1 + len(METHODS))
     assert counts["embedding"] == len(PRETRAINED)

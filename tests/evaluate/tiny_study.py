@@ -1,5 +1,6 @@
 """What a finished run of the workflow leaves, in small and made up: the input of the report's tests."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,10 +77,31 @@ def write_study(
             "stages": stages,
         },
         **{"results": results, "explained": explained, "crops": crops, "paper_csv": paper_csv},
+        "bench_jsons": [write_bench(Path("bench.json"))],
         "data_lock": results / "data.lock.csv",
         "confidence": 0.95,
         "parameters": {"preset": preset, "pretrain": {"mask_ratio": 0.75}},
     }
+
+
+def write_bench(path: Path) -> Path:
+    """A file as `miram bench` leaves it, of two kinds of attention."""
+    tokens = (197, 785, 3137, 12_545)
+    powers = {("full", "fused"): (2, 1), ("full", "naive"): (2, 2), ("nystrom", "fused"): (1, 1.05)}
+    rows = [
+        {"kind": kind, "form": form, "tokens": n, "seconds": 1e-7 * n**time, "kept_mib": 0.01 * n**kept}
+        for (kind, form), (time, kept) in powers.items()
+        for n in tokens
+    ]
+    growth = [
+        {"kind": kind, "form": form, "from_tokens": 3137, "to_tokens": 12_545, "time": time, "kept": kept}
+        for (kind, form), (time, kept) in powers.items()
+    ]
+    crossovers = [{"kind": "nystrom", "form": "fused", "seconds": "550", "kept_mib": "above 16385"}]
+    found = {"attention": rows, "exponents": growth, "crossovers": crossovers}
+    host = {"gpu": None, "processor": "a processor"}
+    path.write_text(json.dumps({"machine": host, "precision": "32-true", **found}))
+    return path
 
 
 def _lesion(number: int) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from miram.errors import MiramError
+from miram.models._timm import resample_abs_pos_embed
 from miram.models.export import save_encoder
 from miram.train import checkpoint
 from miram.train import pretrain as module
@@ -251,6 +252,20 @@ def test_a_second_decoder_of_four_times_the_side_trains(highres, tmp_path, run_p
         assert figures["input"].shape == (2, 32, 32)
         enlarged = figures["input"].repeat(4, 1).repeat(4, 2)
         assert np.array_equal(figures["target_highres"], enlarged) == (highres["target"] == "upsampled")
+
+
+def test_an_encoder_goes_on_at_twice_the_side_with_its_positions_resampled(tmp_path, run_pretraining):
+    run_pretraining(tmp_path / "small", "mae", epochs=1)
+    start = tmp_path / "small" / "encoder.safetensors"
+    beyond = {"side": 64, "highres": {"scale": 4, "target": "upsampled"}, "recompute": True}
+    frozen = {"epochs": 1, "lr_per_256": 1e-12}
+    facts = run_pretraining(tmp_path / "large", "performer", **beyond, **frozen, encoder_init=str(start))
+    assert facts["steps"] == 3 and np.isfinite(facts["loss"])
+    small, large = load_file(start), load_file(tmp_path / "large" / "encoder.safetensors")
+    assert torch.equal(large["pos_embed"], resample_abs_pos_embed(small["pos_embed"], [8, 8]))
+    assert torch.allclose(large["blocks.0.attn.qkv.weight"], small["blocks.0.attn.qkv.weight"], atol=1e-6)
+    with np.load(tmp_path / "large" / "reconstructions.npz") as figures:
+        assert figures["highres"].shape == (2, 256, 256)
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -1,4 +1,4 @@
-# audit; evaluate -> claims, table; crate
+# audit; evaluate -> claims, efficiency, table; report; crate
 
 
 rule audit:
@@ -59,6 +59,25 @@ rule claims:
         "{MIRAM} claims > {log} 2>&1"
 
 
+rule efficiency:
+    input:
+        RECORD("evaluate"),
+        [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
+        layout.benches(),
+    output:
+        RECORD("efficiency"),
+        [RESULTS / f"efficiency.{end}" for end in ("csv", "md", "png")],
+    log:
+        LOG("efficiency"),
+    message:
+        "accuracy is set against memory and time"
+    params:
+        values=values("efficiency"),
+        code=code("efficiency"),
+    shell:
+        "{MIRAM} efficiency > {log} 2>&1"
+
+
 rule table:
     input:
         RECORD("evaluate"),
@@ -107,9 +126,11 @@ rule explain:
 rule report:
     input:
         [] if P.source == params.IMAGES else [RECORD("audit"), RECORD("claims")],
+        RECORD("efficiency"),
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],
         "workflow/resources/paper.csv",
+        layout.benches(),
     output:
         RECORD("report"),
         report(RESULTS / "report.html", caption="../report/report.rst", category="Report"),

@@ -1,0 +1,84 @@
+"""Pre-training as it is, input pipeline included, beside its bare steps: images/s, peak memory, utilisation.
+
+The crops are synthetic, as many as CBIS-DDSM gives under protocol strict; utilisation is the share of its time that
+pre-training spends in steps, by the bare steps on images that lie on the device.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+
+from miram.bench.models import forms_of, in_form, pretraining_step
+from miram.bench.pipeline import write_store
+from miram.bench.timing import interleaved, medians, timed
+from miram.budget import CBIS_DDSM
+from miram.errors import MiramError
+from miram.fit import fit
+from miram.train.pretrain import pretrain
+
+CROPS = CBIS_DDSM["strict"].lesions + CBIS_DDSM["strict"].backgrounds
+BARE_STEPS = 20
+MIB = 2**20
+
+
+def measure_training(
+    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], steps: int, crops: int, device: str
+) -> list[dict[str, Any]]:
+    """About so many `steps` of each method at each side, on `crops` crops, linear attention in both of its forms.
+
+    Images at once are the preset's, or on a GPU the most that fit by the memory model. A form that does not fit has a
+    `fault` in place of its measurements.
+    """
+    rows = []
+    with TemporaryDirectory() as folder:
+        store = write_store(Path(folder), crops)
+        for side in sides:
+            for name, own in methods.items():
+                values = {**own, "side": side}
+                images = _at_once(values, device)
+                for form in forms_of(values) if values.get("backend") else ["fused"]:
+                    row = {"method": name, "form": form, "side": side, "images": images}
+                    try:
+                        row |= _measured(in_form(values, form), images, store, steps, device)
+                    except MiramError as error:
+                        row |= {"images_per_second": None, "fault": error.message}
+                    rows.append(row)
+    return rows
+
+
+def _at_once(values: dict[str, Any], device: str) -> int:
+    own = values["batch"] // values["accumulate"]
+    if device == "cpu":
+        return own
+    return min(own, fit(values, torch.cuda.mem_get_info()[1], devices=1).images)
+
+
+def _measured(
+    values: dict[str, Any], images: int, store: tuple[Path, Path], steps: int, device: str
+) -> dict[str, float]:
+    ids = pd.read_csv(store[1], dtype=str)["image_id"].tolist()
+    epochs = max(2, round(steps / (len(ids) // images)))  # the first warms up
+    recipe = {
+        **{name: value for name, value in values.items() if name not in ("accelerator", "threads", "devices")},
+        **{"batch": images, "accumulate": 1, "epochs": epochs, "warmup_epochs": epochs},
+    }
+    machine = {"accelerator": device, "threads": torch.get_num_threads(), "devices": 1}
+    with TemporaryDirectory() as out:
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        facts = pretrain(Path(out), *store, ids, ids[:1], **{**recipe, **machine, "checkpoint_every_epochs": epochs})
+        speed = median(pd.read_csv(Path(out, "log.csv"))["images_per_second"][1:])
+    _, step = pretraining_step(values, images, device)
+    bare = medians(interleaved({"step": timed(step)}, min(steps, BARE_STEPS), float("inf"))["step"])["seconds"]
+    return {
+        "steps": facts["steps"],
+        "images_per_second": speed,
+        "epochs_per_minute": 60 * speed / len(ids),
+        "peak_mib": facts["peak_memory_bytes"] / MIB,
+        "utilisation": speed * bare / images,
+    }

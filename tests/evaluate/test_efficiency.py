@@ -1,0 +1,58 @@
+"""Accuracy against cost, from files that a bench and a study leave."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from tiny_study import HEADLINE, PRETRAINED, write_bench, write_study
+
+from miram.evaluate.efficiency import efficiency, read_benches, verdicts
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The keywords of the report of a small study, whose folder is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return write_study("demo", protocols=["strict"], tasks=["pathology_4class"], modes=["full"], seeds=[0])
+
+
+def made(study, benches):
+    results = study["results"]
+    efficiency(results / "metrics.csv", study["pretrained"], benches, results, preset="demo", headline=HEADLINE)
+    return results / "efficiency.csv", results / "efficiency.md", results / "efficiency.png"
+
+
+def test_each_method_stands_with_its_accuracy_and_the_cost_that_its_record_names(study):
+    study["pretrained"]["mocov3"].unlink()
+    csv, md, png = made(study, study["bench_jsons"])
+    table = pd.read_csv(csv).set_index("method")
+    assert list(table.index) == [method for method in PRETRAINED if method != "mocov3"]
+    facts = json.loads(study["pretrained"]["mae"].read_text())["facts"]
+    assert table.loc["mae", "pretrain_seconds"] == pytest.approx(facts["seconds"], abs=1e-3)
+    assert table.loc["mae", "pretrain_peak_memory_mib"] == pytest.approx(facts["peak_memory_bytes"] / 2**20, abs=1e-3)
+    metrics = pd.read_csv(study["results"] / "metrics.csv")
+    own = metrics.query("method == 'mae' and metric == 'accuracy' and split == 'test' and seed.isna()")
+    assert table.loc["mae", "accuracy_percent_value"] == pytest.approx(100 * own["value"].iloc[0], abs=1e-3)
+    assert "DEMO" in md.read_text() and "a processor, 32-true (bench.json)" in md.read_text()
+    assert Image.open(png).size[0] > 1000
+
+
+def test_without_a_bench_the_rest_is_there_and_the_gap_is_named(study):
+    quick = Path("quick.json")
+    quick.write_text(json.dumps({"exponents": [], "attention": []}))
+    text = made(study, [quick])[1].read_text()
+    assert "miram-nystrom" in text and "No bench was made: `miram bench`." in text
+
+
+def test_linear_growth_and_less_memory_are_decided_by_the_measurements(tmp_path):
+    path = write_bench(tmp_path / "bench.json")
+    (row,) = verdicts(read_benches([path])[0])
+    assert row["attention"] == "nystrom, fused" and row["linear"] == "yes"
+    assert row["full fused / this, at 785"] == f"{785 ** (1 - 1.05):.2f}"
+    assert row["full naive / this, at 785"] == f"{785 ** (2 - 1.05):.2f}"
+    steep = json.loads(path.read_text())
+    steep["exponents"][2]["kept"] = 1.2
+    path.write_text(json.dumps(steep))
+    assert verdicts(read_benches([path])[0])[0]["linear"] == "NO"
