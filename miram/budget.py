@@ -90,28 +90,30 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
     return Job("probes", side, FORWARD * (train + validation + test), record)
 
 
-def hours(jobs: Iterable[Job], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
+def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
 
-    Where no rate was measured for a kind, hours are NaN.
+    Benches of another `encoder` than that one do not count. Where no rate was measured for a kind, hours are NaN.
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
-    return {device: _on_device(table, rates) for device, rates in map(_rates, benches) if rates}
+    measured = {path.stem: json.loads(path.read_text()) for path in benches}
+    own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
+    return {
+        f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
+        for name, found in own.items()
+    }
 
 
-def _rates(path: Path) -> tuple[str, dict[tuple[str, int], float]]:
-    """Device, and images/s of each kind of job at each side; none in the file of another program than `miram bench`."""
-    measured = json.loads(path.read_text())
-    if "finetuning" not in measured:
-        return "", {}
+def _rates(measured: Mapping[str, Any]) -> dict[tuple[str, int], float]:
+    """Images/s of each kind of job at each side, as `miram bench` wrote them; of whole pre-trainings where it did."""
     own = [row for row in measured.get("training", []) if row["form"] == "fused" and row["images_per_second"]]
     rates = {
         (f"pre-training {row['method']}", row["side"]): row["images_per_second"] for row in [*measured["steps"], *own]
     }
     for row in measured["finetuning"]:
         rates |= {(what, row["side"]): row["images_per_second"] for what in ("fine-tuning", "probes")}
-    return f"{measured['machine']['gpu'] or measured['machine']['processor']} ({path.stem})", rates
+    return rates
 
 
 def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The hours of all trainings, by rates that a bench measured and by the records of finished ones."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAPER = params.load(ROOT / "params.yaml", "paper")
 RATES = {
     "machine": {"gpu": None, "processor": "a processor"},
+    "encoder": asdict(PAPER.encoder),
     "steps": [{"method": "mae", "side": 112, "images_per_second": 10.0}],
     "finetuning": [{"side": 112, "images_per_second": 5.0}],
 }
@@ -51,7 +53,7 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     cell = Cell("strict", "pathology", FULL, "mae", 0)
     jobs = [budget.pretraining_job("mae", values, 250, path) for path in (done, open_)]
     jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FULL, "knn")]
-    (plan,) = budget.hours(jobs, [bench]).values()
+    (plan,) = budget.hours(jobs, RATES["encoder"], [bench]).values()
     rows = plan.set_index("what")
     assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])
     assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
@@ -60,10 +62,11 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     assert f"All of it, one after the other: {(400 + 204 + 12) / 3600:.1f} h" in text
 
 
-def test_what_was_not_measured_is_not_counted_and_said(bench, tmp_path):
+def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
     values = {"side": 448, "batch": 100, "epochs": 10, "devices": 1}
     jobs = [budget.pretraining_job("mae", values, 250, tmp_path / "none.json")]
-    plans = budget.hours(jobs, [bench])
+    assert budget.hours(jobs, asdict(params.load(ROOT / "params.yaml", "demo").encoder), [bench]) == {}
+    plans = budget.hours(jobs, RATES["encoder"], [bench])
     assert budget.totals(plans) == {"a processor (bench)": "more than 0.0 h (0.0 days)"}
     assert "| pre-training mae |        448 |" in budget.as_text(plans, 1)
 
@@ -74,7 +77,7 @@ def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench)
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps(RATES | {"training": forms}))
     job = budget.pretraining_job("mae", {"side": 112, "batch": 8, "epochs": 3600, "devices": 1}, 8, tmp_path / "none")
-    assert budget.hours([job], [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
+    assert budget.hours([job], RATES["encoder"], [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
 
 
 def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_its_lesions(

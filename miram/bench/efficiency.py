@@ -62,6 +62,7 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     results = {
         "command": command,
         "machine": machine(),
+        "encoder": next(iter(methods.values()))["encoder"],
         "precision": precision,
         "attention": attention,
         "exponents": exponents(attention),

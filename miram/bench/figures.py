@@ -21,6 +21,7 @@ STYLES = {
     "mocov3": ("#D55E00", "P"),
 }
 COSTS = {"seconds": "time (s)", "kept_mib": "kept memory (MiB)", "peak_mib": "peak memory (MiB)"}
+NEAR = 1.4  # times the tick before: the label of one as near would cover that one's
 LINES = {"fused": "-", "package": "--", "naive": ":"}
 
 
@@ -77,7 +78,7 @@ def _where(results: Mapping[str, Any]) -> str:
 
 def _logarithmic(axes: Axes, x_label: str, y_label: str, ticks: Iterable[int]) -> None:
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
-    axes.set_xticks(list(ticks))
+    axes.set_xticks([tick for tick in ticks if not any(tick / NEAR < other < tick for other in ticks)])
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelrotation=45, labelsize=8)

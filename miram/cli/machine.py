@@ -1,6 +1,7 @@
 """The commands about a machine: whether it will do, what fits on it, what all trainings cost there."""
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
@@ -65,7 +66,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
         stage = "finetune" if cell.mode == layout.FULL else "probe"
         side = params.stage_values(chosen, stage, *cell)["side"]
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
-    return hours(jobs, layout.benches())
+    return hours(jobs, asdict(chosen.encoder), layout.benches())
 
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
