@@ -105,3 +105,14 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
     if stage in ("audit", "evaluate", "claims", "efficiency", "table", "report", "crate"):
         return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"
+
+
+def log(stage: str, preset: str, *place: int | str) -> Path:
+    """What a stage's job said when the workflow last ran it; `place` as for `record`."""
+    folder = Path("logs", preset)
+    if stage in ("finetune", "probe"):
+        return folder / f"{Cell(*place)}.log"
+    if stage == "pretrain":
+        protocol, method = place
+        return folder / protocol / stage / f"{method}.log"
+    return folder.joinpath(stage, *place).with_suffix(".log")

@@ -15,6 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
+
+from miram.models._timm import create_model
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (
@@ -201,6 +204,104 @@ def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_p
         running.wait()
     finished(folder)
     pd.testing.assert_frame_equal(table(folder), table(project))
+
+
+@pytest.fixture
+def copied(project, tmp_path):
+    """The finished project once more, for a test that spoils it."""
+    return shutil.copytree(project, tmp_path / "project", symlinks=True)
+
+
+def row(folder, protocol, method):
+    found = table(folder).fillna({"notes": ""}).set_index(["protocol", "method"])
+    return found.loc[protocol, method]
+
+
+def failed(folder):
+    """What a run says in which a job fails."""
+    done = run(folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
+    encoder = copied / "runs/demo/paper/pretrain/mae/encoder.safetensors"
+    kept = encoder.read_bytes()
+    encoder.write_bytes(kept[:-1] + b"?")
+    edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
+    log = "logs/demo/paper/pathology_4class/full/mae/seed-0.log"
+    for _ in range(2):  # the second run tries that cell alone, and fails as well
+        assert f"Failed:\n  finetune: {log}\nMade without them" in failed(copied)
+        gap = row(copied, "paper", "mae")
+        assert np.isnan(gap["accuracy_percent_mean"]) and f"did not finish: see {log}" in gap["notes"]
+        assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
+        assert f"See {log}" in (copied / "results/demo/report.html").read_text()
+    cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/finetune/**/record.json")}
+    encoder.write_bytes(kept)
+    assert jobs(copied) == {"finetune", *RESULTS}
+    finished(copied)
+    assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
+    assert row(copied, "paper", "mae")["accuracy_percent_mean"] > 0
+    assert json.loads((copied / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
+
+
+@pytest.mark.slow
+def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_before(copied):
+    (copied / "weights.pth").write_text("no weights")
+    edit(copied, lambda document: document["methods"]["mae"].update(encoder_init="weights.pth"))
+    said = failed(copied)
+    logs = [f"logs/demo/{protocol}/pretrain/mae.log" for protocol in ("paper", "strict")]
+    assert f"Failed:\n  pretrain: {logs[0]}\n  pretrain: {logs[1]}\nMade without them" in said
+    notes = row(copied, "strict", "mae")["notes"]
+    assert np.isnan(row(copied, "strict", "mae")["accuracy_percent_mean"])
+    assert f"runs/demo/strict/pretrain/mae/record.json is missing; did not finish: see {logs[1]}" in notes
+    assert "seed-0.log" not in notes
+    assert row(copied, "strict", "miram-nystrom")["accuracy_percent_mean"] > 0
+    assert {"pretrain", "finetune"} <= jobs(copied)
+    edit(copied, lambda document: document["methods"].pop("mae"))  # the table with the gap must not stay
+    assert jobs(copied) == {*RESULTS, "explain"}
+
+
+@pytest.mark.slow
+def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_sizes_a_gap(copied):
+    sizes = {"patch_size": 8, "embed_dim": 96, "num_heads": 4}
+    for name, depth in (("wrong", 2), ("vit", 1)):
+        network = create_model("vit_tiny_patch16_224", img_size=64, num_classes=1000, depth=depth, **sizes)
+        save_file(network.state_dict(), copied / f"{name}.safetensors")
+    modes = {"modes": ["full", "linear"], "imagenet_init": "wrong.safetensors"}
+    edit(copied, lambda document: (document["finetune"].update(modes), document["splits"].update(protocols=["strict"])))
+    said = failed(copied)
+    assert "wrong.safetensors holds another architecture: " in said
+    noted = table(copied).set_index(["method", "mode"])["notes"]
+    for mode in modes["modes"]:
+        log = f"logs/demo/strict/pathology_4class/{mode}/imagenet/seed-0.log"
+        assert f"did not finish: see {log}" in noted["imagenet", mode]
+    edit(copied, lambda document: document["finetune"].update(imagenet_init="vit.safetensors"))
+    assert jobs(copied) == {"finetune", "probe", *RESULTS, "explain"}
+    finished(copied)
+    rows = table(copied).set_index(["method", "mode"]).loc["imagenet"]
+    assert set(rows.index) == {"full", "linear"} and rows["accuracy_percent_mean"].notna().all()
+    assert set(rows["notes"]) == {"starts from finetune.imagenet_init"}
+    text = (copied / "results/demo/report.html").read_text()
+    assert '"calibration-imagenet-' in text
+    for path in copied.glob("runs/demo/strict/finetune/pathology_4class/*/imagenet/seed-0/record.json"):
+        assert "vit.safetensors" in json.loads(path.read_text())["inputs"]
+
+
+@pytest.mark.slow
+def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(tmp_path):
+    folder = small_project(tmp_path / "project")
+    (folder / "data").write_text("in the way")
+    assert "Failed:\n  archive: logs/demo/archive.log\nNo results could be made" in failed(folder)
+    (folder / "data").unlink()
+    options = {"start_new_session": True, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(RUN, cwd=folder, env=environment(), **options)
+    while not (folder / "logs/demo/strict/pretrain/mae.log").exists():
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    assert "Failed:" not in running.communicate()[1]
+    assert running.returncode != 0 and not [*folder.glob("results/demo/comparison.*")]
 
 
 def own_images(folder):

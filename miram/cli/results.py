@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout, params, record
-from miram.cli.stage import classifiers, do_stage
+from miram.cli.stage import classifiers, do_stage, unfinished_logs
 
 PAPER = Path("workflow", "resources", "paper.csv")
 CLAIMS = PAPER.with_name("claims.yaml")
@@ -99,7 +99,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
         values = params.stage_values(chosen, "table")["statistics"]
-        return comparison(out / "metrics.csv", PAPER, pretrained, classifiers(chosen), out, preset=name, **values)
+        records = pretrained, classifiers(chosen), unfinished_logs(chosen)
+        return comparison(out / "metrics.csv", PAPER, *records, out, preset=name, **values)
 
     do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
 
@@ -129,6 +130,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             cells=cells,
             pretrained=pretrained,
             stages=stages,
+            logs=unfinished_logs(chosen),
             results=results,
             explained=layout.explain(preset),
             crops=layout.data(preset) / "crops",

@@ -46,6 +46,15 @@ def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     return {cell: layout.record("finetune", chosen.preset, *cell) for cell in params.cells(chosen)}
 
 
+def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
+    """What was said by the trainings that the workflow began and that have no record: that record -> the log."""
+    preset, protocols = chosen.preset, chosen.splits.protocols
+    jobs = [("finetune", cell) for cell in params.cells(chosen)]
+    jobs += [("pretrain", (protocol, method)) for protocol in protocols for method in chosen.methods]
+    logs = {layout.record(stage, preset, *place): layout.log(stage, preset, *place) for stage, place in jobs}
+    return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
+
+
 def finished_of(chosen: params.Params, cells: Iterable[layout.Cell]) -> dict[layout.Cell, Path]:
     """The records of those cells that have one."""
     paths = {cell: layout.record("finetune", chosen.preset, *cell) for cell in cells}

@@ -52,8 +52,10 @@ def difference_rows(
     for more than that. `p_holm` is corrected for all methods that are compared with the reference by one metric.
 
     `corrected_low` and `corrected_high` are for the *methods*: at the confidence that Holm's step asks of this
-    comparison, and widened by the spread of training, for which they need two seeds. What another pre-training would
-    give they cannot know: a method is pre-trained once.
+    comparison, and widened by the spread of training, for which they need two seeds that differ. From so few, Student's
+    interval reaches beyond what a difference can be; it is cut there, which takes nothing from its coverage, and where
+    it goes from -1 to 1 nothing is known of other trainings. What another pre-training would give no interval here can
+    know: a method is pre-trained once.
 
     `lesions_needed`, for accuracy: how many it takes to find a true difference as large as this one, from the
     `disagreement` and the `design_effect` seen here. A pair without a common seed has a row without values; its note
@@ -62,7 +64,7 @@ def difference_rows(
     exchanges = patient_exchanges(patients, resamples=resamples, seed=seed)
     pairs, notes, permuted = {}, {}, {}
     for other in dict.fromkeys(method for method, _ in expected if method != reference):
-        seeds = dict.fromkeys(number for method, number in expected if method in (reference, other))
+        seeds = dict.fromkeys(number for method, number in expected if method == other)
         common = [number for number in seeds if {(reference, number), (other, number)} <= set(measured)]
         pairs[other] = [(measured[reference, number], measured[other, number]) for number in common]
         lacking = [f"seed {number} lacks predictions of one of them" for number in seeds if number not in common]
@@ -113,8 +115,9 @@ def _family(
         sd = by_seed[other].std(ddof=1) if seeds > 1 else math.nan
         corrected = 1 - (1 - confidence) / divisor
         limits = widened(value, *interval(value, drawn, corrected), training_margin(sd, seeds, corrected))
-        found[other] |= dict(zip(("low", "high"), interval(value, drawn, confidence), strict=True))
-        found[other] |= dict(zip(("corrected_low", "corrected_high"), limits, strict=True))
+        intervals = {("low", "high"): interval(value, drawn, confidence), ("corrected_low", "corrected_high"): limits}
+        for names, bounds in intervals.items():
+            found[other] |= dict(zip(names, np.clip(bounds, -1, 1), strict=True))
         found[other] |= {"difference": value, "sd": sd, "p_value": p_value, "p_holm": p_holm}
     return found
 

@@ -169,7 +169,7 @@ def reconstructions(study: Study, files: Mapping[str, Path]) -> dict[str, list[d
 
 
 def relevance(study: Study, relevance_npz: Path, crops: Path, runs: curves.Runs) -> list[dict[str, Any]]:
-    """For each lesion that was explained: its crop, and the map of each method with its answer.
+    """For each lesion that was explained: its crop, and the map of each method that has answered, with its answer.
 
     `relevance_npz` holds lesion_id (N,) and for each method an array (N, g, g).
     """
@@ -178,18 +178,19 @@ def relevance(study: Study, relevance_npz: Path, crops: Path, runs: curves.Runs)
         return []
     answers = {method: curves.given(seeds[0]).set_index("lesion_id") for method, seeds in runs.items()}
     lesions = []
-    for i, lesion_id in enumerate(arrays.pop("lesion_id")):
+    shown = [method for method in arrays if method in answers]
+    for i, lesion_id in enumerate(arrays["lesion_id"] if shown else []):
         crop = read_picture(crops / f"{lesion_id}.png")
         if crop is None:
             study.gaps.append(f"the crop of {lesion_id} cannot be read")
             continue
         maps = []
-        for method, maps_of_method in arrays.items():
+        for method in shown:
             given = answers[method].loc[lesion_id]
             maps.append(
                 {
                     "method": method,
-                    "uri": png_uri(overlay(crop, maps_of_method[i])),
+                    "uri": png_uri(overlay(crop, arrays[method][i])),
                     "answer": given["answer"],
                     "right": given["answer"] == given["label"],
                     "percent": round(100 * given["confidence"]),

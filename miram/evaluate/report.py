@@ -34,6 +34,7 @@ def report(
     cells: Mapping[Cell, Path],
     pretrained: Mapping[str, Path],
     stages: Mapping[str, Path],
+    logs: Mapping[Path, Path],
     results: Path,
     explained: Path,
     crops: Path,
@@ -46,19 +47,21 @@ def report(
     """Write the report of a preset.
 
     `headline` (protocol, task, mode) is what the figures show. `cells`, `pretrained` (of the headline's protocol) and
-    `stages` name the records of all runs that there should be. `results` is the folder of metrics.csv,
-    differences.csv, set_aside.md and, where `stages` names them, claims.csv and audit.md; `explained` that of
-    relevance.npz and embedding.csv, `crops` that of the lesions' pictures; `data_lock` lists all instances of the
-    archive; `bench_jsons` are files that `miram bench` wrote. `confidence` is that of the intervals. What
-    is missing or damaged is named in the page and in the returned facts, and stops nothing.
+    `stages` name the records of all runs that there should be, `logs` what the jobs of missing ones said. `results` is
+    the folder of metrics.csv, differences.csv, set_aside.md and, where `stages` names them, claims.csv and audit.md;
+    `explained` that of relevance.npz and embedding.csv, if `stages` names `explain`; `crops` that of the lesions'
+    pictures; `data_lock` lists all instances of the archive; `bench_jsons` are files that `miram bench` wrote.
+    `confidence` is that of the intervals. What is missing or damaged is named in the page and in the returned facts,
+    and stops nothing.
     """
-    study, looks = Study(), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
+    study, looks = Study(logs), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
     finished = study.records(cells, "fine-tuning")
     pretrainings = study.records(pretrained, "pre-training of")
     stage_records = study.records(stages, "stage")
     metrics, differences = (study.table(results / f"{name}.csv") for name in ("metrics", "differences"))
     claims = study.table(results / "claims.csv") if "claims" in stages else None
     paper = pd.read_csv(paper_csv)
+    looked = "explain" in stage_records
     own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0] and cell.mode == headline[2]}
     by_task = _runs(study, own, multilabel_tasks)
     shown = by_task.pop(headline[1], {})
@@ -103,8 +106,8 @@ def report(
         "linear_at_most": LINEAR_AT_MOST,
         "paper_tokens": PAPER_TOKENS,
         "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
-        "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, answered),
-        **page_figures.embeddings(study.table(explained / "embedding.csv")),
+        "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, answered) if looked else [],
+        **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),
         "errors": page_figures.errors(answered, crops),
         "documents": page_tables.documents(study, results, audited="audit" in stages),
         "stages": page_tables.stage_rows([*stage_records.items(), *pretrainings.items()]),

@@ -23,8 +23,12 @@ class Run(NamedTuple):
 
 @dataclass
 class Study:
-    """What was read; `gaps` grows with each file that was asked for and is missing or damaged."""
+    """What was read; `gaps` grows with each file that was asked for and is missing or damaged.
 
+    `logs`: of records that are missing, what the job said that should have written them.
+    """
+
+    logs: Mapping[Path, Path]
     gaps: list[str] = field(default_factory=list)
 
     def table(self, path: Path) -> pd.DataFrame | None:
@@ -61,7 +65,7 @@ class Study:
         try:
             return record.read(path)
         except MiramError as error:
-            self.gaps.append(f"{what}: {error.message}")
+            self.gaps.append(f"{what}: {error.message}" + (f" See {self.logs[path]}" if path in self.logs else ""))
         return None
 
     def records(self, paths: Mapping[Any, Path], what: str) -> dict[Any, dict[str, Any]]:

@@ -58,6 +58,7 @@ def comparison(
     paper_csv: Path,
     pretrain_records: Mapping[tuple[str, str], Path],
     classifier_records: Mapping[Cell, Path],
+    logs: Mapping[Path, Path],
     out_dir: Path,
     *,
     preset: str,
@@ -68,7 +69,8 @@ def comparison(
 
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
-    a gap that its row states. `pretrain_records` goes by (protocol, method). Only pretrain_seconds and
+    a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
+    method). Only pretrain_seconds and
     pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
     pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -88,7 +90,7 @@ def comparison(
                 | _measured(own)
                 | (_published(paper, task, method) if mode == FULL else {})
                 | pretraining.get((protocol, method), {})
-                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)))
+                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
@@ -139,14 +141,19 @@ def _pretraining(path: Path) -> dict[str, object]:
 
 
 def _provenance(
-    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None
+    own: pd.DataFrame,
+    method: str,
+    classifiers: Mapping[int, Path],
+    pretraining: Path | None,
+    logs: Mapping[Path, Path],
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
-    records = [*([] if pretraining is None else [pretraining]), *evaluated.values()]
-    notes += [f"{path} is missing" for path in records if not path.exists()]
+    start = [] if pretraining is None else [pretraining]
+    notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
+    notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)
     return {
         "finetune_records": NOTE_SEPARATOR.join(str(path) for path in evaluated.values() if path.exists()),

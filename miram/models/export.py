@@ -34,7 +34,7 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load an exported encoder, or that of a public MAE or timm ViT (.pth or .safetensors), into `encoder`.
 
-    Weights that an encoder does not have (heads, decoders) are left out; positions of another side are resampled
+    Weights beside the encoder (heads, decoders) are left out; positions of another side are resampled
     (bicubic). A public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the
     file is missing, cut short, or holds another architecture.
     """
@@ -45,9 +45,12 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
         for key, value in encoder.architecture.items()
         if key != "side" and architecture.get(key, value) != value
     ] or [
-        f"{name} {tuple(state[name].shape) if name in state else 'absent'} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name not in state or not _fits(name, state[name].shape, value.shape)
+        *(
+            f"{name} {tuple(state[name].shape) if name in state else 'absent'} instead of {tuple(value.shape)}"
+            for name, value in wanted.items()
+            if name not in state or not _fits(name, state[name].shape, value.shape)
+        ),
+        *(f"{name} where there is none" for name in state if name.startswith("blocks.") and name not in wanted),
     ]
     if differences:
         shown = ", ".join(differences[:4]) + (f" and {len(differences) - 4} more" if len(differences) > 4 else "")

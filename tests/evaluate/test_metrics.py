@@ -6,7 +6,10 @@ import pytest
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY
+from miram.evaluate.predictions import answers_of
 from miram.evaluate.scores import METRICS
+from miram.evaluate.statistics import interval, patient_resamples
+from miram.evaluate.weighted import weighted_scores
 from miram.layout import Cell
 
 STRICT = ("strict", "pathology_4class", "full")
@@ -48,11 +51,22 @@ def test_the_metrics_are_a_long_table_of_seeds_and_of_their_means(study, tmp_pat
 def test_test_values_lie_in_their_intervals_and_those_of_more_networks_are_shorter(study, tmp_path, evaluated):
     _, table, _ = evaluated(study[0], tmp_path)
     test, validation = (table[table["split"] == split] for split in ("test", "validation"))
-    assert test["low"].le(test["value"]).all() and test["value"].le(test["high"]).all()
+    assert test["low"].between(0, test["value"]).all() and test["high"].between(test["value"], 1).all()
     assert validation[["low", "high"]].isna().all(axis=None)
     rows = of(test, metric="brier", method="mae")
     widths = rows["high"] - rows["low"]
     assert widths[rows["seed"].isna()].item() < widths[rows["seed"].notna()].mean()
+
+
+def test_the_interval_over_seeds_draws_the_same_patients_for_all_of_them(study, tmp_path, evaluated):
+    draws, options = {"resamples": 50, "seed": 3}, {"specificity": 0.9, "threshold": 0.5, "bins": 10}
+    table = evaluated(study[0], tmp_path, **draws)[1]
+    tested = [pd.read_parquet(study[0][Cell(*STRICT, "mae", seed)]).query("split == 'test'") for seed in (0, 1)]
+    weights = patient_resamples(tested[0]["patient_id"], **draws)
+    answers = [answers_of(part, multilabel=False) for part in tested]
+    drawn = np.mean([weighted_scores(own, weights, ["brier"], **options)["brier"] for own in answers], axis=0)
+    row = of(table, method="mae", split="test", metric="brier", seed=None).iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(interval(row["value"], drawn, 0.95), abs=1e-6)
 
 
 def test_the_files_alone_give_every_number_again_identically(study, tmp_path, evaluated):
@@ -83,7 +97,8 @@ def test_equal_answers_differ_by_nothing(study, tmp_path, evaluated):
     for seed in (0, 1):
         files[Cell(*STRICT, "miram-linformer", seed)] = files[Cell(*STRICT, "mae", seed)]
     row = of(evaluated(files, tmp_path)[2], metric="accuracy", second="miram-linformer").iloc[0]
-    assert row[["difference", "low", "high", "corrected_low", "corrected_high", "sd"]].eq(0).all()
+    assert row[["difference", "low", "high", "sd"]].eq(0).all()
+    assert row[["corrected_low", "corrected_high"]].isna().all()  # the same twice tells no spread of training
     assert (row["p_value"], row["design_effect"]) == (1, 1)
     assert np.isnan(row["lesions_needed"])
 

@@ -7,6 +7,7 @@ from scipy.stats import binomtest, norm
 from miram.evaluate.differences import difference_rows
 from miram.evaluate.scores import Answers
 from miram.evaluate.statistics import (
+    another_run_margin,
     design_effect,
     holm,
     interval,
@@ -46,14 +47,30 @@ def accuracies(given, weights):
 
 def compared(outcomes, patients, seed, resamples):
     """The row of accuracy: outcome 1 is the reference's gain, 2 its loss, 0 both right, 3 both wrong."""
+    right = {("reference", 0): outcomes <= 1, ("other", 0): outcomes % 2 == 0}
+    return rows_of(right, patients, resamples, seed)["other"]
+
+
+def rows_of(right, patients, resamples=200, seed=9):
+    """The rows of accuracy by method, where (method, seed) -> which lesions are right."""
+    weights = patient_resamples(patients, resamples=resamples, seed=seed)
     found = {}
-    for method, right in {"reference": outcomes <= 1, "other": outcomes % 2 == 0}.items():
-        given = answers(right)
-        drawn = accuracies(given, patient_resamples(patients, resamples=resamples, seed=seed))
-        found[method, 0] = Measured(given, {"accuracy": right.mean()}, {"accuracy": drawn})
+    for run, outcome in right.items():
+        given = answers(outcome)
+        found[run] = Measured(given, {"accuracy": outcome.mean()}, {"accuracy": accuracies(given, weights)})
     choice = {"reference": "reference", "compared": ["accuracy"], "confidence": 0.95, "power": 0.8}
-    draws = {"resamples": resamples, "seed": seed}
-    return difference_rows(found, list(found), patients, **draws, **choice, options=OPTIONS)[0]
+    rows = difference_rows(found, list(found), patients, resamples=resamples, seed=seed, **choice, options=OPTIONS)
+    return {row["second"]: row for row in rows}
+
+
+def by_chance(shares, seeds):
+    """Which of 120 lesions each method has right, with a share of its own, in each seed."""
+    generator = np.random.default_rng(8)
+    return {(method, seed): generator.random(120) < share for method, share in shares.items() for seed in range(seeds)}
+
+
+TWO_EACH = np.repeat(np.arange(60), 2)  # patients of 120 lesions
+THREE = {"reference": 0.75, "near": 0.7, "far": 0.5}  # methods and their accuracies
 
 
 def coverage(simulations, seed, accuracy=0.7):
@@ -169,6 +186,55 @@ def test_two_independent_errors_widen_an_interval_so_that_it_covers():
     assert 0.94 <= covered / 3000 <= 0.98
     assert math.isnan(training_margin(math.nan, 1, 0.95))
     assert widened(0.5, 0.47, 0.54, 0.0) == pytest.approx((0.47, 0.54))
+
+
+def test_the_margins_of_training_are_students():
+    assert training_margin(0.02, 5, 0.95) == pytest.approx(2.776 * 0.02 / math.sqrt(5), rel=1e-3)
+    assert another_run_margin(0.02, 5, 0.95) == pytest.approx(2.776 * 0.02 * math.sqrt(1 + 1 / 5), rel=1e-3)
+    assert training_margin(0.02, 2, 0.95) == pytest.approx(12.706 * 0.02 / math.sqrt(2), rel=1e-3)
+    assert math.isnan(training_margin(0.0, 2, 0.95)) and math.isnan(another_run_margin(0.0, 2, 0.95))
+
+
+def test_a_difference_is_the_mean_over_seeds_in_each_draw_and_in_each_exchange():
+    right = by_chance(THREE, seeds=3)
+    weights = patient_resamples(TWO_EACH, resamples=200, seed=9)
+    signs = 1 - 2 * patient_exchanges(TWO_EACH, resamples=200, seed=9)
+    for other, row in rows_of(right, TWO_EACH).items():
+        by_seed = np.array([right["reference", seed].astype(float) - right[other, seed] for seed in range(3)])
+        gains = by_seed.mean(axis=0)
+        assert row["difference"] == pytest.approx(gains.mean())
+        assert row["sd"] == pytest.approx(by_seed.mean(axis=1).std(ddof=1))
+        drawn = gains @ weights / weights.sum(axis=0)
+        assert (row["low"], row["high"]) == pytest.approx(interval(gains.mean(), drawn, 0.95))
+        assert row["p_value"] == permutation_p_value(gains.mean(), (signs * gains[:, None]).mean(axis=0))
+        assert row["disagreement"] == pytest.approx((gains**2).mean())
+        assert row["design_effect"] == pytest.approx(design_effect(gains, TWO_EACH))
+
+
+def test_methods_are_compared_at_the_level_of_holms_step_and_widened_by_the_spread_of_training():
+    right, weights = by_chance(THREE, seeds=3), patient_resamples(TWO_EACH, resamples=200, seed=9)
+    rows = rows_of(right, TWO_EACH)
+    adjusted, divisors = holm([row["p_value"] for row in rows.values()])
+    assert sorted(divisors) == [1, 2]
+    for (other, row), p_holm, divisor in zip(rows.items(), adjusted, divisors, strict=True):
+        gains = np.mean([right["reference", seed].astype(float) - right[other, seed] for seed in range(3)], axis=0)
+        drawn, confidence = gains @ weights / weights.sum(axis=0), 1 - 0.05 / divisor
+        limits = interval(gains.mean(), drawn, confidence)
+        expected = widened(gains.mean(), *limits, training_margin(row["sd"], 3, confidence))
+        assert (row["corrected_low"], row["corrected_high"]) == pytest.approx(expected)
+        assert row["p_holm"] == p_holm
+
+
+def test_what_few_seeds_leave_open_is_cut_at_what_is_possible_and_the_same_twice_tells_nothing():
+    right, first_six = by_chance({"reference": 0.8, "varied": 0.6}, seeds=2), np.arange(120) < 6
+    right["varied", 1] = ~right["varied", 0]
+    for seed in (0, 1):
+        right["reference", seed] |= first_six
+        right["alike", seed] = right["reference", seed] & ~first_six
+    rows = rows_of(right, TWO_EACH)
+    assert (rows["varied"]["corrected_low"], rows["varied"]["corrected_high"]) == (-1, 1)
+    assert rows["alike"]["difference"] == pytest.approx(0.05) and rows["alike"]["low"] > -1
+    assert np.isnan([rows["alike"]["corrected_low"], rows["alike"]["corrected_high"]]).all()
 
 
 def test_the_design_effect_is_that_of_equal_clusters():

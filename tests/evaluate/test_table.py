@@ -20,11 +20,11 @@ RESULTS = Path("results")
 def compare(evaluated):
     """Measure and compare a study, in the working folder."""
 
-    def run(study, preset="demo"):
+    def run(study, preset="demo", logs=None):
         files, pretrain_records, records = study
         evaluated(files, RESULTS)
         values = {"preset": preset, "confidence": 0.95, "specificity": 0.9}
-        return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, RESULTS, **values)
+        return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
     return run
 

@@ -63,7 +63,9 @@ def write_study(
     explained.mkdir(parents=True)
     _explain(explained)
     pd.DataFrame({"series_uid": ["1.2"], "sop_uid": ["1.2.3"], "sha256": ["ab" * 32]}).to_csv(results / "data.lock.csv")
-    stages = {name: layout.record(name, preset) for name in ("catalogue", "crops", "audit", "claims", "pack")}
+    stages = {
+        name: layout.record(name, preset) for name in ("catalogue", "crops", "audit", "claims", "pack", "explain")
+    }
     for name, path in stages.items():
         _record(path, name, [], {"effect_on_test": LEAKS} if name == "audit" else {"series": 482})
     paper_csv = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
@@ -75,6 +77,7 @@ def write_study(
             "cells": cells,
             "pretrained": pretrained,
             "stages": stages,
+            "logs": {},
         },
         **{"results": results, "explained": explained, "crops": crops, "paper_csv": paper_csv},
         "bench_jsons": [write_bench(Path("bench.json"))],

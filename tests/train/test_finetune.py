@@ -3,9 +3,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from miram.errors import MiramError
+from miram.models._timm import create_model
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier
@@ -149,6 +151,26 @@ def test_a_pretrained_encoder_is_the_start(tune, tmp_path, run_pretraining):
             with safe_open(tmp_path / name / "model.safetensors", "pt") as model:
                 weight = model.get_tensor("encoder.blocks.0.attn.qkv.weight")
                 assert torch.allclose(weight, pretrained.get_tensor("blocks.0.attn.qkv.weight"), atol=1e-6) == same
+
+
+def test_weights_of_timm_are_a_start_and_those_of_other_sizes_are_named(tune, tmp_path):
+    sizes = {"patch_size": 8, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+    for name, changes in (("vit", {}), ("flat", {"depth": 1}), ("deep", {"depth": 3})):
+        network = create_model("vit_tiny_patch16_224", img_size=64, num_classes=10, **sizes | changes)
+        save_file(network.state_dict(), tmp_path / f"{name}.safetensors")
+    tune("tuned", tmp_path / "vit.safetensors", lr=1e-12)
+    with (
+        safe_open(tmp_path / "vit.safetensors", "pt") as given,
+        safe_open(tmp_path / "tuned" / "model.safetensors", "pt") as tuned,
+    ):
+        for name in ("patch_embed.proj.weight", "blocks.1.attn.qkv.weight", "norm.bias"):
+            assert torch.allclose(tuned.get_tensor(f"encoder.{name}"), given.get_tensor(name), atol=1e-6)
+    for name, block in (("flat", 1), ("deep", 2)):
+        with pytest.raises(MiramError, match=rf"{name}\.safetensors holds another architecture: blocks\.{block}\."):
+            tune("refused", tmp_path / f"{name}.safetensors")
+    with pytest.raises(MiramError, match=r"gone\.safetensors does not exist"):
+        tune("refused", tmp_path / "gone.safetensors")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_the_class_token_can_be_the_feature_and_there_are_two_class_tasks(tune, tmp_path):

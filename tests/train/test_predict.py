@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -7,12 +10,15 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from tiny_classifier import FOUR, saved_classifier
 
+from miram import layout, record
+from miram.cli import main
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.train.augment import to_images
 from miram.train.explain import relevance
 from miram.train.predict import cut, predict, read_picture
 
+ROOT = Path(__file__).parents[2]
 COMPUTE = {"accelerator": "cpu", "threads": 1}
 
 
@@ -112,3 +118,20 @@ def test_a_film_that_uses_only_its_darkest_levels_is_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "12 bits.png")
     with pytest.raises(MiramError, match="no grey level above 4095"):
         read_picture(tmp_path / "12 bits.png")
+
+
+def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch, capsys):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    cell = layout.Cell("strict", "pathology_4class", "full", "mae", 0)
+    for method, auc in (("mae", 0.7), ("miram-full", 0.9), ("mocov3", 0.8)):
+        for seed in (0, 1):  # of the other seeds there is one that is better still
+            path = layout.record("finetune", "demo", *cell._replace(method=method, seed=seed))
+            facts = {"val_macro_auc": auc + 0.2 * (seed == 1 and method == "mae")}
+            record.finish(path, {"inputs": {}}, outputs=[], facts=facts)
+    saved_classifier(layout.finetune("demo", cell._replace(method="miram-full")) / "model.safetensors")
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save("crop.png")
+    assert main(["predict", "crop.png"]) == 0
+    said = capsys.readouterr().out
+    assert "miram-full, pathology_4class, protocol strict, seed 0" in said
+    assert sum(f" %  {name}" in said for name in FOUR) == 4 and "not a medical device" in said.lower()

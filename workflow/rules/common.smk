@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,16 +71,19 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def WILDCARDS(stage):
+    """The place of a stage's jobs with wildcards in braces."""
+    return [f"{{{name}}}" for name in layout.PLACES.get(stage, ())]
+
+
 def RECORD(stage, *place):
-    """Path of a stage's record; where no place is given, with wildcards in braces."""
-    return str(layout.record(stage, P.preset, *(place or (f"{{{name}}}" for name in layout.PLACES.get(stage, ())))))
+    """Path of a stage's record; where no place is given, with wildcards."""
+    return str(layout.record(stage, P.preset, *(place or WILDCARDS(stage))))
 
 
-def LOG(name):
-    return f"logs/{P.preset}/{name}.log"
-
-
-CELL = "{protocol}/{task}/{mode}/{method}/seed-{seed}"
+def LOG(stage):
+    """Path of what a stage's jobs say, with wildcards."""
+    return str(layout.log(stage, P.preset, *WILDCARDS(stage)))
 
 
 def values(stage):

@@ -112,7 +112,7 @@ rule splits:
     output:
         RECORD("splits"),
     log:
-        LOG("splits/{protocol}"),
+        LOG("splits"),
     message:
         "the lesions are split, protocol {wildcards.protocol}"
     params:

@@ -1,4 +1,4 @@
-# audit; evaluate -> claims, efficiency, table; report; crate
+# audit; evaluate -> claims, efficiency, table; explain; report; crate; and after a failure what can be made of the rest
 
 
 rule audit:
@@ -161,3 +161,34 @@ rule crate:
         code=code("crate"),
     shell:
         "{MIRAM} crate > {log} 2>&1"
+
+
+def finish_with_gaps():
+    """After a failure: say which jobs failed, and make the results that wait for them of what has finished.
+
+    The records of all that is left to do go first: none of an earlier run may pass for one of the present parameters,
+    here or in the next run, which would not do a job whose successors are there. Nor do the results keep a record, as
+    they are not complete. Nothing is done for a run that was stopped.
+    """
+    if workflow.scheduler.running or workflow.dag.ready_jobs:
+        return
+    left = set(workflow.dag.needrun_jobs())
+    failed = {job for job in left if left.isdisjoint(workflow.dag.dependencies[job])}
+    waiting = {job.rule.name for job in left - failed}
+    for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
+        Path(file).unlink(missing_ok=True)
+    made = []
+    for stage in (stage for stage in ("evaluate", "claims", "efficiency", "table", "report") if stage in waiting):
+        log = Path(layout.log(stage, P.preset))
+        if subprocess.run(f"{MIRAM} {stage} > {log} 2>&1", shell=True).returncode:
+            break
+        made.append(stage)
+    for stage in made:
+        Path(RECORD(stage)).unlink()
+    named = "\n".join(sorted(f"  {job.rule.name}: {job.log[0]}" for job in failed))
+    about = f"Made without them, the gaps named: {RESULTS}/report.html, {RESULTS}/comparison.md" if "report" in made else "No results could be made of the rest"
+    print(f"Failed:\n{named}\n{about}.\nMend what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
+
+
+onerror:
+    finish_with_gaps()

@@ -17,7 +17,7 @@ rule pretrain:
     output:
         RECORD("pretrain"),
     log:
-        LOG("{protocol}/pretrain/{method}"),
+        LOG("pretrain"),
     message:
         "{wildcards.method} is pre-trained, protocol {wildcards.protocol}"
     params:
@@ -42,7 +42,7 @@ rule finetune:
     output:
         RECORD("finetune"),
     log:
-        LOG(CELL),
+        LOG("finetune"),
     message:
         "{wildcards.method} is fine-tuned, protocol {wildcards.protocol}, {wildcards.task}, seed {wildcards.seed}"
     params:
@@ -68,7 +68,7 @@ rule probe:
     output:
         RECORD("probe"),
     log:
-        LOG(CELL),
+        LOG("probe"),
     message:
         "{wildcards.method} is probed, protocol {wildcards.protocol}, {wildcards.task}, {wildcards.mode}"
     params:
