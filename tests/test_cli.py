@@ -8,7 +8,7 @@ import pytest
 
 from miram import layout, params, record
 from miram.cli import main
-from miram.cli.stage import do_stage
+from miram.cli.stage import do_stage, unfinished_logs
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
@@ -90,6 +90,19 @@ def test_every_stage_has_a_record_of_its_own():
     stages = set(record.STAGE_MODULES) - {"images"}  # in place of crops
     paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in stages]
     assert len(set(paths)) == len(paths)
+
+
+def test_a_training_that_has_a_log_and_no_record_did_not_finish(folder):
+    chosen = params.load(Path("params.yaml"))
+    for stage in ("pretrain", "finetune", "probe"):
+        place = PLACES[stage]._replace(mode="linear") if stage == "probe" else PLACES[stage]
+        record_file, log = (name(stage, "demo", *place) for name in (layout.record, layout.log))
+        for path in (record_file, log):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        assert unfinished_logs(chosen) == {record_file: log}
+        record_file.touch()
+        assert unfinished_logs(chosen) == {}
 
 
 def test_every_stage_has_values():

@@ -27,13 +27,13 @@ def page(tmp_path_factory):
     return made(tmp_path_factory.mktemp("study"), "paper")
 
 
-def made(folder, preset, spoil=lambda: None, **kind):
+def made(folder, preset, spoil=lambda: None, logs=None, **kind):
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         keywords = write_study(preset, **kind)
         spoil()
-        facts = report(Path("report.html"), **keywords)
+        facts = report(Path("report.html"), **keywords, logs=logs or {})
     return folder / "report.html", facts
 
 
@@ -166,8 +166,9 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
         Path("results", "paper", "audit.md").unlink()
         Path("runs", "paper", "explain", "relevance.npz").unlink()
 
-    html, facts = made(tmp_path, "paper", spoil, **SMALL)
+    html, facts = made(tmp_path, "paper", spoil, logs={mocov3 / "record.json": Path("mocov3.log")}, **SMALL)
     text = html.read_text()
+    assert "See mocov3.log" in text
     for named in ("mocov3", "pretrain/mae/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
         assert any(named in gap for gap in facts["gaps"]), named
         assert named in text
@@ -175,6 +176,12 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     assert "No claim has been judged" in text
     assert 'id="calibration-mae-' in text
     assert 'id="calibration-mocov3-' not in text
+
+
+def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
+    html, facts = made(tmp_path, "paper", Path("runs", "paper", "explain", "record.json").unlink, **SMALL)
+    assert len(facts["gaps"]) == 1 and "stage explain" in facts["gaps"][0]
+    assert ['id="embedding-mae' in made_page.read_text() for made_page in (page[0], html)] == [True, False]
 
 
 def test_a_class_without_a_test_lesion_leaves_its_curves_out_and_is_named(tmp_path):

@@ -136,16 +136,17 @@ def test_both_protocols_have_their_table_the_first_one_first_and_the_modes_below
     assert values[0] != values[1] and all(f"{float(value):.1f} [" in read_md() for value in values)
 
 
-def test_a_run_without_predictions_keeps_its_row_and_names_the_gap(compare, study):
-    files, pretrain_records, _ = study
+def test_a_run_without_predictions_keeps_its_row_and_names_the_gap_and_the_log(compare, study):
+    files, pretrain_records, records = study
     for run in (("mae", 0), ("mae", 1), ("miram-linformer", 1)):
         files[cell(*run)].unlink()
     pretrain_records["strict", "mae"].unlink()
-    facts = compare(study)
+    facts = compare(study, logs={pretrain_records["strict", "mae"]: "mae.log", records[cell("mae", 1)]: "seed-1.log"})
     table = read_csv()
     assert table.at["mae", "accuracy_percent_mean"] == ""
     assert table.at["mae", "seeds"] == "0"
     gaps = "no test predictions of seed 0; no test predictions of seed 1; runs/strict/mae/record.json is missing"
+    gaps += "; did not finish: see mae.log; did not finish: see seed-1.log"
     assert table.at["mae", "notes"] == facts["notes"]["strict/pathology_4class/full/mae"] == gaps
     assert table.at["miram-linformer", "seeds"] == "1"
     assert table.at["miram-linformer", "accuracy_percent_mean"] != ""

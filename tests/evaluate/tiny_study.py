@@ -77,7 +77,6 @@ def write_study(
             "cells": cells,
             "pretrained": pretrained,
             "stages": stages,
-            "logs": {},
         },
         **{"results": results, "explained": explained, "crops": crops, "paper_csv": paper_csv},
         "bench_jsons": [write_bench(Path("bench.json"))],
