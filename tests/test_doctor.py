@@ -5,6 +5,7 @@ import pytest
 
 from miram import doctor, params
 from miram.errors import MiramError
+from miram.fit import memory_of
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there
 GB = 10**9
@@ -61,6 +62,15 @@ def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_
     assert doctor.check_memory({**methods, **smaller}, 10 * GB).level == "ok"
 
 
+def test_devices_share_the_batch_and_some_memory_is_left_free(methods):
+    values = dict(methods["mae"])
+    gpu_bytes = int(1.01 * memory_of(values, values["batch"] // values["accumulate"]).peak)
+    assert doctor.check_memory({"mae": values}, gpu_bytes).level == "stop"
+    shared = values | {"devices": 2}
+    assert doctor.check_memory({"mae": shared}, gpu_bytes).level == "ok"
+    assert "at most, predicted of mae" in doctor.check_memory({"shared": shared, "mae": values}, None).text
+
+
 def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):
     found = doctor.check_memory(methods, GB // 2)
     assert found.level == "stop"
@@ -77,6 +87,7 @@ def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
     assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=True, free_gb=100).level == "stop"
     assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=True, free_gb=200).level == "ok"
     assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=False, free_gb=100).level == "ok"
+    assert doctor.check_disk(tmp_path, 163.5, 30, keep_dicom=False, free_gb=29).level == "stop"
     (tmp_path / "dicom" / "1.2").mkdir(parents=True)
     (tmp_path / "dicom" / "1.2" / "1-1.dcm").write_bytes(bytes(2_000_000))
     assert doctor.check_disk(tmp_path, 0.002, 30, keep_dicom=True, free_gb=30).level == "ok"
@@ -151,6 +162,6 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
             accelerator="cpu", preset="paper", timeout_seconds=1.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
-    for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB", "stop    Nothing answers at",
+    for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB", "up to 30 GB to make", "stop    Nothing answers at",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

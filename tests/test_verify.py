@@ -150,6 +150,8 @@ def test_a_damaged_record_and_a_missing_crate_are_named(project, capsys):
 def test_another_folder_than_the_working_one_can_be_checked(project, capsys, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert mismatches(capsys, results=project / RESULTS) == []
+    other = expected(lambda stage, values: {**values, "seed": 1} if stage == "pretrain" else values)
+    assert len(mismatches(capsys, other, results=project / RESULTS)) == 3
     write(project / RUNS / "a/encoder.bin", "edited")
     assert len(mismatches(capsys, results=project / RESULTS)) == 1
 
@@ -158,7 +160,9 @@ def test_data_of_another_lock_and_films_that_are_not_in_it_are_named(project, ca
     film = DATA / "dicom/1.2/1-1.dcm"
     write(film, "film")
     digest = hashlib.sha256(b"film").hexdigest()
-    lock = pd.DataFrame({"series_uid": ["1.2"], "sop_uid": ["1.2.3"], "bytes": [4], "sha256": [digest]})
+    instances = {"1.2.3": digest, "1.4.1": "of a film that was not kept"}
+    lock = pd.DataFrame({"series_uid": ["1.2", "1.4"], "sop_uid": instances.keys(), "bytes": 4})
+    lock["sha256"] = instances.values()
     for folder in (DATA, RESULTS):
         lock.to_csv(folder / "instances.csv", index=False)
     assert mismatches(capsys, films=True) == []

@@ -10,14 +10,8 @@ from miram import __version__, layout, params
 from miram.cli import data, machine, results, training
 from miram.errors import MiramError
 
-REFUSALS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-}  # the machine's, not the code's
+# faults of the machine, not of the code
+REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in REFUSALS:
             raise
         print(f"miram {arguments.stage}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-        print("Check permissions and the room on the disk, then run again; what was finished is kept.", file=sys.stderr)
+        print("Check its permissions and its disk, then run again; what was finished is kept.", file=sys.stderr)
         return MiramError.exit_code
     except KeyboardInterrupt:
         print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)

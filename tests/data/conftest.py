@@ -1,7 +1,18 @@
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
+
+from miram.data.phantom import archive as phantom
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tissue_is_decoded_once() -> Iterator[None]:
+    """It takes 2 s, and is the same for every phantom archive of a size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "load_breasts", cache(phantom.load_breasts))
+        yield
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def half_a_batch(rank: int, address: str, results: str) -> None:
 
 
 def test_two_processes_compare_with_each_others_keys(tmp_path: Path) -> None:
-    multiprocessing.spawn(half_a_batch, (f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
+    where = f"file://{tmp_path}/meeting", str(tmp_path)
+    multiprocessing.start_processes(half_a_batch, where, nprocs=2, start_method="fork")  # importing torch takes seconds
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     model = moco().eval()
     whole = model(*views(8), 0.99)
