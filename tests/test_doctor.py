@@ -162,6 +162,7 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
             accelerator="cpu", preset="paper", timeout_seconds=1.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
-    for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB", "up to 30 GB to make", "stop    Nothing answers at",
+    for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
+                  "up to 30 GB to make", "stop    Nothing answers at",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

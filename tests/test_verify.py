@@ -16,7 +16,7 @@ from miram.verify import verify
 
 DATA, RUNS, RESULTS = (Path(kind, "demo") for kind in ("data", "runs", "results"))
 STAGES = [  # record, stage, values, records that it reads, files that it writes
-    (DATA / "crops.json", "crops", {"crops": {"bits": 8}}, [], [DATA / "lesions.csv"]),
+    (DATA / "crops.json", "crops", {"crops": {"bits": 8, "shape": "square"}}, [], [DATA / "lesions.csv"]),
     (RUNS / "a/record.json", "pretrain", {"seed": 0, "side": 48}, [DATA / "crops.json"], [RUNS / "a/encoder.bin"]),
     (RUNS / "b/record.json", "pretrain", {"seed": 0, "side": 96}, [DATA / "crops.json"], [RUNS / "b/encoder.bin"]),
     (
