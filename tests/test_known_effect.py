@@ -19,6 +19,7 @@ PAPER = Path(__file__).parents[1] / "workflow" / "resources" / "paper.csv"
 SPLITS = ["train"] * 120 + ["validation"] * 60 + ["test"] * 240
 CLASSES = ("BENIGN", "MALIGNANT")
 NOISE = 0.25  # share of the test lesions that show the other class to the method `noisy`
+CONTRAST, GRAIN = 200.0, 16.0  # grey levels: about 93 % of the lesions are told right
 METHODS = {"clean": (0.0, range(4)), "noisy": (NOISE, range(4)), "alike": (0.0, range(10, 14))}  # noise, seeds
 TRAINING = {
     **{"encoder": {"patch": 8, "channels": 1, "width": 32, "depth": 2, "heads": 2, "mlp_ratio": 2.0}, "side": 48},
@@ -42,7 +43,7 @@ def phantom(folder: Path, noise: float) -> list[Path]:
         random, label = np.random.default_rng([7, number]), number // 2 % 2
         shown = 1 - label if noisy[number] and split == "test" else label
         lesion = draw_lesion("mass", CLASSES[shown], random)
-        grey = 80 + 600 * lesion.grey + random.normal(0, 6, lesion.grey.shape)
+        grey = 80 + CONTRAST * lesion.grey + random.normal(0, GRAIN, lesion.grey.shape)
         Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(folder / "crops" / f"l{number:03}.png")
         rows.append((f"l{number:03}", f"p{number // 2:03}", "mass", CLASSES[label], split))
     table = pd.DataFrame(rows, columns=["lesion_id", "patient_id", "abnormality", "pathology", "split"])

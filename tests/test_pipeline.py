@@ -228,7 +228,7 @@ def failed(folder):
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
     encoder = copied / "runs/demo/paper/pretrain/mae/encoder.safetensors"
     kept = encoder.read_bytes()
-    encoder.write_bytes(kept[:-1] + b"?")
+    encoder.write_bytes(kept[:-1] + b"!")
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
     log = "logs/demo/paper/pathology_4class/full/mae/seed-0.log"
     for _ in range(2):  # the second run tries that cell alone, and fails as well
@@ -292,9 +292,11 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
 @pytest.mark.slow
 def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(tmp_path):
     folder = small_project(tmp_path / "project")
-    (folder / "data").write_text("in the way")
+    source = folder / "miram/data/phantom/archive.py"
+    code = source.read_text()
+    source.write_text("raise OSError")
     assert "Failed:\n  archive: logs/demo/archive.log\nNo results could be made" in failed(folder)
-    (folder / "data").unlink()
+    source.write_text(code)
     options = {"start_new_session": True, "stderr": subprocess.PIPE, "text": True}
     running = subprocess.Popen(RUN, cwd=folder, env=environment(), **options)
     while not (folder / "logs/demo/strict/pretrain/mae.log").exists():
