@@ -226,9 +226,9 @@ def failed(folder):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
-    encoder = copied / "runs/demo/paper/pretrain/mae/encoder.safetensors"
-    kept = encoder.read_bytes()
-    encoder.write_bytes(kept[:-1] + b"!")
+    blocked = copied / "runs/demo/paper/finetune/pathology_4class/full/mae/seed-0/model.safetensors"
+    blocked.unlink()
+    (blocked / "in the way").mkdir(parents=True)
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
     log = "logs/demo/paper/pathology_4class/full/mae/seed-0.log"
     for _ in range(2):  # the second run tries that cell alone, and fails as well
@@ -238,7 +238,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
         assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/finetune/**/record.json")}
-    encoder.write_bytes(kept)
+    shutil.rmtree(blocked)
     assert jobs(copied) == {"finetune", *RESULTS}
     finished(copied)
     assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
