@@ -301,7 +301,7 @@ def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(t
     running = subprocess.Popen(RUN, cwd=folder, env=environment(), **options)
     while not (folder / "logs/demo/strict/pretrain/mae.log").exists():
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
+    os.killpg(running.pid, signal.SIGTERM)
     assert "Failed:" not in running.communicate()[1]
     assert running.returncode != 0 and not [*folder.glob("results/demo/comparison.*")]
 
