@@ -146,12 +146,13 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
-        accelerator="cpu", preset="demo", timeout_seconds=1.0,
+        accelerator="cpu", preset="demo", timeout_seconds=1.0, hours={"a card (bench)": "3.0 h (0.1 days)"},
     )["findings"]  # fmt: skip
     assert {finding["level"] for finding in found} == {"ok"}
     texts = {finding["text"] for finding in found}
     assert {"Disk: up to 1 GB to make; 2.0 GB free.", "Containers: apptainer"} <= texts
     assert "DVC remote: store, of unknown address" in texts
+    assert any("3.0 h (0.1 days) on a card (bench)" in text for text in texts)
 
 
 def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, monkeypatch):
