@@ -18,7 +18,7 @@ draw_comparison = partial(figures.draw_comparison, confidence=0.9)
 def drawn(monkeypatch):
     """The figures that were saved, as matplotlib objects."""
     saved = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
     return saved
 
 
