@@ -20,7 +20,7 @@ from torch.nn import functional
 from miram.models.attention.blocks import split_heads
 
 EPSILON = 1e-4
-CPU_BLOCK, DEVICE_BLOCK = 2**19, 2**28  # entries of the features of one block; only CPUs gain from small ones
+CPU_BLOCK, DEVICE_BLOCK = 2**20, 2**28  # entries of the features of one block; only CPUs gain from small ones
 
 
 class RandomFeatureAttention(torch.autograd.Function):
