@@ -94,7 +94,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "one image, reconstructed at twice the side. resident_gb: the most that the process held, before_gb of it with "
         "the code alone; predicted_gb: tensors by the memory model of `miram fit`, for `naive` with the matrices of "
         "all pairs of tokens. GB are 1e9 bytes. Rows without resident_gb are predicted, not measured.",
-        table.to_markdown(index=False, floatfmt=".2f", missingval="-"),
+        table.astype(object).where(table.notna(), None).to_markdown(index=False, floatfmt=".2f", missingval="-"),
     ]
     return "\n\n".join(parts) + "\n"
 
