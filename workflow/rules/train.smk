@@ -24,6 +24,7 @@ rule pretrain:
         values=values("pretrain"),
         code=code("pretrain"),
         lock=record.lock_digest(),
+    priority: 1 # the longest jobs first: no core waits for the last of them
     threads: P.compute.threads
     resources:
         **needs("pretrain", gpus=P.compute.devices),
