@@ -62,7 +62,9 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
 
     def work() -> dict[str, Any]:
-        return weigh(out / "metrics.csv", pretrained, benches, out, preset=params.name_of(chosen), headline=headline)
+        methods = list(dict.fromkeys(cell.method for cell in params.cells(chosen)))
+        inside = out / "metrics.csv", methods, pretrained, benches, out
+        return weigh(*inside, preset=params.name_of(chosen), headline=headline)
 
     do_stage(chosen, "efficiency", inputs, outputs, work)
 

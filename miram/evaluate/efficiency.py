@@ -4,7 +4,7 @@ A bench is a file of `miram bench`: it is of the sizes that its command names, w
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miram import record
-from miram.evaluate.charts import COLOURS, MARKERS, draw_growth
+from miram.evaluate.charts import draw_growth, looks
 from miram.evaluate.figures import PRESET_LABELS, STYLE, save
 from miram.evaluate.markdown import aligned, paragraph
 from miram.evaluate.predictions import SECTION, TEST
@@ -53,6 +53,7 @@ def read_benches(paths: Iterable[Path]) -> list[Bench]:
 
 def efficiency(
     metrics_csv: Path,
+    methods: Sequence[str],
     pretrained: Mapping[str, Path],
     bench_jsons: Iterable[Path],
     out_dir: Path,
@@ -62,7 +63,7 @@ def efficiency(
 ) -> dict[str, object]:
     """Write the three files of a preset; `headline` is (protocol, task, mode), `pretrained` its records by method.
 
-    Methods without a record are left out.
+    Methods without a record are left out; the place in `methods`, all that are compared, gives the look of each.
     """
     benches = read_benches(bench_jsons)
     table = _table(pd.read_csv(metrics_csv), pretrained, headline)
@@ -70,7 +71,7 @@ def efficiency(
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "efficiency.md") as temporary:
         temporary.write_text(_markdown(table, benches, preset, headline), encoding="utf-8")
-    _draw(table, benches, out_dir / "efficiency.png", preset)
+    _draw(table, methods, benches, out_dir / "efficiency.png", preset)
     return {"methods": len(table), "benches": [bench.name for bench in benches]}
 
 
@@ -166,7 +167,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _draw(table: pd.DataFrame, benches: list[Bench], path: Path, preset: str) -> None:
+def _draw(table: pd.DataFrame, methods: Sequence[str], benches: list[Bench], path: Path, preset: str) -> None:
     """Above accuracy against memory and time, below what a layer costs against tokens, a row a bench."""
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(11, 4.2 + 3.8 * len(benches)), layout="constrained")
@@ -179,7 +180,7 @@ def _draw(table: pd.DataFrame, benches: list[Bench], path: Path, preset: str) ->
             }.items(),
             strict=True,
         ):
-            _draw_accuracy(axes, table, column, label)
+            _draw_accuracy(axes, table, methods, column, label)
         for row, bench in zip(grid[1:], benches, strict=True):
             for axes, (column, label) in zip(row, COSTS.items(), strict=True):
                 draw_growth(axes, bench.layers, column)
@@ -192,11 +193,12 @@ def _draw(table: pd.DataFrame, benches: list[Bench], path: Path, preset: str) ->
         save(figure, path)
 
 
-def _draw_accuracy(axes: Axes, table: pd.DataFrame, column: str, label: str) -> None:
-    for i, row in enumerate(table.to_dict("records")):
+def _draw_accuracy(axes: Axes, table: pd.DataFrame, methods: Sequence[str], column: str, label: str) -> None:
+    look = looks(methods)
+    for row in table.to_dict("records"):
         value, low, high = (row[f"accuracy_percent_{part}"] for part in ("value", "low", "high"))
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "label": row["method"]}
-        axes.errorbar(row[column], value, yerr=[[value - low], [high - value]], ms=7, capsize=3, ls="none", **look)
+        own = {"color": look[row["method"]].colour, "marker": look[row["method"]].marker, "label": row["method"]}
+        axes.errorbar(row[column], value, yerr=[[value - low], [high - value]], ms=7, capsize=3, ls="none", **own)
     axes.set(xlabel=label, ylabel="test accuracy, %")
     axes.set_xlim(0, 1.08 * table[column].max() if len(table) else 1)
     axes.grid(color="#dddddd")

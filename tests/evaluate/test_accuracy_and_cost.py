@@ -20,7 +20,8 @@ def study(tmp_path, monkeypatch):
 
 def made(study, benches):
     results = study["results"]
-    efficiency(results / "metrics.csv", study["pretrained"], benches, results, preset="demo", headline=HEADLINE)
+    inputs = results / "metrics.csv", ["from-scratch", *PRETRAINED], study["pretrained"], benches, results
+    efficiency(*inputs, preset="demo", headline=HEADLINE)
     return results / "efficiency.csv", results / "efficiency.md", results / "efficiency.png"
 
 
