@@ -4,7 +4,6 @@ Shapes: N tokens. Times are medians of interleaved calls of one run; kept memory
 what the allocator gave at most beyond what was there before. Ratios travel, absolute times do not.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
@@ -18,6 +17,7 @@ import torch
 from miram.bench.figures import draw_attention, draw_steps
 from miram.bench.memory import kept_bytes, peak_bytes
 from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
+from miram.bench.output import write_results
 from miram.bench.pipeline import measure_pipeline
 from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.bench.training import CROPS, measure_training
@@ -77,10 +77,7 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     results["minutes"] = (clock() - start) / 60
     name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
     path = Path(out_dir) / f"{name}.json"
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with atomic_path(path.with_suffix(".md")) as temporary:
-        temporary.write_text(as_markdown(results))
+    write_results(path, results, as_markdown(results))
     draw_attention(results, path.with_name(f"{name}_attention.png"))
     draw_steps(results, path.with_name(f"{name}_steps.png"))
     for part in ("attention", "steps"):

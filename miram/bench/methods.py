@@ -6,7 +6,6 @@ what autograd saves.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,9 @@ from miram import params
 from miram.bench.efficiency import crossovers
 from miram.bench.memory import kept_bytes
 from miram.bench.models import attention_layer, forward_and_backward, in_form, pretraining_step
+from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
-from miram.files import atomic_path
 from miram.layout import BENCH
 
 TOKENS = (197, 785, 3137, 12_545)
@@ -75,11 +74,9 @@ def main() -> None:
         "pipeline": measure_pipeline(LAYER_ROUNDS),
     }
     results["targets"] = judged(results)
-    with atomic_path(arguments.out / "methods.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with atomic_path(arguments.out / "methods.md") as temporary:
-        temporary.write_text(as_markdown(results))
-    print(as_markdown(results))
+    text = as_markdown(results)
+    write_results(arguments.out / "methods.json", results, text)
+    print(text)
 
 
 def measure_steps(methods: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:

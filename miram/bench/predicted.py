@@ -4,7 +4,6 @@ Writes results/bench/predicted.{json,md}: every method of preset paper at three 
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import torch
 from miram import params
 from miram.bench.memory import kept_bytes
 from miram.bench.models import pretraining_step
+from miram.bench.output import write_results
 from miram.bench.timing import machine
-from miram.files import atomic_path
 from miram.fit import least_images, memory_of
 from miram.layout import BENCH
 
@@ -37,11 +36,9 @@ def main() -> None:
         "machine": machine(),
         "kept": [row for name, values in methods.items() for row in compare(name, values)],
     }
-    with atomic_path(arguments.out / "predicted.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with atomic_path(arguments.out / "predicted.md") as temporary:
-        temporary.write_text(as_markdown(results))
-    print(as_markdown(results))
+    text = as_markdown(results)
+    write_results(arguments.out / "predicted.json", results, text)
+    print(text)
 
 
 def compare(method: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ usage: python -m miram.bench.reading [--rounds N]; writes results/bench/reading.
 
 import argparse
 import ctypes
-import json
 import mmap
 import os
 from collections.abc import Callable
@@ -18,11 +17,11 @@ import numpy as np
 import pandas as pd
 from pydicom import dcmread
 
+from miram.bench.output import write_results
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.data.dicom import open_pixels, read_film
 from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
-from miram.files import atomic_path
 
 SIDE = 600  # px of the crop
 
@@ -54,9 +53,7 @@ def main() -> None:
         "median": summary,
     }
     text = as_markdown(results)
-    for end, content in {"json": json.dumps(results, indent=1) + "\n", "md": text}.items():
-        with atomic_path(arguments.out / f"reading.{end}") as temporary:
-            temporary.write_text(content)
+    write_results(arguments.out / "reading.json", results, text)
     print(text)
 
 

@@ -5,7 +5,6 @@ of its own, by the largest memory that was resident in it. The next size, 896 to
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,8 +16,8 @@ import torch
 
 from miram import params
 from miram.bench.models import pretraining_step
+from miram.bench.output import write_results
 from miram.bench.timing import clock, machine
-from miram.files import atomic_path
 from miram.fit import FULL, memory_of
 from miram.layout import BENCH
 from miram.train.device import peak_memory
@@ -44,11 +43,9 @@ def main() -> None:
                 row = {"method": method, "form": form, "side": side, "recompute": recompute}
                 rows.append(row | predicted(own, form) | (in_a_process(own, form) if side == MEASURED_SIDE else {}))
     results = {"command": "python -m miram.bench.resident", "machine": machine(), "resident": rows}
-    with atomic_path(arguments.out / "resident.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with atomic_path(arguments.out / "resident.md") as temporary:
-        temporary.write_text(as_markdown(results))
-    print(as_markdown(results))
+    text = as_markdown(results)
+    write_results(arguments.out / "resident.json", results, text)
+    print(text)
 
 
 def predicted(values: dict[str, Any], form: str) -> dict[str, float]:
