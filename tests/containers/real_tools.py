@@ -22,6 +22,7 @@ THROUGH_SLURM = [
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
 ]
 STRANGER = "4321:4321"  # a user whom the image does not know
+CELL = "pathology_4class/full/miram-nystrom/seed-0"  # of the tiny project
 CONFINED = ["--network", "none", "--read-only", "--user", STRANGER]
 NUMBERS = (  # of a finished project, beside its table
     *(f"results/demo/{name}.csv" for name in ("metrics", "differences", "pretraining", "instances")),
@@ -82,6 +83,27 @@ def committed(project):
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "as tested"]):
         command(*git, *words, cwd=project, check=True)
     return project
+
+
+def failing_project(plain, folder):
+    """The finished project once more, to be fine-tuned otherwise; one network cannot be kept."""
+    project = shutil.copytree(plain, folder / "failing", symlinks=True)
+    weights = project / "runs/demo/strict/finetune" / CELL / "model.safetensors"
+    weights.unlink()
+    (weights / "in the way").mkdir(parents=True)
+    edit(project, lambda document: document["finetune"].update(drop_path=0.2))
+    return project
+
+
+def assert_gap_is_told(project, done):
+    """The failed job was named with its log and what it says, and table and report were made with the gap."""
+    log = f"logs/demo/strict/{CELL}.log"
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert f"Failed:\n  finetune: {log}\nMade without them" in said
+    assert f"{CELL}/model.safetensors cannot be written" in said  # from the log
+    assert f"did not finish: see {log}" in " ".join((project / "results/demo/comparison.md").read_text().split())
+    assert f"See {log}" in (project / "results/demo/report.html").read_text()
 
 
 def assert_same_numbers(made, expected):

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from real_tools import SNAKEMAKE, assert_same_numbers, command, records
+from real_tools import SNAKEMAKE, assert_gap_is_told, assert_same_numbers, command, failing_project, records
 from test_pipeline import jobs
 
 pytestmark = pytest.mark.container
@@ -25,3 +25,10 @@ def test_every_job_runs_in_the_image_and_its_numbers_are_plain_snakemakes(projec
     again = command(*run, "--dry-run", cwd=project, env=env)
     assert "Nothing to be done" in again.stdout + again.stderr
     assert jobs(project) == set()  # outside the image, too
+
+
+def test_a_failing_job_is_reported_with_its_log_and_is_a_gap_of_the_results(plain, sif, apptainer, tmp_path):
+    project = failing_project(plain, tmp_path)
+    (project / "miram.sif").symlink_to(sif)
+    env = {**os.environ, "PATH": apptainer, "OMP_NUM_THREADS": "1"}
+    assert_gap_is_told(project, command(*SNAKEMAKE, "--cores", "1", "--use-singularity", cwd=project, env=env))

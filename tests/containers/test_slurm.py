@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_tools import THROUGH_SLURM, assert_same_numbers, command
+from real_tools import THROUGH_SLURM, assert_gap_is_told, assert_same_numbers, command, failing_project
 from test_pipeline import edit
 
 pytestmark = pytest.mark.cluster
@@ -35,10 +35,8 @@ def test_its_numbers_are_plain_snakemakes_and_only_training_asks_for_a_gpu(proje
     assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
 
 
-def test_a_failing_job_is_reported_with_its_log(project, slurm, tmp_path):
-    source = project / "miram/data/phantom/archive.py"
-    source.write_text(source.read_text() + '\nraise RuntimeError("broken for this test")\n')
-    done, _ = through_slurm(project, tmp_path)
-    assert done.returncode != 0
-    assert "broken for this test" in done.stderr
-    assert "logs/demo/archive.log" in done.stderr
+def test_a_failing_job_is_reported_with_its_log_and_is_a_gap_of_the_results(plain, slurm, tmp_path):
+    project = failing_project(plain, tmp_path)
+    done, submitted = through_slurm(project, tmp_path)
+    assert_gap_is_told(project, done)
+    assert {rule for rule, _ in submitted} == {"finetune"}
