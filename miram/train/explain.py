@@ -44,8 +44,8 @@ def explain(
 
     Leaves in `out_dir` relevance.npz: lesion_id (N,) and for each method `relevance` (N, g, g) of these test lesions,
     the first of each label; and embedding.csv: method, lesion_id, label, x and y of all test lesions, the first two
-    principal components of their frozen features, and share, what they hold of the variance. Returns facts for the
-    record.
+    principal components of their frozen features, and share, what they hold of the variance; a single test lesion has
+    none. Returns facts for the record.
     """
     fabric = one_device(accelerator, precision, threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
@@ -56,7 +56,7 @@ def explain(
         chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
-        if method in encoders:
+        if method in encoders and len(test.lesions) > 1:
             network = build_encoder(encoder, classifier.encoder.side, 0.0, encoders[method])
             found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
             points.append(principal_plane(found, test.lesions).assign(method=method))

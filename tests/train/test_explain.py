@@ -68,9 +68,8 @@ def test_what_is_no_classifier_is_refused(tmp_path):
             load_classifier(tmp_path / name)
 
 
-@pytest.fixture
-def explained(tmp_path, lesions, store_paths):
-    """What the stage leaves for two methods, of which one was pre-trained; two of three test lesions share a label."""
+def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesion_10", "lesion_11")):
+    """What the stage leaves for two methods, of which one was pre-trained; the first two test lesions share a label."""
     classifiers = {name: tmp_path / f"{name}.safetensors" for name in ("from-scratch", "mae")}
     saved_classifier(classifiers["from-scratch"], multi_label=True)
     saved_classifier(classifiers["mae"], "class")
@@ -78,13 +77,21 @@ def explained(tmp_path, lesions, store_paths):
     table = pd.read_csv(lesions / "lesions.csv", keep_default_na=False)
     table.loc[table["lesion_id"] == "lesion_10", ["abnormality", "pathology"]] = "calcification", "BENIGN"
     table.to_csv(tmp_path / "lesions.csv", index=False)
-    tables = tmp_path / "lesions.csv", lesions / "splits.csv"
+    splits = pd.read_csv(lesions / "splits.csv")
+    splits.loc[(splits["split"] == "test") & ~splits["lesion_id"].isin(test), "split"] = "val"
+    splits.to_csv(tmp_path / "splits.csv", index=False)
+    tables = tmp_path / "lesions.csv", tmp_path / "splits.csv"
     compute = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
     facts = explain(
         tmp_path, *store_paths, *tables, classifiers, encoders, task="pathology_4class", encoder=TINY, **compute
     )
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
+
+
+@pytest.fixture
+def explained(tmp_path, lesions, store_paths):
+    return explain_two_methods(tmp_path, lesions, store_paths)
 
 
 @pytest.fixture
@@ -114,3 +121,9 @@ def test_only_pretrained_methods_have_a_map_of_features_which_are_the_encoders_o
     assert points[["x", "y", "share"]].to_numpy() == pytest.approx(
         expected[["x", "y", "share"]].to_numpy(), rel=1e-3, abs=1e-5
     )
+
+
+def test_a_single_test_lesion_has_its_relevance_and_no_map_of_features(tmp_path, lesions, store_paths):
+    facts, maps, points = explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_11",))
+    assert maps["lesion_id"].tolist() == ["lesion_11"] and facts["lesions"] == 1
+    assert points.empty
