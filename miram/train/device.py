@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.utils import deterministic
 
 from miram.errors import MiramError
@@ -29,7 +30,8 @@ def usable_accelerator(accelerator: str) -> str:
 
 def one_device(accelerator: str, precision: str, threads: int) -> Fabric:
     """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator`."""
-    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision)
+    alone = LightningEnvironment()  # also in a job of Slurm, whose tasks are not ours
+    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision, plugins=alone)
     prepare_torch(fabric.device, threads)
     return fabric
 

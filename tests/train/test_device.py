@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from miram.errors import MiramError
-from miram.train.device import usable_accelerator
+from miram.train.device import one_device, usable_accelerator
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,10 @@ def test_cuda_without_a_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MiramError, match="finds no CUDA device"):
         usable_accelerator("cuda")
+
+
+def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):
+    for name, value in {"NTASKS": "4", "JOB_NAME": "mine", "JOB_ID": "7", "PROCID": "2", "LOCALID": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = one_device("cpu", "32-true", threads=1)
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
