@@ -55,6 +55,11 @@ def extra_pngs(extra_images: str | None) -> list[Path]:
     return found
 
 
+def runs(preset: str) -> Path:
+    """What is trained, evaluated and explained, and the records of the results."""
+    return Path("runs", preset)
+
+
 def splits(preset: str, protocol: str) -> Path:
     """The table that divides the lesions under one protocol."""
     return data(preset) / "splits" / f"{protocol}.csv"
@@ -67,17 +72,17 @@ def ledger(preset: str) -> Path:
 
 def pretrain(preset: str, protocol: str, method: str) -> Path:
     """One pre-training."""
-    return Path("runs", preset, protocol, "pretrain", method)
+    return runs(preset).joinpath(protocol, "pretrain", method)
 
 
 def finetune(preset: str, cell: Cell) -> Path:
     """One classifier, of any mode."""
-    return Path("runs", preset, cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
+    return runs(preset).joinpath(cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
 
 
 def explain(preset: str) -> Path:
     """What fine-tuned and pre-trained networks show beyond their answers."""
-    return Path("runs", preset, "explain")
+    return runs(preset) / "explain"
 
 
 def results(preset: str) -> Path:
@@ -103,7 +108,7 @@ def record(stage: str, preset: str, *place: int | str) -> Path:
     if stage == "explain":
         return explain(preset) / "record.json"
     if stage in ("audit", "evaluate", "claims", "efficiency", "table", "report", "crate"):
-        return Path("runs", preset, f"{stage}.json")  # not beside the results: those are in git, and would seem made
+        return runs(preset) / f"{stage}.json"  # not beside the results: those are in git, and would seem made
     return data(preset) / f"{stage}.json"
 
 

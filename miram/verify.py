@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from miram import layout
 from miram.crate import METADATA, read_crate, summary
 from miram.data.lock import read_lock
 from miram.errors import MiramError
 from miram.files import sha256_file
-from miram.layout import LOCK
 from miram.progress import track
-from miram.record import KEYS
+from miram.record import KEYS, is_record
 
 UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/<preset>/: thousands of files, and no record
 
@@ -33,14 +33,22 @@ def verify(
     project = Path(os.path.relpath(results.resolve().parent.parent))
     if not results.is_dir():
         raise MiramError(f"There is no folder {results}.", "Name a results folder, or run the workflow first.")
-    data, runs = (project / kind / preset for kind in ("data", "runs"))
-    paths = [path for folder in (data, runs) for path in _json_files(folder)]
+    data, runs = project / layout.data(preset), project / layout.runs(preset)
+    found = {path for folder in (data, runs) for path in _json_files(folder)}
+    wanted = {project / path for path in expected}
+    left = {path for path in found - wanted if path.is_relative_to(runs) and is_record(path)}
+    paths = sorted(found - left)
     findings = {*_against_crate(results, expected), *_against_lock(results, data, films)}
+    for folder in (folder for folder in (data, runs) if folder.is_dir()):
+        lost = {path for path in wanted - found if path.is_relative_to(folder)}
+        findings |= {f"The record {path} is missing: its job did not finish, or was undone." for path in lost}
     for path in paths:
         findings.update(_against_record(project, path, expected))
     for folder in (data, runs):
         if not folder.is_dir():
             print(f"note      {folder} is not here: what belongs into it was not checked.")
+    for path in sorted(left):
+        print(f"note      {path} belongs to no job of the parameters: not checked.")
     for finding in sorted(findings):
         print(f"mismatch  {finding}")
     if findings:
@@ -73,7 +81,8 @@ def _against_crate(results: Path, expected: Mapping[Path, tuple[str, dict[str, A
 def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str, dict[str, Any]]]) -> Iterator[str]:
     """Files that a record wrote or read and that are others now, and values that are not the parameters' any more.
 
-    A file whose whole folder is missing was left behind on purpose: an archive or films, which can be had again.
+    A file whose whole folder is missing was left behind on purpose, but for those of runs/: an archive or films, which
+    can be had again.
     """
     try:
         made = json.loads(path.read_text())
@@ -85,7 +94,7 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
         yield f"The record {path} is damaged: {error!r}"
         return
     for name, sha256 in files.items():
-        if (project / name).parent.is_dir():
+        if (project / name).parent.is_dir() or Path(name).parts[0] == "runs":
             yield from _differing(project / name, sha256, path)
     wanted = expected.get(path.relative_to(project))
     if wanted is not None:
@@ -94,7 +103,7 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
 
 def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
     """Data of another release than that of the results, and DICOM files that are not the data's."""
-    locks = [folder / LOCK for folder in (results, data) if (folder / LOCK).is_file()]
+    locks = [folder / layout.LOCK for folder in (results, data) if (folder / layout.LOCK).is_file()]
     if len({sha256_file(lock) for lock in locks}) > 1:
         yield f"{locks[1]} is not the data lock of the results, {locks[0]}."
     if not (films and locks):

@@ -77,6 +77,39 @@ def test_a_folder_that_was_left_behind_is_noted_and_no_mismatch(project, capsys)
     assert f"note      {DATA} is not here" in capsys.readouterr().out
 
 
+def test_a_job_without_its_record_is_named_with_its_files_where_the_other_runs_are_here(project, capsys):
+    shutil.rmtree(RUNS / "a")
+    assert mismatches(capsys) == [
+        f"The record {RUNS / 'a/record.json'} is missing: its job did not finish, or was undone.",
+        f"{RUNS / 'a/record.json'}, named by {RUNS / 'table.json'}, is missing.",
+    ]
+    shutil.rmtree(RUNS)
+    assert mismatches(capsys) == []
+
+
+def test_a_record_that_the_parameters_do_not_name_is_noted_and_no_mismatch(project, capsys):
+    old = RUNS / "old/record.json"
+    begun = record.begin(old, stage="pretrain", values={"side": 32}, inputs=[])
+    write(RUNS / "old/encoder.bin", "of a method that is gone")
+    record.finish(old, begun, outputs=[RUNS / "old/encoder.bin"], facts={})
+    write(RUNS / "old/encoder.bin", "changed")
+    verify(RESULTS, expected(), preset="demo", films=False)
+    assert f"note      {old} belongs to no job of the parameters" in capsys.readouterr().out
+
+
+def test_a_preset_beyond_the_papers_is_checked_against_the_papers_data(project, capsys):
+    for made, of in (
+        ("data/demo", "data/paper"),
+        ("runs/demo", "runs/paper-448"),
+        ("results/demo", "results/paper-448"),
+    ):
+        Path(made).rename(of)
+    Path("data/paper/crops.json").write_text("{")
+    with pytest.raises(MiramError):
+        verify(Path("results/paper-448"), {}, preset="paper-448", films=False)
+    assert "The record data/paper/crops.json is damaged" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("file", "witnesses"),
     [
