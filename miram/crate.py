@@ -6,6 +6,7 @@ values, commits, code and images, so that `miram verify` can compare them where 
 
 import json
 import mimetypes
+import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from rocrate.rocrate import ROCrate
 
 from miram import __version__, record
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import atomic_path, sha256_file
 
 METADATA = "ro-crate-metadata.json"
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
@@ -27,9 +28,13 @@ SOURCE = "https://doi.org/10.7937/k9/tcia.2016.7o02s9cy"
 SOURCE_FACTS = {"name": "CBIS-DDSM", "license": "https://creativecommons.org/licenses/by/3.0/"}
 
 
-def write_crate(final_records: Iterable[Path], out_dir: Path, *, preset: str) -> dict[str, object]:
+def write_crate(
+    final_records: Iterable[Path], data_files: Iterable[Path], out_dir: Path, *, preset: str
+) -> dict[str, object]:
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
+    `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
+    data cannot.
     `preset` "images" is of images of one's own, whose name and licence are not known here. Two runs on one day from the
     same records write the same bytes. Returns counts. Raises MiramError when a record does not fit its files.
     """
@@ -47,9 +52,11 @@ def write_crate(final_records: Iterable[Path], out_dir: Path, *, preset: str) ->
         _add(crate, {"@id": f"{PARAMETER}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(values)})
         for name, values in summary((made["stage"], made["values"]) for made in records.values()).items()
     ]
+    copies = [_copied(path, out_dir) for path in data_files]
+    written = _outputs(records.values(), out_dir) | {path.name: sha256_file(path) for path in copies}
     files = [
         crate.add_file(out_dir / name, name, properties={"sha256": sha256, **_facts(out_dir / name)})
-        for name, sha256 in sorted(_outputs(records.values(), out_dir).items())
+        for name, sha256 in sorted(written.items())
     ]
     action = _add(crate, {"@id": RUN, "@type": "CreateAction", "name": f"Preset {preset}"})
     action["instrument"], action["object"], action["result"] = software, [*datasets, *parameters], files
@@ -113,6 +120,12 @@ def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, st
     return {
         path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.items() if path.is_relative_to(folder)
     }
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    with atomic_path(folder / path.name) as temporary:
+        shutil.copyfile(path, temporary)
+    return folder / path.name
 
 
 def _software(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

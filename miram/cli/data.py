@@ -174,7 +174,6 @@ def _places(chosen: params.Params) -> Any:
         set_aside_csv=data / "set_aside.csv",
         backgrounds_csv=data / "backgrounds.csv",
         lock=data / layout.LOCK,
-        lock_copy=layout.results(chosen.preset) / layout.LOCK,
     )
 
 

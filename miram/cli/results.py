@@ -136,7 +136,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             results=results,
             explained=layout.explain(preset),
             crops=layout.data(preset) / "crops",
-            data_lock=None if own else results / layout.LOCK,
+            data_lock=None if own else layout.data(preset) / layout.LOCK,
             paper_csv=PAPER,
             bench_jsons=benches,
             parameters=asdict(chosen),
@@ -150,11 +150,19 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the results."""
     from miram.crate import METADATA, write_crate
 
-    inputs, out = (
+    records, out = (
         [layout.record(stage, chosen.preset) for stage in params.final_stages(chosen)],
         layout.results(chosen.preset),
     )
-    do_stage(chosen, "crate", inputs, [out / METADATA], lambda: write_crate(inputs, out, preset=params.name_of(chosen)))
+    locks = [] if chosen.source == params.IMAGES else [layout.data(chosen.preset) / layout.LOCK]
+    outputs = [out / METADATA, *(out / lock.name for lock in locks)]
+    do_stage(
+        chosen,
+        "crate",
+        [*records, *locks],
+        outputs,
+        lambda: write_crate(records, locks, out, preset=params.name_of(chosen)),
+    )
 
 
 def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -56,7 +56,6 @@ class Places(NamedTuple):
     set_aside_csv: Path
     backgrounds_csv: Path
     lock: Path
-    lock_copy: Path
 
 
 class Work(NamedTuple):
@@ -316,7 +315,7 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
     write_rows(backgrounds, BACKGROUND_COLUMNS, places.backgrounds_csv)
     write_rows(done, LESION_COLUMNS, places.lesions_csv)
     verified = {uid: items for uid, items in history.verified.items() if uid in series}
-    write_lock(verified, [places.lock, places.lock_copy])
+    write_lock(verified, places.lock)
     words = [word for row in done for word in row["repairs"].split(";") if word]
     return {
         "lesions": len(done),

@@ -1,6 +1,5 @@
 """The data lock: the SHA-256 of every verified instance, so that the next person can check theirs against it."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +13,12 @@ KEY = ["series_uid", "sop_uid"]
 NAMED = 5  # differences of a kind that a message names
 
 
-def write_lock(verified: dict[str, list[Item]], paths: Iterable[Path]) -> None:
-    """Write the instances of all series to each of `paths`, sorted by series and instance."""
+def write_lock(verified: dict[str, list[Item]], path: Path) -> None:
+    """Write the instances of all series to `path`, sorted by series and instance."""
     rows = [(uid, item.sop_uid, item.bytes, item.sha256) for uid, items in verified.items() for item in items]
     table = pd.DataFrame(sorted(rows), columns=COLUMNS)
-    for path in paths:
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def check_lock(own: Path, other: Path) -> int:

@@ -25,7 +25,6 @@ def places_in(folder: Path) -> Places:
         set_aside_csv=folder / "set_aside.csv",
         backgrounds_csv=folder / "backgrounds.csv",
         lock=folder / "instances.csv",
-        lock_copy=folder / "results" / "instances.csv",
     )
 
 

@@ -152,6 +152,7 @@ rule crate:
     output:
         RECORD("crate"),
         RESULTS / "ro-crate-metadata.json",
+        [] if P.source == params.IMAGES else [RESULTS / layout.LOCK],
     log:
         LOG("crate"),
     message:
