@@ -13,7 +13,7 @@ IMAGE := miram-repro
 SIF := miram.sif
 DOCKER_BUILD = docker build --file docker/Dockerfile --build-arg "PYTHON=$(BASE)" $(if $(CPU),--build-arg "TORCH_CPU=$(TORCH_CPU)") \
   --build-arg "VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' miram/__init__.py)" --build-arg "COMMIT=$$(git rev-parse HEAD)" \
-  --build-arg "DIRTY=$$(git diff --quiet HEAD -- . ':!results' ':!dvc.lock' && echo false || echo true)"
+  --build-arg "DIRTY=$$(test -z "$$(git diff --name-only HEAD -- . ':!results' ':!dvc.lock'; git ls-files --others --exclude-standard -- miram workflow)" && echo false || echo true)"
 BASE ?= python:3.11-slim-bookworm
 CPU ?=
 

@@ -181,15 +181,16 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source and whether the tree differs from it; None outside a repository."""
+    """Commit of the source and whether the tree differs from it, new code included; None outside a repository."""
     if BUILT_FROM.exists():
         return json.loads(BUILT_FROM.read_text())
     try:
         commit = _ask_git("rev-parse", "HEAD")
-        dirty = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock") != ""
+        changed = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock")
+        added = _ask_git("ls-files", "--others", "--exclude-standard", "--", ROOT.name, "workflow")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit, "dirty": dirty}
+    return {"commit": commit, "dirty": bool(changed or added)}
 
 
 def _ask_git(*words: str) -> str:

@@ -77,6 +77,13 @@ def test_a_clone_that_pulled_runs_nothing_and_agrees_with_its_records(clone):
     assert git(clone, "status", "--porcelain") == ""
 
 
+def test_a_clone_that_pulled_can_cut_the_crops_otherwise_though_no_film_was_pulled(clone):
+    assert not (clone / "data/demo/archive").exists()
+    edit(clone, lambda document: document["crops"].update(margin=0.1))
+    finished(clone, [*MIRAM, "crops"])
+    assert json.loads((clone / "data/demo/crops.json").read_text())["facts"]["lesions"] > 0
+
+
 def test_an_experiment_changes_one_parameter_and_what_follows_from_it_in_place(clone):
     data = written(clone, "data/demo/**/*.json")
     finished(clone, [DVC, "exp", "run", "-S", "pretrain.mask_ratio=0.5"])

@@ -27,6 +27,7 @@ SOURCES = (
     "profiles",
     "params.yaml",
     "requirements.lock",
+    "results/bench",
     "dvc.yaml",
     ".dvc/config",
     ".dvc/.gitignore",

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_code_that_was_copied_into_an_image_names_the_commit_it_came_from(tmp_pa
     (tmp_path / "commit.json").write_text(json.dumps(built_from))
     monkeypatch.setattr(record, "BUILT_FROM", tmp_path / "commit.json")
     assert record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])["git"] == built_from
+
+
+def test_code_that_git_does_not_know_makes_the_tree_differ_from_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path / "miram")
+    for name in ("miram/stage.py", "results/demo/table.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("as committed")
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "results/demo/table.csv").write_text("made")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert record._git()["dirty"] is False
+    (tmp_path / "miram/new.py").write_text("not committed")
+    assert record._git()["dirty"] is True
+    subprocess.run([*git, "clean", "-fdq"], check=True)
+    (tmp_path / "miram/stage.py").write_text("changed")
+    assert record._git()["dirty"] is True
 
 
 def test_an_output_that_changed_or_went_is_named(written, tmp_path):

@@ -44,6 +44,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     data = layout.data(chosen.preset)
     inputs = [layout.record("archive", chosen.preset)] if params.is_embedded(chosen) else []
+    _restore_archive(chosen)
     for path in inputs:
         record.read(path)
     outputs = [*(data / "csv" / name for name in layout.CASE_CSVS), data / "series.csv"]
@@ -63,6 +64,7 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
         data_plan(chosen, arguments)
         return
     source = layout.record("catalogue", chosen.preset)
+    _restore_archive(chosen)
     record.read(source)
     places = _places(chosen)
 
@@ -175,6 +177,18 @@ def _places(chosen: params.Params) -> Any:
         backgrounds_csv=data / "backgrounds.csv",
         lock=data / layout.LOCK,
     )
+
+
+def _restore_archive(chosen: params.Params) -> None:
+    """Write the embedded archive once more where its record alone came with `dvc pull`, which brings no films."""
+    folder = layout.data(chosen.preset) / "archive"
+    if not params.is_embedded(chosen) or (folder / "archive.json").exists():
+        return
+    if layout.record("archive", chosen.preset).exists():
+        from miram.data.phantom.archive import write_archive
+
+        write_archive(folder, **params.stage_values(chosen, "archive")["archive"])
+        record.read(layout.record("archive", chosen.preset))
 
 
 @contextmanager
