@@ -36,7 +36,8 @@ class MoCoV3(nn.Module):
     """MoCo-v3 on a ViT with a frozen patch projection (Chen et al. 2021; facebookresearch/moco-v3).
 
     Departures from the reference's start values: the encoder is initialised as that of the masked methods (the
-    reference draws query, key and value apart and the class token with 1e-6), and its positions are MAE's.
+    reference draws query, key and value apart and the class token with 1e-6), and its positions are MAE's. In training,
+    biases and norms are spared weight decay as in the masked methods; the reference decays every parameter.
     """
 
     def __init__(self, encoder: Encoder, *, projector_width: int, projector_out: int, temperature: float) -> None:

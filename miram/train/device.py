@@ -1,7 +1,9 @@
 """The device that training runs on: settings of torch, and what it used."""
 
+import os
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +43,15 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     deterministic.fill_uninitialized_memory = False  # costs time and guards against faults that nothing here has
+
+
+def check_compiler() -> None:
+    """Raise MiramError where torch.compile would find no C++ compiler."""
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise MiramError(
+            "pretrain.compile is true, but there is no C++ compiler.",
+            "Install g++ (the image has none), or set pretrain.compile: false.",
+        )
 
 
 def device_name(device: torch.device) -> str:

@@ -33,7 +33,14 @@ from miram.models.export import save_encoder
 from miram.progress import track
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
-from miram.train.device import device_name, out_of_memory_as, peak_memory, prepare_torch, usable_accelerator
+from miram.train.device import (
+    check_compiler,
+    device_name,
+    out_of_memory_as,
+    peak_memory,
+    prepare_torch,
+    usable_accelerator,
+)
 from miram.train.journal import journal
 from miram.train.recipe import Recipe
 from miram.train.reconstruct import masked_inputs, reconstruct
@@ -184,6 +191,7 @@ class Run:
         )
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
         if recipe.compile:
+            check_compiler()
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
         self.step_log: list[dict[str, float]] = []  # of the epoch under way

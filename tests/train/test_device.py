@@ -1,8 +1,10 @@
+import shutil
+
 import pytest
 import torch
 
 from miram.errors import MiramError
-from miram.train.device import one_device, usable_accelerator
+from miram.train.device import check_compiler, one_device, usable_accelerator
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,15 @@ def test_cuda_without_a_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MiramError, match="finds no CUDA device"):
         usable_accelerator("cuda")
+
+
+def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    check_compiler()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(MiramError, match=r"pretrain\.compile is true.*\n?.*Install g\+\+.*false"):
+        check_compiler()
 
 
 def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):
