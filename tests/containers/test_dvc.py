@@ -1,4 +1,4 @@
-"""DVC over the workflow, in throw-away clones with one method: what runs again, what is noticed, what a kill leaves."""
+"""DVC over the workflow: plain Snakemake's numbers; in throw-away clones what runs again, is seen, survives a kill."""
 
 import json
 import os
@@ -9,11 +9,12 @@ import sys
 import time
 
 import pytest
+from real_tools import assert_same_numbers
 from test_pipeline import BIN, RESULTS, edit, environment, finished, jobs, run, small_project
 
 from miram import layout
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.container
 DVC = BIN / "dvc"
 MIRAM = [sys.executable, "-m", "miram.cli"]
 SKIPPED = "didn't change, skipping"
@@ -150,3 +151,8 @@ def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     assert "agrees with its crate" in finished(clone, [*MIRAM, "verify"]).stdout
     assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
     assert written(clone, "runs/demo/**/pretrain/*/record.json") == pretrained
+
+
+def test_its_numbers_are_plain_snakemakes(project, plain):
+    finished(project, [DVC, "repro"])
+    assert_same_numbers(project, plain)
