@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import requests
 
-from miram.data.dicom import Film, open_pixels, read_film
+from miram.data.dicom import DicomError, Film, open_pixels, read_film
 from miram.data.http import Fault, Http, beginning
 from miram.data.receipt import Item, hash_file, write_receipt
 from miram.data.sources.series import OpenFilm, Series
@@ -73,24 +73,28 @@ class Idc:
 
     def _read_rows(self, series: Series, folder: Path) -> OpenFilm:
         objects = self._list(series)
-        if len(objects) != 1:
-            raise Fault(
-                f"the bucket holds {len(objects)} images in series {series.uid}, which is one film", lasting=True
-            )
-        url = self._url(series.uid, objects[0])
-        path = folder / objects[0].name
-        header = self._bytes(url, 0, min(HEADER_BYTES, objects[0].bytes))
         folder.mkdir()
-        with open(path, "wb") as stream:
-            stream.write(header)
-            stream.truncate(objects[0].bytes)  # sparse: as long as the film, and next to nothing on disk
-        require_series(path, series.uid)
-        film = read_film(path)
-        if film.offset is None:  # compressed pixels have no rows to be read alone
-            self._fetch(series.uid, objects[0], folder)
+        film = self._read_header(series.uid, objects[0], folder) if len(objects) == 1 else None
+        if film is None or film.offset is None:  # it has no rows, or is none and will be set aside
+            for one in objects:
+                self._fetch(series.uid, one, folder)
             return open_pixels
+        url = self._url(series.uid, objects[0])
         pixels = RemotePixels(film, lambda start, end: self._bytes(url, start, end), self._pool)
         return lambda _: pixels
+
+    def _read_header(self, uid: str, one: Object, folder: Path) -> Film | None:
+        """The facts of a film, of which the header alone is put into `folder`; None where it is not usable."""
+        header = self._bytes(self._url(uid, one), 0, min(HEADER_BYTES, one.bytes))
+        path = folder / one.name
+        with open(path, "wb") as stream:
+            stream.write(header)
+            stream.truncate(one.bytes)  # sparse: as long as the film, and next to nothing on disk
+        require_series(path, uid)
+        try:
+            return read_film(path)
+        except DicomError:
+            return None
 
     def _bytes(self, url: str, start: int, end: int) -> bytes:
         def read(response: requests.Response) -> bytes:

@@ -86,6 +86,32 @@ def test_a_compressed_film_comes_whole(archive, bucket, tmp_path):
     assert run_tiny(tmp_path, idc(bucket, tmp_path, "rows"))["lesions"] == 4
 
 
+def without_pixels(files):
+    header = pydicom.dcmread(io.BytesIO(files["1-1.dcm"]))
+    del header.PixelData
+    stream = io.BytesIO()
+    header.save_as(stream, enforce_file_format=True)
+    files["1-1.dcm"] = stream.getvalue()
+
+
+def of_two_images(files):
+    files["1-2.dcm"] = files["1-1.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(without_pixels, "holds no pixel data"), (of_two_images, "holds 2 images, not one film")]
+)
+def test_an_unusable_film_sets_the_same_lesions_aside_by_rows_as_whole(archive, bucket, tmp_path, damage, reason):
+    damage(archive.series[FILM])
+    write_index(archive, tmp_path / "index.parquet")
+    aside = {}
+    for films in ("whole", "rows"):
+        facts = run_tiny(tmp_path / films, idc(bucket, tmp_path, films))
+        assert (facts["lesions"], facts["set_aside"]) == (3, 1)
+        aside[films] = (tmp_path / films / "set_aside.csv").read_text().replace(str(tmp_path / films), "")
+    assert aside["rows"] == aside["whole"] and reason in aside["rows"]
+
+
 def wrong_bytes(handler, files):
     send(handler, bytes(len(files["1-1.dcm"])))
 
@@ -191,13 +217,6 @@ def test_a_film_whose_rows_stop_coming_fails_alone(archive, bucket, tmp_path):
     with pytest.raises(MiramError, match=rf"1 series could not be had: {FILM} \(HTTP status 500"):
         cut_tiny(tmp_path, where)
     assert len(list((tmp_path / "crops").iterdir())) == 3
-
-
-def test_a_film_of_two_images_is_refused_by_rows(archive, bucket, tmp_path):
-    archive.series[FILM]["1-2.dcm"] = archive.series[FILM]["1-1.dcm"]
-    write_index(archive, tmp_path / "index.parquet")
-    with pytest.raises(MiramError, match=f"holds 2 images in series {FILM}, which is one film"):
-        run_tiny(tmp_path, idc(bucket, tmp_path, "rows"))
 
 
 def test_an_unknown_collection_is_named(bucket, tmp_path):
