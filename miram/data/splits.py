@@ -33,15 +33,37 @@ def write_splits(
     test_fraction: float,
     seed: int,
 ) -> dict[str, dict[str, int]]:
-    """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds."""
+    """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds.
+
+    Raises MiramError when they cannot be divided, or not so that training, choosing and testing are possible.
+    """
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
     lesions = with_test_set(lesions, test_fraction=test_fraction, seed=seed)
     splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, seed=seed)
-    with atomic_path(splits_csv) as temporary:
-        splits.to_csv(temporary, index=False, lineterminator="\n")
     joined = lesions.merge(splits, on="lesion_id")
     classes = strata(joined)
-    return {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
+    counts = {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
+    _require_usable(counts, protocol, own_images=OWN in lesions)
+    with atomic_path(splits_csv) as temporary:
+        splits.to_csv(temporary, index=False, lineterminator="\n")
+    return counts
+
+
+def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images: bool) -> None:
+    """Raise MiramError for splits that no later stage can use, of which the last one would tell after all training."""
+    if not counts["test"]:
+        raise MiramError(
+            f"Protocol {protocol}: no lesion is in the test set.",
+            "In the table's column split, mark the images of some patients `test`; without it a test set is drawn."
+            if own_images
+            else "Add films of the official test set to the source.",
+        )
+    for split in SEEN:
+        if len(counts[split]) == 1:
+            raise MiramError(
+                f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: no class tells them apart.",
+                "Change splits.validation_fraction or splits.seed, or add patients of other classes.",
+            )
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:

@@ -42,7 +42,10 @@ class Labelled(NamedTuple):
 
 
 def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled:
-    """Read the lesions in the order of `lesions_csv`; those without a label for the task are left out and counted."""
+    """Read the lesions in the order of `lesions_csv`; those without a label for the task are left out and counted.
+
+    Raises MiramError for a label that is none of the task's, and for a split without lesions.
+    """
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
     splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
     lesions = lesions.merge(splits, on="lesion_id", validate="one_to_one")
@@ -51,15 +54,18 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
     except ValueError as error:
         raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
     has_label = lesions["label"] != ""
+    for name in ("train", "validation", "test"):
+        if not (has_label & (lesions["split"] == name)).any():
+            raise MiramError(
+                f"No {name} lesion has a label for task {task}.", "Take it out of finetune.tasks, or add such lesions."
+            )
     without_label = lesions.loc[~has_label, "split"].value_counts().sort_index().to_dict()
     return Labelled(lesions.loc[has_label, COLUMNS], classes, without_label)
 
 
 def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
-    """The lesions of split `name`; MiramError when there is none, or one without a crop."""
+    """The lesions of split `name`; MiramError when there is one without a crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
-    if chosen.empty:
-        raise MiramError(f"No lesion is in split {name}.", "Change validation_fraction and run the stage `splits`.")
     views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
 

@@ -141,27 +141,41 @@ def test_pretraining_sees_no_lesion_of_a_test_patient_under_strict(real, tmp_pat
     assert len(seen) == 2781 and not set(of["patient_id"][seen]) & test and set(pictured) <= set(seen)
 
 
+def written(folder, lesions, **changes):
+    lesions.to_csv(folder / "lesions.csv", index=False)
+    values = {"protocol": "strict", "validation_fraction": 0.3, "test_fraction": 0.2, "seed": 1}
+    return write_splits(folder / "lesions.csv", folder / "splits.csv", **{**values, **changes})
+
+
 def test_the_stage_writes_one_row_a_lesion_and_counts_classes(tmp_path):
-    rows = [(number, number, "train", "BENIGN", "mass") for number in range(10)] + [
-        (99, 99, "test", "MALIGNANT", "mass")
-    ]
-    lesions_of(rows).to_csv(tmp_path / "lesions.csv", index=False)
-    facts = write_splits(
-        tmp_path / "lesions.csv",
-        tmp_path / "splits.csv",
-        protocol="strict",
-        validation_fraction=0.3,
-        test_fraction=0.2,
-        seed=1,
-    )
-    assert facts == {
-        "train": {"BENIGN_MASS": 7},
-        "validation": {"BENIGN_MASS": 3},
+    rows = [(number, number, "train", ("BENIGN", "MALIGNANT")[number % 2], "mass") for number in range(10)]
+    assert written(tmp_path, lesions_of([*rows, (99, 99, "test", "MALIGNANT", "mass")])) == {
+        "train": {"BENIGN_MASS": 3, "MALIGNANT_MASS": 4},
+        "validation": {"BENIGN_MASS": 2, "MALIGNANT_MASS": 1},
         "test": {"MALIGNANT_MASS": 1},
         "excluded": {},
     }
-    written = (tmp_path / "splits.csv").read_text().splitlines()
-    assert len(written) == 12 and written[0] == "lesion_id,patient_id,split,reason" and written[-1] == "L010,99,test,"
+    lines = (tmp_path / "splits.csv").read_text().splitlines()
+    assert len(lines) == 12 and lines[0] == "lesion_id,patient_id,split,reason" and lines[-1] == "L010,99,test,"
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_a_division_that_nothing_can_be_trained_or_tested_with_is_refused_with_its_remedy(tmp_path, protocol):
+    one = ("train", "BENIGN", "mass")
+    cases = [
+        (own_images(split="train"), "no lesion is in the test set", "column split"),
+        (lesions_of([(n, n, "train", ("BENIGN", "MALIGNANT")[n % 2], "mass") for n in range(9)]), "no lesion", "films"),
+        (lesions_of([*((n, n, *one) for n in range(9)), (9, 9, "test", "MALIGNANT", "mass")]), "BENIGN_MASS", "add"),
+    ]
+    for lesions, told, remedy in cases:
+        with pytest.raises(MiramError, match=f"Protocol {protocol}: .*{told}") as fault:
+            written(tmp_path, lesions, protocol=protocol)
+        assert remedy in fault.value.remedy and not (tmp_path / "splits.csv").exists()
+
+
+def test_a_drawn_division_of_three_patients_is_refused(tmp_path):
+    with pytest.raises(MiramError, match="all train lesions are"):
+        written(tmp_path, own_images(patients=3))
 
 
 def test_too_few_patients_are_refused_with_what_to_change():

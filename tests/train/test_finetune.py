@@ -200,20 +200,26 @@ def test_a_split_of_one_class_is_refused(tune, name):
         tune("run", edit=one_class)
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_split_without_labels_is_refused_before_training(tune, name, monkeypatch):
+    def without(tables):
+        tables.loc[tables["split"] == name, "mass_margins"] = ""
+
+    monkeypatch.setattr(module, "build_encoder", lambda *_: pytest.fail("training has begun"))
+    with pytest.raises(MiramError, match=f"No {name} lesion has a label for task mass_margins"):
+        tune("run", task="mass_margins", edit=without)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (
-            lambda tables: tables.drop(tables[tables["split"] == "train"].index, inplace=True),
-            "No lesion is in split train",
-        ),
         (lambda tables: tables.replace("lesion_04", "lesion_99", inplace=True), "lesion_99 is not in the store"),
         (
             lambda tables: tables.replace("BENIGN", "UNPROVEN", inplace=True),
             "UNPROVEN.* is no class of pathology_4class",
         ),
     ],
-    ids=["empty split", "no crop", "unknown class"],
+    ids=["no crop", "unknown class"],
 )
 def test_tables_that_do_not_fit_are_named(edit, message, tune):
     with pytest.raises(MiramError, match=message):
