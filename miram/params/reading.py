@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from miram import layout
 from miram.errors import ParameterError
 from miram.params.schema import ATTENTION_OPTIONS, PRESETS, Method, Params, Pretrain
-from miram.params.stages import EMBEDDED, IMAGES
+from miram.params.stages import EMBEDDED, IMAGES, MASKED_ONLY
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
@@ -53,7 +53,7 @@ def load(path: Path, preset: str | None = None) -> Params:
         raise ParameterError(f"preset: {chosen!r} in {path}", f"Allowed: {', '.join(PRESETS)}.")
     if set(document["presets"]) != set(PRESETS):
         raise ParameterError(
-            f"presets: {sorted(document['presets'])} in {path}", f"It holds exactly: {', '.join(PRESETS)}."
+            f"presets: {list(document['presets'])} in {path}", f"It holds exactly: {', '.join(PRESETS)}."
         )
     return {name: _resolve(document, name, path) for name in PRESETS}[chosen]
 
@@ -67,20 +67,18 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     own = {}
     if isinstance(methods, dict):
         for name, values in methods.items():
+            _check_name(name, path)
             if isinstance(values, dict):
                 own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
     params = _validated(Params, merged, path, "")
     resolved = {}
     for name, method in params.methods.items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in (layout.FROM_SCRATCH, layout.IMAGENET):
-            raise ParameterError(
-                f"methods.{name} in {path}",
-                f"A method's name holds a-z, 0-9 and -; {layout.FROM_SCRATCH} and {layout.IMAGENET} are taken.",
-            )
         place = f"methods.{name}"
         shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
         pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
-        _check_attention(method, path, place)
+        _check_unread(method, own[name], path, place)
+        if method.objective == "miram":
+            _check_attention(method, path, place)
         resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
     values = {f.name: getattr(params, f.name) for f in fields(Params)}
     checked = Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
@@ -105,15 +103,29 @@ def _replaced(base: Any, own: Any) -> Any:
     return base | {key: _replaced(base.get(key), value) for key, value in own.items()}
 
 
+def _check_name(name: Any, path: Path) -> None:
+    taken = (layout.FROM_SCRATCH, layout.IMAGENET)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in taken:
+        raise ParameterError(
+            f"methods.{name} in {path}",
+            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
+        )
+
+
+def _check_unread(method: Method, own: dict[str, Any], path: Path, place: str) -> None:
+    """Attention belongs to MIRAM, masks to the masked methods; `own`: the values of `pretrain` that a method sets."""
+    attention = {name: getattr(method, name) for name in ("attention", "backend", "options")}
+    masks = {name: own.get(name) for name in MASKED_ONLY}
+    unread = {"mae": attention, "mocov3": attention | masks, "miram": {}}[method.objective]
+    for name, value in unread.items():
+        if value is not None:
+            raise ParameterError(
+                f"{place}.{name}: {value!r} in {path}",
+                f"Objective {method.objective} does not read {name}; remove the line.",
+            )
+
+
 def _check_attention(method: Method, path: Path, place: str) -> None:
-    given = {name: getattr(method, name) for name in ("attention", "backend", "options")}
-    if method.objective != "miram":
-        for name, value in given.items():
-            if value is not None:
-                raise ParameterError(
-                    f"{place}.{name}: {value!r} in {path}", f"Only objective miram has {name}; remove the line."
-                )
-        return
     if method.attention is None:
         raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(ATTENTION_OPTIONS)}.")
     if (method.backend is None) != (method.attention == "full"):
@@ -129,11 +141,15 @@ def _check_together(params: Params, path: Path) -> None:
     finetune, moco, tcia = params.finetune, params.moco, params.sources.tcia
     embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
     widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
+    patch, sides = params.encoder.patch, [("pretrain", params.pretrain.side)]
+    sides += [(f"methods.{name}", method.pretrain.side) for name, method in params.methods.items()]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     own = [task == "label" for task in finetune.tasks]
     lists["splits.protocols"] = params.splits.protocols
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
+        **{f"{part}: 4 does not divide width {v.width}, as positions need": v.width % 4 for part, v in widths},
+        **{f"{place}: side {side} is not a multiple of encoder.patch {patch}": side % patch for place, side in sides},
         f"finetune: warmup_epochs {finetune.warmup_epochs} exceeds epochs {finetune.epochs}": (
             finetune.warmup_epochs > finetune.epochs
         ),
@@ -158,23 +174,49 @@ def _check_together(params: Params, path: Path) -> None:
         ),
     }
     for name, method in params.methods.items():
-        own, place = method.pretrain, f"methods.{name}"
-        patches = (own.side // params.encoder.patch) ** 2
-        faults |= {
-            f"{place}: side {own.side} is not a multiple of encoder.patch {params.encoder.patch}": (
-                own.side % params.encoder.patch
-            ),
-            f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
-            f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
-                own.batch % (own.accumulate * params.compute.devices)
-            ),
-            f"{place}: mask_ratio {own.mask_ratio} keeps none of {patches} patches": (
-                int(patches * (1 - own.mask_ratio)) < 1
-            ),
-        }
+        faults |= _method_faults(params, method, f"methods.{name}")
     wrong = next((text for text, is_wrong in faults.items() if is_wrong), None)
     if wrong:
         raise ParameterError(f"{wrong}; in {path}, preset {params.preset}", "Change one of the values that it names.")
+
+
+def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool]:
+    """By its text, each fault that a method's values can have together, and whether they have it."""
+    own, devices = method.pretrain, params.compute.devices
+    patches = (own.side // params.encoder.patch) ** 2
+    kept = int(patches * (1 - own.mask_ratio))
+    masked, linear = method.objective != "mocov3", method.attention not in (None, "full")
+    faults = {
+        f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
+        f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
+            own.batch % (own.accumulate * devices) > 0
+        ),
+        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave one image at once; "
+        "BatchNorm needs two": not masked and own.batch == own.accumulate * devices,
+        f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": masked and not 0 < kept < patches,
+    }
+    return faults | (_attention_faults(params, method, place, patches) if linear else {})
+
+
+def _attention_faults(params: Params, method: Method, place: str, patches: int) -> dict[str, bool]:
+    """The same of linear attention: what `build` of its kind in `miram.models.attention` refuses."""
+    options, is_package = method.options, method.backend == "package"
+    faults = {f"{place}: recompute true is for backend fused, not package": is_package and method.pretrain.recompute}
+    if method.attention == "performer":
+        width = params.decoder.width // params.decoder.heads
+        faults[f"{place}: a Performer needs heads of width 2, and decoder has {width}"] = width < 2
+    if method.attention == "nystrom":
+        tokens, taps = 1 + params.highres.scale**2 * patches, options["residual_kernel"]
+        faults |= {
+            f"{place}.options: landmarks {options['landmarks']} exceeds the {tokens} tokens": (
+                options["landmarks"] > tokens
+            ),
+            f"{place}.options: residual_kernel {taps} is even and has no middle": taps % 2 == 0,
+            f"{place}.options: pinv_init {options['pinv_init']} is for backend fused, not package": (
+                is_package and options["pinv_init"] != "batch"
+            ),
+        }
+    return faults
 
 
 def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:
