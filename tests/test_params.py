@@ -94,6 +94,12 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
         ("      epochs: 14\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
         ("csv_url: embedded", "csv_url: https://example.org/", "`embedded` both"),
+        (
+            "    archive: null",
+            "    archive: {patients: 40, films_rows: 416, films_columns: 288, seed: 7}",
+            "in demo alone",
+        ),
+        ("source: tcia #", "source: local #", "source: local in"),
     ],
 )
 def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, named):
@@ -103,6 +109,12 @@ def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, na
     with pytest.raises(ParameterError) as fault:
         load_edited(tmp_path, old, new)
     assert named in str(fault.value)
+
+
+def test_a_real_archive_is_for_the_presets_whose_results_are_called_real(tmp_path):
+    paper = load_edited(tmp_path, "source: tcia #", "source: idc #", "paper")
+    assert (paper.source, params.name_of(paper)) == ("idc", "paper") and not params.is_embedded(paper)
+    assert params.is_embedded(params.load(ROOT / "params.yaml"))
 
 
 def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path, monkeypatch, capsys):

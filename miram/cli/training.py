@@ -124,7 +124,7 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
         accelerator=chosen.compute.accelerator,
         threads=chosen.compute.threads,
     )
-    demo = "It has learnt from phantom lesions only. " if chosen.archive is not None else ""
+    demo = "It has learnt from phantom lesions only. " if params.is_embedded(chosen) else ""
     warning = f"{demo}{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
     place = (
         "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"

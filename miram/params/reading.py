@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from miram import layout
 from miram.errors import ParameterError
-from miram.params.schema import ATTENTION_OPTIONS, PRESETS, Method, Params, Pretrain
-from miram.params.stages import EMBEDDED, IMAGES, MASKED_ONLY
+from miram.params.schema import ATTENTION_OPTIONS, DEMO, PRESETS, Method, Params, Pretrain
+from miram.params.stages import EMBEDDED, IMAGES, MASKED_ONLY, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
@@ -55,7 +55,13 @@ def load(path: Path, preset: str | None = None) -> Params:
         raise ParameterError(
             f"presets: {list(document['presets'])} in {path}", f"It holds exactly: {', '.join(PRESETS)}."
         )
-    return {name: _resolve(document, name, path) for name in PRESETS}[chosen]
+    params = {name: _resolve(document, name, path) for name in PRESETS}[chosen]
+    if chosen == DEMO and not is_embedded(params) and params.source != IMAGES:
+        raise ParameterError(
+            f"source: {params.source} in {path} with preset {DEMO}, whose results say that they are of phantom lesions",
+            "Choose preset paper, or source tcia, where the demo finds its archive; source images goes with both.",
+        )
+    return params
 
 
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
@@ -163,8 +169,8 @@ def _check_together(params: Params, path: Path) -> None:
         f"statistics.reference: {params.statistics.reference!r} is no method": (
             params.statistics.reference not in params.methods
         ),
-        "sources.tcia: api_url and csv_url are `embedded` both, with an archive section, or neither": (
-            set(embedded) != {params.archive is not None}
+        f"sources.tcia: api_url and csv_url are `embedded` both, with an archive section, in {DEMO} alone": (
+            {*embedded, params.archive is not None} != {params.preset == DEMO}
         ),
         f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] goes with images, and with no other": (
             set(own) != {params.source == IMAGES}

@@ -6,7 +6,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-PRESETS = ("demo", "paper", "paper-448", "paper-896")
+DEMO = "demo"  # the preset of the phantom archive
+PRESETS = (DEMO, "paper", "paper-448", "paper-896")
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

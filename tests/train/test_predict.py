@@ -1,4 +1,4 @@
-import shutil
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,10 +120,12 @@ def test_a_film_that_uses_only_its_darkest_levels_is_refused(tmp_path):
         read_picture(tmp_path / "12 bits.png")
 
 
-def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch, capsys):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+@pytest.mark.parametrize(("source", "task"), [("tcia", "pathology_4class"), ("images", "label")])
+def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch, capsys, source, task):
+    edited = (ROOT / "params.yaml").read_text().replace("source: tcia", f"source: {source}")
+    (tmp_path / "params.yaml").write_text(re.sub(r"tasks: \[.*\]", f"tasks: [{task}]", edited))
     monkeypatch.chdir(tmp_path)
-    cell = layout.Cell("strict", "pathology_4class", "full", "mae", 0)
+    cell = layout.Cell("strict", task, "full", "mae", 0)
     for method, auc in (("mae", 0.7), ("miram-full", 0.9), ("mocov3", 0.8)):
         for seed in (0, 1):  # of the other seeds there is one that is better still
             path = layout.record("finetune", "demo", *cell._replace(method=method, seed=seed))
@@ -133,5 +135,6 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
     Image.fromarray(np.full((16, 16), 90, np.uint8)).save("crop.png")
     assert main(["predict", "crop.png"]) == 0
     said = capsys.readouterr().out
-    assert "miram-full, pathology_4class, protocol strict, seed 0" in said
+    assert f"miram-full, {task}, protocol strict, seed 0" in said
+    assert ("phantom lesions only" in said) == (source == "tcia")
     assert sum(f" %  {name}" in said for name in FOUR) == 4 and "not a medical device" in said.lower()
