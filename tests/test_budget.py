@@ -34,8 +34,8 @@ def bench(tmp_path):
 @pytest.mark.parametrize("protocol", PAPER.splits.protocols)
 def test_the_counts_of_cbis_ddsm_are_those_of_its_case_lists(protocol, shared, tmp_path):
     lesions = read_lesions(shared / "data").assign(film_sha256="")
-    fraction, seed = PAPER.splits.validation_fraction, PAPER.splits.seed
-    splits = split_lesions(lesions, protocol=protocol, validation_fraction=fraction, seed=seed)
+    chosen = {name: getattr(PAPER.splits, name) for name in ("validation_fraction", "candidates", "seed")}
+    splits = split_lesions(lesions, protocol=protocol, **chosen)
     backgrounds = pd.DataFrame({"film_uid": lesions["film_uid"].unique()}).assign(background_id=lambda t: t["film_uid"])
     files = [tmp_path / name for name in ("lesions.csv", "splits.csv", "backgrounds.csv")]
     for table, file in zip((lesions, splits, backgrounds), files, strict=True):

@@ -5,6 +5,7 @@ on both sides. "strict" closes them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from miram.files import atomic_path
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
 SEEN = ("train", "validation")  # by pre-training
-CANDIDATES = 200  # random grouped splits, of which the best stratified one is taken
 PICTURED = 4  # validation lesions in a reconstruction figure
 
 
@@ -31,6 +31,7 @@ def write_splits(
     protocol: str,
     validation_fraction: float,
     test_fraction: float,
+    candidates: int,
     seed: int,
 ) -> dict[str, dict[str, int]]:
     """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds.
@@ -38,8 +39,9 @@ def write_splits(
     Raises MiramError when they cannot be divided, or not so that training, choosing and testing are possible.
     """
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
-    lesions = with_test_set(lesions, test_fraction=test_fraction, seed=seed)
-    splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, seed=seed)
+    drawing = {"candidates": candidates, "seed": seed}
+    lesions = with_test_set(lesions, test_fraction=test_fraction, **drawing)
+    splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, **drawing)
     joined = lesions.merge(splits, on="lesion_id")
     classes = strata(joined)
     counts = {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
@@ -86,12 +88,14 @@ def pretraining_backgrounds(lesions_csv: Path, splits_csv: Path, backgrounds_csv
     return backgrounds.loc[backgrounds["film_uid"].isin(seen), "background_id"].tolist()
 
 
-def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: float, seed: int) -> pd.DataFrame:
+def split_lesions(
+    lesions: pd.DataFrame, *, protocol: str, validation_fraction: float, candidates: int, seed: int
+) -> pd.DataFrame:
     """Assign each row of a table of lesions to train, validation, test or excluded (with a reason), by lesion_id.
 
     Reads the columns lesion_id, patient_id, official_split, abnormality, pathology, film_uid and film_sha256; the
-    order of the rows has no influence. `validation_fraction`: share of the training lesions. Raises MiramError when
-    they cannot be divided.
+    order of the rows has no influence. `validation_fraction`: share of the training lesions; `candidates`: random
+    divisions by patient, of which the best stratified one is taken. Raises MiramError when they cannot be divided.
     """
     lesions = lesions.sort_values("lesion_id", ignore_index=True)
     split = lesions["official_split"].copy()
@@ -100,12 +104,12 @@ def split_lesions(lesions: pd.DataFrame, *, protocol: str, validation_fraction: 
         reason = _why_excluded(lesions)
         split[reason != ""] = "excluded"
     training = lesions[split == "train"]
-    choose = {"strict": _grouped, "paper": _image_validation}[protocol]
+    choose = {"strict": partial(_grouped, candidates), "paper": _image_validation}[protocol]
     split[_drawn(choose, training, "validation_fraction", validation_fraction, seed)] = "validation"
     return lesions.assign(split=split, reason=reason)[COLUMNS]
 
 
-def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, seed: int) -> pd.DataFrame:
+def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, candidates: int, seed: int) -> pd.DataFrame:
     """The lesions as they are or, where no official_split is given, with one drawn by patient, the same each protocol.
 
     Raises MiramError when they cannot be divided.
@@ -113,7 +117,8 @@ def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, seed: int) -> 
     if (lesions["official_split"] != "").all():
         return lesions
     lesions = lesions.sort_values("lesion_id", ignore_index=True).assign(official_split="train")
-    lesions.loc[_drawn(_grouped, lesions, "test_fraction", test_fraction, seed), "official_split"] = "test"
+    test = _drawn(partial(_grouped, candidates), lesions, "test_fraction", test_fraction, seed)
+    lesions.loc[test, "official_split"] = "test"
     return lesions
 
 
@@ -142,13 +147,13 @@ def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
     return reason
 
 
-def _grouped(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+def _grouped(candidates: int, training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows to set apart such that no patient and no film is on both sides, with about `fraction` of each class."""
     classes = pd.get_dummies(strata(training)).to_numpy(float)
-    splitter = GroupShuffleSplit(CANDIDATES, test_size=fraction, random_state=seed)
-    candidates = [rows for _, rows in splitter.split(training, groups=_groups(training))]
-    deviation = [np.abs(classes[rows].sum(axis=0) / classes.sum(axis=0) - fraction).max() for rows in candidates]
-    return training.index[candidates[int(np.argmin(deviation))]]
+    splitter = GroupShuffleSplit(candidates, test_size=fraction, random_state=seed)
+    drawn = [rows for _, rows in splitter.split(training, groups=_groups(training))]
+    deviation = [np.abs(classes[rows].sum(axis=0) / classes.sum(axis=0) - fraction).max() for rows in drawn]
+    return training.index[drawn[int(np.argmin(deviation))]]
 
 
 def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:

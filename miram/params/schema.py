@@ -107,6 +107,7 @@ class Splits:
     protocols: Annotated[list[Literal["strict", "paper"]], Several]
     validation_fraction: OpenFraction
     test_fraction: OpenFraction
+    candidates: Count
     seed: Whole
 
 

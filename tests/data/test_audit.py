@@ -9,6 +9,7 @@ LEAKING = (
     "16 41 159 394 495 510 591 601 639 652 678 723 753 882 906 924 969 1108 1152 1179 1237 1307 1365 1467 1566 1605"
     " 1621 1635 1741 1803 1883"
 )
+DIVISION = {"validation_fraction": 0.3, "candidates": 200, "seed": 42}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def real(shared):
 
 
 def split_of(lesions, protocol):
-    table = split_lesions(lesions, protocol=protocol, validation_fraction=0.3, seed=42)
+    table = split_lesions(lesions, protocol=protocol, **DIVISION)
     return lesions["lesion_id"].map(table.set_index("lesion_id")["split"])
 
 
@@ -68,7 +69,7 @@ def test_the_page_shows_both_protocols_side_by_side(real, tmp_path):
     lost.to_csv(tmp_path / "set_aside.csv", index=False)
     paths = {protocol: tmp_path / f"{protocol}.csv" for protocol in ("strict", "paper")}
     for protocol, path in paths.items():
-        split_lesions(lesions, protocol=protocol, validation_fraction=0.3, seed=42).to_csv(path, index=False)
+        split_lesions(lesions, protocol=protocol, **DIVISION).to_csv(path, index=False)
     audit(tmp_path / "lesions.csv", tmp_path / "set_aside.csv", paths, tmp_path / "audit.md", preset="demo")
     page = (tmp_path / "audit.md").read_text().replace(" ", "")
     assert "presetdemo" in page and "P_00016,P_00041" in page and "1of3568lesions" in page
@@ -86,7 +87,7 @@ def test_images_of_ones_own_are_audited_without_views_and_borders(tmp_path):
     lesions = lesions.assign(**names, film_rows=9, film_columns=9)
     lesions.to_csv(tmp_path / "lesions.csv", index=False)
     lesions[:0].to_csv(tmp_path / "set_aside.csv", index=False)
-    split_lesions(lesions, protocol="strict", validation_fraction=0.3, seed=1).to_csv(tmp_path / "s.csv", index=False)
+    split_lesions(lesions, protocol="strict", **DIVISION | {"seed": 1}).to_csv(tmp_path / "s.csv", index=False)
     tables = tmp_path / "lesions.csv", tmp_path / "set_aside.csv", {"strict": tmp_path / "s.csv"}
     found = audit(*tables, tmp_path / "audit.md", preset="demo")
     assert found["effect_on_test"]["strict"] == {"test lesions": 3, "patient seen": 0, "film seen": 0, "view seen": 0}

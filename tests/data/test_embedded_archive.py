@@ -61,6 +61,7 @@ def test_all_classes_occur_in_each_split(folder, crops, protocol):
         protocol=protocol,
         validation_fraction=0.3,
         test_fraction=0.2,
+        candidates=200,
         seed=42,
     )
     for split in ("train", "validation", "test"):

@@ -20,8 +20,8 @@ def real(shared):
     return lesions.assign(film_sha256=lesions["film_uid"])  # without pixels, each film counts as its own
 
 
-def split(lesions, protocol="strict", seed=42):
-    return split_lesions(lesions, protocol=protocol, validation_fraction=0.3, seed=seed)
+def split(lesions, protocol="strict", candidates=200, seed=42):
+    return split_lesions(lesions, protocol=protocol, validation_fraction=0.3, candidates=candidates, seed=seed)
 
 
 def test_strict_leaves_2781_lesions_to_train_on_and_704_to_test_and_says_why(real):
@@ -51,6 +51,16 @@ def test_strict_validation_holds_its_share_of_every_class(real):
     training = joined["split"].isin(["train", "validation"])
     share = (joined["split"] == "validation")[training].groupby(classes[training]).mean()
     assert share.between(0.28, 0.32).all(), share
+
+
+def test_the_best_of_more_candidates_keeps_the_shares_of_the_classes_better(real):
+    farthest = {}
+    for candidates in (1, 200):
+        joined = real.merge(split(real, candidates=candidates), on="lesion_id")
+        training = joined[joined["split"].isin(["train", "validation"])]
+        share = (training["split"] == "validation").groupby(labels(training, "pathology_4class")).mean()
+        farthest[candidates] = (share - 0.3).abs().max()
+    assert farthest[200] < farthest[1]
 
 
 def test_paper_splits_images_so_that_patients_lie_on_both_sides(real):
@@ -143,7 +153,7 @@ def test_pretraining_sees_no_lesion_of_a_test_patient_under_strict(real, tmp_pat
 
 def written(folder, lesions, **changes):
     lesions.to_csv(folder / "lesions.csv", index=False)
-    values = {"protocol": "strict", "validation_fraction": 0.3, "test_fraction": 0.2, "seed": 1}
+    values = {"protocol": "strict", "validation_fraction": 0.3, "test_fraction": 0.2, "candidates": 200, "seed": 1}
     return write_splits(folder / "lesions.csv", folder / "splits.csv", **{**values, **changes})
 
 
@@ -190,22 +200,26 @@ def own_images(patients=60, split=""):
     return lesions.assign(label=[("cyst", "tumour", "other")[int(patient) % 3] for patient in lesions["patient_id"]])
 
 
+def with_drawn_test(lesions, seed=1):
+    return with_test_set(lesions, test_fraction=0.2, candidates=200, seed=seed)
+
+
 def test_without_an_official_split_a_test_set_is_drawn_by_patient_with_its_share_of_each_class():
     lesions = own_images()
-    drawn = with_test_set(lesions, test_fraction=0.2, seed=1)
+    drawn = with_drawn_test(lesions)
     assert drawn.groupby("patient_id")["official_split"].nunique().max() == 1
     assert (drawn["official_split"] == "test").groupby(drawn["label"]).mean().between(0.15, 0.25).all()
-    again, other = (with_test_set(lesions.sample(frac=1, random_state=2), test_fraction=0.2, seed=s) for s in (1, 2))
+    again, other = (with_drawn_test(lesions.sample(frac=1, random_state=2), seed=s) for s in (1, 2))
     assert drawn.equals(again) and not drawn.equals(other)
     given = own_images(split="train")
-    assert with_test_set(given, test_fraction=0.2, seed=1).equals(given)
+    assert with_drawn_test(given).equals(given)
     with pytest.raises(MiramError, match=r"test_fraction = 0.2[\s\S]*splits\.test_fraction"):
-        with_test_set(own_images(patients=1), test_fraction=0.2, seed=1)
+        with_drawn_test(own_images(patients=1))
 
 
 @pytest.mark.parametrize("protocol", ["strict", "paper"])
 def test_own_images_are_split_by_their_own_classes(protocol):
-    result = own_images().merge(split(with_test_set(own_images(), test_fraction=0.2, seed=1), protocol))
+    result = own_images().merge(split(with_drawn_test(own_images()), protocol))
     share = (result["split"] == "validation").groupby(result["label"]).sum() / (result["split"] != "test").sum()
     assert share.between(0.07, 0.13).all()
     assert (result[result["split"] != "test"].groupby("patient_id")["split"].nunique().max() > 1) == (
