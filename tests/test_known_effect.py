@@ -25,6 +25,7 @@ TRAINING = {
     **{"encoder": {"patch": 8, "channels": 1, "width": 32, "depth": 2, "heads": 2, "mlp_ratio": 2.0}, "side": 48},
     **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": 2.0e-3},
     **{"weight_decay": 0.0, "layer_decay": 1.0, "mixup": 0.0, "drop_path": 0.0, "head_init_std": 0.02},
+    "threshold": 0.5,
     **{"accelerator": "cpu", "precision": "32-true", "threads": 1},
     **{"rotation_degrees": 0.0, "zoom_min": 1.0, "zoom_max": 1.0, "intensity_shift": 0.0},
 }

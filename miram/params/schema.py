@@ -211,6 +211,7 @@ class Finetune:
     zoom_min: Positive
     zoom_max: Positive
     intensity_shift: NonNegative
+    threshold: OpenFraction
     linear_c: Annotated[list[Positive], Several]
     linear_iterations: Count
     knn_neighbours: Count

@@ -124,6 +124,7 @@ def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
         **{"task": cell.task, "seed": int(cell.seed), "encoder": asdict(params.encoder)},
         "side": (method.pretrain if method else params.pretrain).side,
         "pool": "class" if _is_moco(method) else "mean",
+        "threshold": params.finetune.threshold,
         **{name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")},
     }
 

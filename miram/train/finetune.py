@@ -76,6 +76,7 @@ def finetune(
     mixup: float,
     drop_path: float,
     head_init_std: float,
+    threshold: float,
     accelerator: str,
     precision: str,
     threads: int,
@@ -118,7 +119,8 @@ def finetune(
             train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
             logits = _evaluated(model, validation)
             val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if multi_label else weights.cpu())
-            scores = validation_scores(validation.targets, probabilities(logits, multi_label), multi_label=multi_label)
+            answers = probabilities(logits, multi_label)
+            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
             losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
             log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
             if best(log) is log[-1]:

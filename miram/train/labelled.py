@@ -86,13 +86,15 @@ def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, S
     return train, validation
 
 
-def validation_scores(targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool) -> dict[str, float]:
+def validation_scores(
+    targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool, threshold: float
+) -> dict[str, float]:
     """What the best epoch or value is chosen by: macro AUC, and for ties the accuracy.
 
-    A lesion with several classes is right where all C answers are, each at 0.5.
+    A lesion with several classes is right where all C answers are, each class being answered from `threshold`.
     """
     if multi_label:
-        accuracy = accuracy_score(targets, probabilities >= 0.5)
+        accuracy = accuracy_score(targets, probabilities >= threshold)
     else:
         accuracy = accuracy_score(targets.argmax(1), probabilities.argmax(1))
     return {"val_accuracy": float(accuracy), "val_macro_auc": macro_auc(targets, probabilities)}

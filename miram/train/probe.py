@@ -67,6 +67,7 @@ def probe(
     task: str,
     side: int,
     seed: int,
+    threshold: float,
     accelerator: str,
     precision: str,
     threads: int,
@@ -93,7 +94,8 @@ def probe(
     with threadpool_limits(threads):
         for candidate, fit in MODES[mode](multi_label=multi_label, **options).items():
             fitted[candidate] = fit(x_train, train.targets)
-            scores = validation_scores(validation.targets, fitted[candidate](x_validation), multi_label=multi_label)
+            answers = fitted[candidate](x_validation)
+            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
         test = read_split(store, labelled, "test", side)

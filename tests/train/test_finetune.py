@@ -40,6 +40,7 @@ VALUES = {
     "mixup": 0.0,
     "drop_path": 0.1,
     "head_init_std": 0.01,
+    "threshold": 0.5,
     "accelerator": "cpu",
     "precision": "32-true",
     "threads": 1,

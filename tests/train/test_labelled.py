@@ -21,8 +21,11 @@ def test_macro_auc_leaves_out_a_class_that_no_lesion_or_every_lesion_has():
 def test_an_answer_with_several_classes_is_right_where_all_of_them_are():
     targets = np.array([[1, 0], [1, 1], [0, 1]])
     probabilities = np.array([[0.9, 0.4], [0.6, 0.4], [0.3, 0.5]])
-    assert validation_scores(targets, probabilities, multi_label=True)["val_accuracy"] == pytest.approx(2 / 3)
-    assert validation_scores(targets[[0, 2]], probabilities[[0, 2]], multi_label=False)["val_accuracy"] == 1
+    for threshold, right in ((0.5, 2 / 3), (0.3, 1 / 3)):
+        scores = validation_scores(targets, probabilities, multi_label=True, threshold=threshold)
+        assert scores["val_accuracy"] == pytest.approx(right)
+    one = validation_scores(targets[[0, 2]], probabilities[[0, 2]], multi_label=False, threshold=0.5)
+    assert one["val_accuracy"] == 1
 
 
 def test_the_best_has_the_highest_auc_then_the_highest_accuracy_then_is_the_first():

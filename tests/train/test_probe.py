@@ -21,6 +21,7 @@ VALUES = {
     "task": "pathology_4class",
     "side": 32,
     "seed": 0,
+    "threshold": 0.5,
     "accelerator": "cpu",
     "precision": "32-true",
     "threads": 1,
