@@ -22,10 +22,6 @@ class Box(NamedTuple):
         """Rows and columns."""
         return self.y1 - self.y0, self.x1 - self.x0
 
-    def overlaps(self, other: "Box") -> bool:
-        """Whether two boxes have a pixel in common."""
-        return self.y0 < other.y1 and other.y0 < self.y1 and self.x0 < other.x1 and other.x0 < self.x1
-
     def within(self, rows: int, columns: int) -> "Box":
         """The part inside a film; empty when there is none."""
         y0, x0 = min(max(0, self.y0), rows), min(max(0, self.x0), columns)

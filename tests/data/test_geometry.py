@@ -61,13 +61,6 @@ def test_a_crop_is_the_film_inside_it_and_zero_only_outside(film, window):
     assert np.prod(window.within(*film.shape).shape) == inside.sum()
 
 
-@given(boxes, windows)
-def test_boxes_overlap_where_they_have_a_pixel_in_common(box, other):
-    ends = zip(box[:2], other[:2], box[2:], other[2:], strict=True)
-    rows, columns = (range(max(a, b), min(c, d)) for a, b, c, d in ends)
-    assert box.overlaps(other) == other.overlaps(box) == bool(rows and columns)
-
-
 @given(boxes)
 def test_the_box_of_a_filled_box_is_that_box(box):
     mask = np.zeros((700, 700), bool)
