@@ -1,11 +1,31 @@
-"""A classifier on a pre-trained encoder."""
+"""A classifier on a pre-trained encoder, and the features that it starts from.
+
+Shapes: B images (B, C, side, side), D = width.
+"""
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from miram.models.blocks import NORM_EPS
 from miram.models.encoder import Encoder
 
-POOLS = ("mean", "class")
+
+def _mean(encoder: Encoder, images: Tensor) -> Tensor:
+    return encoder(images)[:, 1:].mean(dim=1)
+
+
+POOLS = {"mean": _mean, "class": Encoder.class_features}
+
+
+def pooling(pool: str) -> Callable[[Encoder, Tensor], Tensor]:
+    """What makes features (B, D) of an encoder's images: "mean" of its patch tokens, or its "class" token.
+
+    Both are after the encoder's norm. Raises ValueError on another pool.
+    """
+    if pool not in POOLS:
+        raise ValueError(f"pool {pool!r}: one of {', '.join(POOLS)}")
+    return POOLS[pool]
 
 
 class Classifier(nn.Module):
@@ -18,10 +38,9 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: Encoder, *, classes: int, pool: str, head_init_std: float) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ValueError(f"pool {pool!r}: one of {', '.join(POOLS)}")
-        self.pool = pool
+        self.pool, self.pooled = pool, pooling(pool)
         self.encoder = encoder
+        self.norm = nn.Identity()
         if pool == "mean":
             self.encoder.norm = nn.Identity()
             self.norm = nn.LayerNorm(encoder.width, eps=NORM_EPS)
@@ -31,6 +50,4 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, side, side) -> logits (B, classes)."""
-        if self.pool == "class":
-            return self.head(self.encoder.class_features(images))
-        return self.head(self.norm(self.encoder(images)[:, 1:].mean(dim=1)))
+        return self.head(self.norm(self.pooled(self.encoder, images)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
+from miram.models.classifier import pooling
 from miram.models.encoder import Encoder
 from miram.train.augment import to_images
 from miram.train.device import one_device
@@ -40,17 +41,15 @@ FEATURES_BATCH = 64  # images; decides memory, not results
 
 
 class Pooled(nn.Module):
-    """The encoder with one feature vector an image: its class token, or the mean of its patch tokens."""
+    """The encoder with one feature vector an image, see `pooling`."""
 
     def __init__(self, encoder: Encoder, pool: str) -> None:
         super().__init__()
-        self.encoder, self.pool = encoder, pool
+        self.encoder, self.pooled = encoder, pooling(pool)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, side, side) -> features (B, D), after the encoder's own norm."""
-        if self.pool == "class":
-            return self.encoder.class_features(images)
-        return self.encoder(images)[:, 1:].mean(dim=1)
+        return self.pooled(self.encoder, images)
 
 
 def probe(

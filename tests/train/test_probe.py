@@ -118,6 +118,8 @@ def test_features_are_those_of_the_encoder_after_its_norm():
         tokens = encoder(to_images(torch.from_numpy(views), 1)).double().numpy()
     assert features(Pooled(encoder, "mean"), views) == pytest.approx(tokens[:, 1:].mean(axis=1), abs=1e-6)
     assert features(Pooled(encoder, "class"), views) == pytest.approx(tokens[:, 0], abs=1e-5)
+    with pytest.raises(ValueError, match="pool 'max': one of mean, class"):
+        Pooled(encoder, "max")
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
