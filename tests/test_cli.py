@@ -86,6 +86,26 @@ def test_what_the_machine_refuses_is_said_in_two_lines_and_another_fault_is_not_
         main(["archive"])
 
 
+def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, monkeypatch):
+    for path in (
+        layout.record(stage, "demo", *place) for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae"))]
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"inputs": {}, "outputs": {}}')
+
+    def train(out, *_, keep_network, **__):
+        for name in ["log.csv", "predictions.parquet", *(["model.safetensors"] if keep_network else [])]:
+            (out / name).touch()
+        return {}
+
+    monkeypatch.setattr("miram.train.finetune.finetune", train)
+    for seed, kept in ((0, True), (1, False)):
+        cell = PLACES["finetune"]._replace(seed=seed)
+        assert main(["finetune", *CELL, "--method", "mae", "--seed", str(seed)]) == 0
+        outputs = record.read(layout.record("finetune", "demo", *cell))["outputs"]
+        assert (str(layout.finetune("demo", cell) / "model.safetensors") in outputs) == kept
+
+
 def test_every_stage_has_a_record_of_its_own():
     stages = set(record.STAGE_MODULES) - {"images"}  # in place of crops
     paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in stages]

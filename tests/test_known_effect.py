@@ -26,7 +26,7 @@ TRAINING = {
     **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": 2.0e-3},
     **{"weight_decay": 0.0, "layer_decay": 1.0, "mixup": 0.0, "drop_path": 0.0, "head_init_std": 0.02},
     "threshold": 0.5,
-    **{"accelerator": "cpu", "precision": "32-true", "threads": 1},
+    **{"keep_network": False, "accelerator": "cpu", "precision": "32-true", "threads": 1},
     **{"rotation_degrees": 0.0, "zoom_min": 1.0, "zoom_max": 1.0, "intensity_shift": 0.0},
 }
 STATISTICS = {

@@ -155,6 +155,17 @@ def test_a_mode_depends_on_its_own_values_only(tmp_path):
     assert set(changed) == {"linear"}
 
 
+def test_the_networks_of_the_first_seed_alone_are_kept_whichever_that_is(tmp_path):
+    for seeds in ([0, 1], [1, 0]):
+        chosen = load_edited(tmp_path, "seeds: [0, 1]", f"seeds: {seeds}")
+        full = [cell for cell in params.cells(chosen) if cell.mode == "full"]
+        assert params.kept(chosen) == [cell for cell in full if values(chosen, cell)["keep_network"]]
+        assert {cell.seed for cell in params.kept(chosen)} == set(seeds[:1])
+        assert set(params.explained(chosen)) <= set(params.kept(chosen))
+        as_text = full[0]._replace(seed=str(seeds[0]))  # a wildcard of the workflow
+        assert values(chosen, as_text) == values(chosen, full[0])
+
+
 def values(chosen, cell):
     return params.stage_values(chosen, "finetune" if cell.mode == "full" else "probe", *cell)
 

@@ -44,20 +44,20 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fine-tune a method with one seed."""
     from miram.train.finetune import finetune as train
 
-    _classify(chosen, "finetune", arguments, train, ["predictions.parquet", "log.csv", "model.safetensors"])
+    _classify(chosen, "finetune", arguments, train)
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Classify the features of a method's frozen encoder."""
     from miram.train.probe import probe as fit
 
-    _classify(chosen, "probe", arguments, fit, ["predictions.parquet", "log.csv"])
+    _classify(chosen, "probe", arguments, fit)
 
 
 def _classify(
-    chosen: params.Params, stage: str, arguments: argparse.Namespace, work: Callable[..., dict[str, Any]], names: list
+    chosen: params.Params, stage: str, arguments: argparse.Namespace, work: Callable[..., dict[str, Any]]
 ) -> None:
-    """A classifier on the encoder that a cell starts from; `work` leaves the files `names` in the cell's folder."""
+    """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
     own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
     for name, value in cell._asdict().items():
@@ -77,7 +77,9 @@ def _classify(
     tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
     values = params.stage_values(chosen, stage, *cell)
     out = layout.finetune(preset, cell)
-    outputs = [out / name for name in names]
+    outputs = [out / "predictions.parquet", out / "log.csv"]
+    if cell in params.kept(chosen):
+        outputs.append(out / "model.safetensors")
     do_stage(
         chosen, stage, inputs, outputs, lambda: work(out, *store_of(chosen), *tables, encoder_file, **values), *cell
     )
@@ -145,8 +147,8 @@ def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tup
     for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
         if value is not None:
             check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
-    own = [cell for cell in cells if cell[:3] == wanted and arguments.method in (None, cell.method)]
-    finished = finished_of(chosen, [cell for cell in own if cell.seed == own[0].seed])
+    own = [cell for cell in params.kept(chosen) if cell[:3] == wanted and arguments.method in (None, cell.method)]
+    finished = finished_of(chosen, own)
     if not finished:
         raise MiramError(
             f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"

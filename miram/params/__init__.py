@@ -14,6 +14,7 @@ from miram.params.stages import (
     final_stages,
     headline,
     is_embedded,
+    kept,
     name_of,
     stage_values,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "final_stages",
     "headline",
     "is_embedded",
+    "kept",
     "load",
     "name_of",
     "stage_values",

@@ -40,10 +40,14 @@ def headline(params: Params) -> tuple[str, str, str]:
     return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
 
 
+def kept(params: Params) -> list[Cell]:
+    """The fine-tunings whose network stays on the disk, of the first seed: no other one is looked into or asked."""
+    return [cell for cell in cells(params) if cell.mode == layout.FULL and cell.seed == params.finetune.seeds[0]]
+
+
 def explained(params: Params) -> list[Cell]:
     """The networks that the stage `explain` looks into: fine-tuned, on the headline's task, of the first seed."""
-    wanted = (*headline(params)[:2], layout.FULL)
-    return [cell for cell in cells(params) if cell[:3] == wanted and cell.seed == params.finetune.seeds[0]]
+    return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
 
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
@@ -134,7 +138,8 @@ def _finetune_values(params: Params, cell: Cell) -> dict[str, Any]:
     moco = _is_moco(params.methods.get(cell.method))
     head_init_std = tuning.head_init_std_mocov3 if moco else tuning.head_init_std
     own = {name: getattr(tuning, name) for name in TUNING}
-    return {**_cell_values(params, cell), "head_init_std": head_init_std, **own}
+    keep_network = int(cell.seed) == tuning.seeds[0]
+    return {**_cell_values(params, cell), "head_init_std": head_init_std, "keep_network": keep_network, **own}
 
 
 def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def finetune(
     drop_path: float,
     head_init_std: float,
     threshold: float,
+    keep_network: bool,
     accelerator: str,
     precision: str,
     threads: int,
@@ -85,10 +86,10 @@ def finetune(
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task; keywords are named as in params.yaml.
 
     `augmentation` holds the keywords of `augment.finetune_view`; `mixup` 0 and `layer_decay` 1 are off. Leaves in
-    `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy), model.safetensors and
-    predictions.parquet for validation and test; test lesions are read after that choice. Adam with its own, coupled
-    weight decay, as the public code; its "within-batch sample weights" multiply by one and are left out. Returns facts
-    for the record. Raises MiramError for what the user can mend.
+    `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy), predictions.parquet
+    for validation and test and, with `keep_network`, model.safetensors; test lesions are read after that choice. Adam
+    with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply by one and are
+    left out. Returns facts for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
     fabric = one_device(accelerator, precision, threads)
@@ -132,7 +133,11 @@ def finetune(
         for split in (validation, test)
     ]
     architecture = {"encoder": network.architecture, "pool": pool, "classes": classes, "multi_label": multi_label}
-    save_classifier(best_state, Path(out_dir) / "model.safetensors", **architecture)
+    network_file = Path(out_dir) / "model.safetensors"
+    if keep_network:
+        save_classifier(best_state, network_file, **architecture)
+    else:
+        network_file.unlink(missing_ok=True)  # of a run that kept it
     write_outcome(Path(out_dir), pd.concat(tables), log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
     told = {"parameters": parameters, "epochs": epochs, "best_epoch": chosen["epoch"]}

@@ -69,6 +69,9 @@ def test_few_files_are_pushed(published):
     kept = json.loads(finished(published, [DVC, "list", ".", "data/demo", "--dvc-only", "-R", "--json"]).stdout)
     assert "crops.u8" in {file["path"] for file in kept}
     assert not [file["path"] for file in kept if file["path"].endswith((".png", ".dcm"))]
+    kept = json.loads(finished(published, [DVC, "list", ".", "runs/demo", "--dvc-only", "-R", "--json"]).stdout)
+    assert "encoder.safetensors" in {file["path"].rpartition("/")[2] for file in kept}
+    assert not [file["path"] for file in kept if file["path"].endswith(".pt")]
 
 
 def test_a_clone_that_pulled_runs_nothing_and_agrees_with_its_records(clone):

@@ -41,6 +41,7 @@ VALUES = {
     "drop_path": 0.1,
     "head_init_std": 0.01,
     "threshold": 0.5,
+    "keep_network": True,
     "accelerator": "cpu",
     "precision": "32-true",
     "threads": 1,
@@ -112,6 +113,15 @@ def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last
     facts = tune("run")
     assert (facts["best_epoch"], facts["val_macro_auc"], facts["epochs"]) == (2, True, 3)
     assert [torch.equal(seen[3], of_epoch) for of_epoch in seen[:3]] == [False, True, False]
+
+
+def test_a_network_that_is_not_to_be_kept_goes_and_its_predictions_stay_the_same(tune, tmp_path):
+    tune("run")
+    kept = contents(tmp_path / "run")
+    tune("run", keep_network=False)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["log.csv", "predictions.parquet"]
+    for name in ("log.csv", "predictions.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == kept[name]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tune, tmp_path):
