@@ -12,13 +12,18 @@ import requests
 import torch
 
 from miram.errors import MiramError
-from miram.fit import USABLE, fit, memory_of
+from miram.fit import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
 ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-MADE_GB, DEMO_MADE_GB = 30, 1  # crops, checkpoints and results, beside the archive itself (upper estimates)
+LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
+CROP_BYTES = (
+    0.4e6  # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
+)
+CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
+REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
 
 
 class Finding(NamedTuple):
@@ -36,14 +41,15 @@ def examine(
     methods: Mapping[str, Mapping[str, Any]],
     accelerator: str,
     preset: str,
+    made_gb: float,
     keep_dicom: bool,
     timeout_seconds: float,
     hours: Mapping[str, str],
 ) -> dict[str, Any]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training, `hours` those
-    of all trainings by the device that they are known for.
+    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training, `made_gb` what
+    is still to be made on the disk, `hours` those of all trainings by the device that they are known for.
     """
     remote = any("://" in address for address in addresses.values())
     gpu_bytes = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
@@ -57,7 +63,7 @@ def examine(
         check_disk(
             folder,
             ARCHIVE_GB if remote else 0.0,
-            DEMO_MADE_GB if preset == "demo" else MADE_GB,
+            made_gb,
             keep_dicom,
             shutil.disk_usage(folder.resolve()).free / 1e9,
         ),
@@ -170,14 +176,40 @@ def check_hours(hours: Mapping[str, str]) -> Finding:
     )
 
 
+def all_made_gb(
+    methods: Mapping[str, Mapping[str, Any]],
+    *,
+    encoder: dict[str, Any],
+    protocols: int,
+    networks: int,
+    crops_bytes: float,
+) -> float:
+    """What a preset leaves on the disk beside the archive, an upper estimate in 1e9 bytes.
+
+    Of each pre-training, under each of so many `protocols`, an encoder and a checkpoint, and a second checkpoint while
+    it is written; so many fine-tuned `networks`; and the crops, whose packed store has `crops_bytes`.
+    """
+    checkpoints = [checkpoint_bytes(values) for values in methods.values()]
+    encoders = protocols * len(methods) + networks
+    trained = protocols * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
+    return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB
+
+
+def held_gb(place: Path) -> float:
+    """Size of a file, or of all files in a folder, in 1e9 bytes; 0 where there is none."""
+    return sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file()) / 1e9
+
+
 def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
     """Room for what is kept of the archive and for what is made of it; GB are 1e9 bytes."""
-    present_gb = sum(file.stat().st_size for file in (folder / "dicom").rglob("*") if file.is_file()) / 1e9
-    missing_gb = max(0.0, archive_gb - present_gb)
+    missing_gb = max(0.0, archive_gb - held_gb(folder / "dicom"))
     kept_gb = missing_gb if keep_dicom else 0.0
     hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
     transfer = f"{missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and " if missing_gb else ""
-    text = f"Disk: {transfer}up to {made_gb} GB to make; {free_gb:.1f} GB free."
+    text = (
+        f"Disk: {transfer}up to {made_gb:.1f} GB to make (`dvc repro` stores most of it twice, unless the disk can "
+        f"reflink); {free_gb:.1f} GB free."
+    )
     if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")

@@ -121,7 +121,7 @@ def parameters(values: dict[str, Any]) -> tuple[int, int]:
     encoder, patch_values = values["encoder"], _patch_values(values)
     width = encoder["width"]
     embedding = patch_values * width + width
-    network = encoder["depth"] * _block_parameters(width, encoder["mlp_ratio"]) + 3 * width  # class token, norm
+    network = encoder_parameters(encoder) - embedding
     if values["objective"] == "mocov3":
         hidden, out = values["moco"]["projector_width"], values["moco"]["projector_out"]
         projector = width * hidden + hidden**2 + hidden * out + 4 * hidden
@@ -136,6 +136,19 @@ def parameters(values: dict[str, Any]) -> tuple[int, int]:
         tokens = 1 + _patches(values) * values["highres"]["scale"] ** 2
         total += decoder["depth"] * _stack_parameters(values, tokens) + head
     return total, 0
+
+
+def encoder_parameters(encoder: dict[str, Any]) -> int:
+    """Of the encoder alone: what a pre-training hands on, and a classifier but for its head."""
+    width, patch_values = encoder["width"], encoder["patch"] ** 2 * encoder["channels"]
+    blocks = encoder["depth"] * _block_parameters(width, encoder["mlp_ratio"])
+    return patch_values * width + width + blocks + 3 * width  # with the class token and the last norm
+
+
+def checkpoint_bytes(values: dict[str, Any]) -> float:
+    """Size of checkpoint.pt: weights, and Adam's moments of the trained ones."""
+    trained, frozen = parameters(values)
+    return FULL * (3 * trained + frozen)
 
 
 def _block_parameters(width: int, mlp_ratio: float) -> int:

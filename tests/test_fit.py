@@ -10,7 +10,9 @@ from miram import params
 from miram.bench.memory import kept_bytes, peak_bytes
 from miram.bench.predicted import compare
 from miram.errors import MiramError
-from miram.fit import fit, memory_of, parameters
+from miram.fit import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
+from miram.models.export import save_encoder
+from miram.train import checkpoint
 from miram.train.pretrain import parameter_groups
 from miram.train.recipe import Recipe
 
@@ -74,6 +76,21 @@ def test_parameters_are_counted_exactly(method):
         trained += parameter.numel() * parameter.requires_grad
         frozen += parameter.numel() * (not parameter.requires_grad)
     assert parameters(values) == (trained, frozen)
+
+
+@pytest.mark.parametrize("method", ["miram-nystrom", "mocov3"])
+def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
+    values = values_of(method, {**SMALL, "moco": {"projector_width": 512}})
+    model = built(values)
+    save_encoder(model.encoder, tmp_path / "encoder.safetensors")
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    checkpoint.save(tmp_path / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert 4 * encoder_parameters(values["encoder"]) == pytest.approx(sizes["encoder.safetensors"], rel=0.05)
+    assert checkpoint_bytes(values) == pytest.approx(sizes["checkpoint.pt"], rel=0.05)
 
 
 @pytest.mark.slow

@@ -2,10 +2,11 @@
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import classifiers, do_stage, pretrainings
+from miram.cli.stage import classifiers, do_stage, pretrainings, store_of
 from miram.errors import MiramError
 
 if TYPE_CHECKING:
@@ -16,15 +17,21 @@ if TYPE_CHECKING:
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before anything large starts."""
-    from miram.doctor import examine
+    from miram.doctor import all_made_gb, examine, held_gb
 
     values = params.stage_values(chosen, "doctor")
     places = {name: value for name, value in values["settings"].items() if name.endswith(("_url", "folder"))}
+    counts = {name: values[name] for name in ("protocols", "networks")}
+    crops_bytes = _crops_bytes(chosen)
+    all_made = all_made_gb(values["methods"], encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
+    made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
+    made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
     facts = {
         "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
         "methods": values["methods"],
         "accelerator": chosen.compute.accelerator,
         "preset": chosen.preset,
+        "made_gb": max(0.0, all_made - sum(map(held_gb, made_in))),
         "keep_dicom": chosen.transfer.keep_dicom,
         "timeout_seconds": chosen.transfer.timeout_seconds,
         "hours": _hours(chosen),
@@ -34,6 +41,23 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         return examine(layout.data(chosen.preset), **facts)
 
     do_stage(chosen, "doctor", [], [], work)
+
+
+def _crops_bytes(chosen: params.Params) -> float:
+    """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
+    from miram.data.images import image_paths
+    from miram.doctor import CROP_BYTES, FILMS, LESIONS
+
+    store = store_of(chosen)[0]
+    if store.exists():
+        return store.stat().st_size
+    given = layout.extra_pngs(chosen.pretrain.extra_images)
+    images = chosen.sources.images
+    if chosen.source == params.IMAGES:
+        given += image_paths(Path(images.table_csv), Path(images.folder))
+    of_cbis = not (chosen.source == params.IMAGES or params.is_embedded(chosen))
+    cut = LESIONS + FILMS * chosen.pretrain.backgrounds_per_film if of_cbis else 0
+    return CROP_BYTES * cut + sum(path.stat().st_size for path in given)
 
 
 def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:

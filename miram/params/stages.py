@@ -71,7 +71,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
     sections = {
         "archive": {"archive": params.archive},
-        "doctor": {**_source_values(params), "methods": methods, "compute": asdict(params.compute)},
+        "doctor": {
+            **{**_source_values(params), "methods": methods, "compute": asdict(params.compute)},
+            **{"protocols": len(params.splits.protocols), "networks": len(kept(params))},
+            "backgrounds_per_film": pretrain.backgrounds_per_film,
+        },
         "catalogue": _source_values(params),
         "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
