@@ -2,9 +2,10 @@
 
 import configparser
 import ctypes
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,13 +35,22 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
+class Gpu(NamedTuple):
+    """A device that torch finds."""
+
+    name: str
+    capability: tuple[int, int]
+
+
 def examine(
     folder: Path,
     *,
     addresses: Mapping[str, str],
     methods: Mapping[str, Mapping[str, Any]],
     accelerator: str,
+    devices: int,
     preset: str,
+    crops_bytes: float,
     made_gb: float,
     keep_dicom: bool,
     timeout_seconds: float,
@@ -48,17 +58,25 @@ def examine(
 ) -> dict[str, Any]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training, `made_gb` what
-    is still to be made on the disk, `hours` those of all trainings by the device that they are known for.
+    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training,
+    `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those of all
+    trainings by the device that they are known for.
     """
     remote = any("://" in address for address in addresses.values())
-    gpu_bytes = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu_bytes = torch.cuda.mem_get_info()[1] if visible else None
     findings = [
         check_python(sys.version_info[:2]),
         check_accelerator(
-            accelerator, preset=preset, built=torch.version.cuda, driver=driver_cuda(), cuda=torch.cuda.is_available()
+            accelerator,
+            devices=devices,
+            preset=preset,
+            built=torch.version.cuda,
+            driver=driver_cuda(),
+            gpus=[Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(visible)],
+            kernels=torch.cuda.get_arch_list(),
         ),
-        check_memory(methods, None if accelerator == "cpu" else gpu_bytes),
+        check_memory(methods, None if accelerator == "cpu" else gpu_bytes, crops_bytes),
         check_hours(hours),
         check_disk(
             folder,
@@ -92,16 +110,39 @@ def check_python(version: tuple[int, int]) -> Finding:
 
 
 def check_accelerator(
-    accelerator: str, *, preset: str, built: str | None, driver: tuple[int, int] | None, cuda: bool
+    accelerator: str,
+    *,
+    devices: int,
+    preset: str,
+    built: str | None,
+    driver: tuple[int, int] | None,
+    gpus: Sequence[Gpu],
+    kernels: Iterable[str],
 ) -> Finding:
-    """A GPU that this torch can use, unless the CPU is asked for or enough.
+    """So many GPUs that this torch can use, unless the CPU is asked for or enough.
 
     `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
-    driver knows, None without one. `cuda`: whether torch finds a device.
+    driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
     """
     torch_text = f"torch {torch.__version__}"
-    if cuda and accelerator != "cpu":
-        return Finding("ok", f"GPU: {torch.cuda.get_device_name()}, {torch_text}, driver for CUDA {_dotted(driver)}")
+    if gpus and accelerator != "cpu":
+        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
+        foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
+        if foreign:
+            return Finding(
+                "stop",
+                f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {torch_text} "
+                f"holds no kernels: it has {', '.join(kernels)}.",
+                "Take another GPU, or a build of the same torch for another CUDA that holds them.",
+            )
+        if len(gpus) < devices:
+            return Finding(
+                "stop",
+                f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
+                f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
+                f"{len(gpus)}.",
+            )
+        return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
     if accelerator == "cpu" and preset != "demo":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
@@ -134,8 +175,31 @@ def check_accelerator(
     )
 
 
-def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None) -> Finding:
-    """Room on each GPU for a micro-batch of every method, as `miram.fit` predicts it.
+def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
+    """Whether a GPU runs one of torch's builds, named as `torch.cuda.get_arch_list` does.
+
+    Machine code (sm_86) runs on its own generation, not below its own capability; PTX (compute_90) on that and all
+    later ones. A letter binds either: `a` to the very capability, `f` to the generation.
+    """
+    for name in kernels:
+        build = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
+        if build is None:
+            continue
+        kind, major, minor, bound = build.groups()
+        own = int(major), int(minor)
+        if bound == "a":
+            fits = capability == own
+        elif kind == "compute" and not bound:
+            fits = capability >= own
+        else:
+            fits = capability[0] == own[0] and capability >= own
+        if fits:
+            return True
+    return False
+
+
+def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
+    """Room on each GPU for all crops and a micro-batch of every method, as `miram.fit` predicts it.
 
     `gpu_bytes` is None without a GPU. The libraries' own attention, backend `package`, is not modelled and left out.
     """
@@ -150,16 +214,17 @@ def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None
     text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
     if gpu_bytes is None:
         return Finding("ok", f"{text}; no GPU to compare it with.")
-    text = f"{text}; the GPU has {gpu_bytes / 1e9:.1f} GB."
-    full = [name for name, peak in peaks.items() if peak > USABLE * gpu_bytes]
+    text = f"{text}, and {crops_bytes / 1e9:.1f} GB of crops; the GPU has {gpu_bytes / 1e9:.1f} GB."
+    full = [name for name, peak in peaks.items() if peak + crops_bytes > USABLE * gpu_bytes]
     if not full:
         return Finding("ok", text)
-    return Finding("stop", text, " ".join(_smaller(name, modelled[name], gpu_bytes) for name in full))
+    return Finding("stop", text, " ".join(_smaller(name, modelled[name], gpu_bytes, crops_bytes) for name in full))
 
 
-def _smaller(name: str, values: dict[str, Any], gpu_bytes: int) -> str:
+def _smaller(name: str, values: dict[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
     try:
-        return f"Set methods.{name}.accumulate: {fit(values, gpu_bytes, values['devices']).accumulate}."
+        found = fit(values, gpu_bytes, devices=values["devices"], crops_bytes=crops_bytes)
+        return f"Set methods.{name}.accumulate: {found.accumulate}."
     except MiramError as error:
         return f"methods.{name}: {error.message} {error.remedy}"
 

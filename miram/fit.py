@@ -66,10 +66,10 @@ def memory_of(values: dict[str, Any], images: int) -> Memory:
     return Memory(FULL * (trained + frozen), FULL * trained, 2 * FULL * trained, kept, workspace)
 
 
-def fit(values: dict[str, Any], vram_bytes: float, devices: int) -> Fit:
+def fit(values: dict[str, Any], vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
     """The fewest micro-batches of the batch that fit into `vram_bytes` on each of so many devices.
 
-    Raises MiramError where not even one image does.
+    A GPU keeps all crops at native size beside them, `crops_bytes`. Raises MiramError where not even one image fits.
     """
     share = values["batch"] // devices
     least = least_images(values)
@@ -77,11 +77,12 @@ def fit(values: dict[str, Any], vram_bytes: float, devices: int) -> Fit:
         if share % accumulate:
             continue
         memory = memory_of(values, share // accumulate)
-        if memory.peak <= USABLE * vram_bytes:
+        if memory.peak + crops_bytes <= USABLE * vram_bytes:
             return Fit(share // accumulate, accumulate, memory)
-    needed = memory_of(values, least).peak / USABLE / 1e9
+    needed = (memory_of(values, least).peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"{least} image(s) at side {values['side']} take {needed:.1f} GB, and there are {vram_bytes / 1e9:.1f}.",
+        f"{least} image(s) at side {values['side']}, with all crops, take {needed:.1f} GB, and there are "
+        f"{vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or take a linear attention.",
     )
 
@@ -91,7 +92,7 @@ def least_images(values: dict[str, Any]) -> int:
     return 2 if values["objective"] == "mocov3" else 1
 
 
-def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, devices: int) -> str:
+def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, *, devices: int, crops_bytes: float) -> str:
     """What each method takes with the batch divided so that it fits, with recomputed activations and without."""
     rows = []
     for name, values in methods.items():
@@ -100,7 +101,7 @@ def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, devices: 
         for recompute in (False, True):
             row = {"method": name, "side": values["side"], "recompute": "yes" if recompute else "no"}
             try:
-                found = fit({**values, "recompute": recompute}, vram_bytes, devices)
+                found = fit({**values, "recompute": recompute}, vram_bytes, devices=devices, crops_bytes=crops_bytes)
             except MiramError:
                 rows.append({**row, "at once": "does not fit"})
                 continue
@@ -110,8 +111,9 @@ def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, devices: 
     precision = next(iter(methods.values()))["precision"]
     return (
         f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
-        f"{USABLE:.0%} are counted on; predicted GB.\nSet pretrain.accumulate, or a method's own, to the value below: "
-        "batch and learning rate stay as they are.\nOnly MoCo-v3 sees it: it contrasts what is at once.\n\n"
+        f"{USABLE:.0%} are counted on, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate stay as they are.\n"
+        "Only MoCo-v3 sees it: it contrasts what is at once.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
 

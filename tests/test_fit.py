@@ -114,27 +114,29 @@ def test_the_peak_of_a_step_is_predicted_within_15_percent(method):
 
 def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
     values = values_of("miram-nystrom", {})
-    small, large = (fit(values, gigabytes * 1e9, devices=1) for gigabytes in (8, 24))
+    small, large = (fit(values, gigabytes * 1e9, devices=1, crops_bytes=0) for gigabytes in (8, 24))
     for found, gigabytes in ((small, 8), (large, 24)):
         assert found.images * found.accumulate == values["batch"]
         assert found.memory.peak <= 0.9 * gigabytes * 1e9
         assert memory_of(values, 2 * found.images).peak > 0.9 * gigabytes * 1e9
     assert small.images < large.images
-    assert fit(values, 8e9, devices=4).accumulate == small.accumulate // 4
+    assert fit(values, 8e9, devices=4, crops_bytes=0).accumulate == small.accumulate // 4
+    assert fit(values, 24e9, devices=1, crops_bytes=0.9 * 16e9) == small
 
 
 def test_mocov3_gets_two_images_at_least():
     one, two = (memory_of(values_of("mocov3", {}, side=896), images).peak / 0.9 for images in (1, 2))
-    assert fit(values_of("mocov3", {}, side=896), two, devices=1).images == 2
+    assert fit(values_of("mocov3", {}, side=896), two, devices=1, crops_bytes=0).images == 2
     with pytest.raises(MiramError, match="2 image"):
-        fit(values_of("mocov3", {}, side=896), (one + two) / 2, devices=1)
+        fit(values_of("mocov3", {}, side=896), (one + two) / 2, devices=1, crops_bytes=0)
 
 
 def test_memory_that_holds_no_image_is_named_with_the_remedy():
     with pytest.raises(
-        MiramError, match=r"1 image\(s\) at side 112 take .* GB, and there are 1\.0\.\n.*recompute: true"
+        MiramError,
+        match=r"1 image\(s\) at side 112, with all crops, take .* GB, and there are 1\.0\.\n.*recompute: true",
     ):
-        fit(values_of("miram-full", {}), 1e9, devices=1)
+        fit(values_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)
 
 
 def test_a_package_is_not_modelled():

@@ -229,7 +229,7 @@ def measure_steps(
 def largest_batch(values: dict[str, Any], gigabytes: float) -> int:
     """Images at once, a power of 2, that fit by the memory model; 0: not one."""
     try:
-        return fit({**values, "batch": 4096}, gigabytes * 1e9, devices=1).images
+        return fit({**values, "batch": 4096}, gigabytes * 1e9, devices=1, crops_bytes=0).images
     except MiramError:
         return 0
 

@@ -40,7 +40,7 @@ def measure_training(
         for side in sides:
             for name, own in methods.items():
                 values = {**own, "side": side}
-                images = _at_once(values, device)
+                images = _at_once(values, store[0].stat().st_size, device)
                 for form in forms_of(values) if values.get("backend") else ["fused"]:
                     row = {"method": name, "form": form, "side": side, "images": images}
                     try:
@@ -51,11 +51,11 @@ def measure_training(
     return rows
 
 
-def _at_once(values: dict[str, Any], device: str) -> int:
+def _at_once(values: dict[str, Any], crops_bytes: int, device: str) -> int:
     own = values["batch"] // values["accumulate"]
     if device == "cpu":
         return own
-    return min(own, fit(values, torch.cuda.mem_get_info()[1], devices=1).images)
+    return min(own, fit(values, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=crops_bytes).images)
 
 
 def _measured(

@@ -30,7 +30,9 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
         "methods": values["methods"],
         "accelerator": chosen.compute.accelerator,
+        "devices": chosen.compute.devices,
         "preset": chosen.preset,
+        "crops_bytes": crops_bytes,
         "made_gb": max(0.0, all_made - sum(map(held_gb, made_in))),
         "keep_dicom": chosen.transfer.keep_dicom,
         "timeout_seconds": chosen.transfer.timeout_seconds,
@@ -64,7 +66,11 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print what each method's pre-training takes, and how its batch fits."""
     from miram.fit import as_table
 
-    print(as_table(pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices))
+    print(
+        as_table(
+            pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
+        )
+    )
 
 
 def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:

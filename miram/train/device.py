@@ -30,6 +30,17 @@ def usable_accelerator(accelerator: str) -> str:
     return "cuda" if accelerator != "cpu" and available else "cpu"
 
 
+def check_gpus(processes: int) -> None:
+    """Raise MiramError when there are fewer GPUs than processes that need one each."""
+    found = torch.cuda.device_count()
+    if found < processes:
+        raise MiramError(
+            f"{processes} processes need a GPU each, and torch finds {found}.",
+            f"Set compute.devices: {found}, or make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's "
+            "reservation); of torchrun, --nproc-per-node.",
+        )
+
+
 def one_device(accelerator: str, precision: str, threads: int) -> Fabric:
     """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator`."""
     alone = LightningEnvironment()  # also in a job of Slurm, whose tasks are not ours

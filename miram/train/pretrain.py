@@ -35,6 +35,7 @@ from miram.train import checkpoint
 from miram.train.augment import stream, to_images
 from miram.train.device import (
     check_compiler,
+    check_gpus,
     device_name,
     out_of_memory_as,
     peak_memory,
@@ -84,7 +85,7 @@ def pretrain(
     are started here. SIGTERM to any of them, or to the one that starts them, stops all after the same step. Returns
     facts for the record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
     """
-    fabric = _fabric(accelerator=usable_accelerator(accelerator), devices=devices, precision=recipe["precision"])
+    fabric = _fabric(usable_accelerator(accelerator), devices, recipe["precision"])
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
     arguments = (Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
@@ -101,13 +102,17 @@ def pretrain(
         raise
 
 
-def _fabric(*, devices: int, **values: object) -> Fabric:
+def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     """One process a device: those of torchrun, or as many as have to be started."""
-    if torch.distributed.is_torchelastic_launched():
-        processes, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        return Fabric(devices=here, num_nodes=processes // here, strategy="ddp", **values)
+    launched = torch.distributed.is_torchelastic_launched()
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
+    if accelerator == "cuda":
+        check_gpus(here)
+    values = {"accelerator": accelerator, "devices": here, "precision": precision}
+    if launched:
+        return Fabric(num_nodes=int(os.environ["WORLD_SIZE"]) // here, strategy="ddp", **values)
     started_here = LightningEnvironment()  # in a job of Slurm as well: its one task would be taken for one of several
-    return Fabric(devices=devices, strategy="auto" if devices == 1 else "ddp_spawn", plugins=started_here, **values)
+    return Fabric(strategy="auto" if here == 1 else "ddp_spawn", plugins=started_here, **values)
 
 
 def _reporting(fabric: Fabric, faults: SimpleQueue, *arguments: object) -> dict[str, object]:

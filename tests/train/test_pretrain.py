@@ -157,8 +157,15 @@ def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp
 def test_the_one_task_of_a_slurm_job_starts_a_process_for_each_device(monkeypatch):
     for name, value in {"NTASKS": "1", "JOB_NAME": "pretrain", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    fabric = module._fabric(devices=2, accelerator="cpu", precision="32-true")
+    fabric = module._fabric("cpu", devices=2, precision="32-true")
     assert not fabric.strategy.cluster_environment.creates_processes_externally
+
+
+def test_fewer_gpus_than_devices_are_named_with_the_parameter(tmp_path, monkeypatch, run_pretraining):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(MiramError, match=r"4 processes need a GPU each, and torch finds 1\.\nSet compute\.devices: 1"):
+        run_pretraining(tmp_path, "mae", accelerator="cuda", devices=4)
 
 
 def test_a_finished_run_takes_no_further_step(tmp_path, monkeypatch, run_pretraining, uninterrupted):
