@@ -44,7 +44,10 @@ def data(preset: str) -> Path:
 
 
 def extra_pngs(extra_images: str | None) -> list[Path]:
-    """The user's own images for pre-training, by name. Raises MiramError when a folder is named that holds none."""
+    """The user's own images for pre-training, by name.
+
+    Raises MiramError when a folder is named that holds none, or a path has a brace: a wildcard of the workflow.
+    """
     if extra_images is None:
         return []
     found = sorted(Path(extra_images).glob("*.png"))
@@ -52,6 +55,9 @@ def extra_pngs(extra_images: str | None) -> list[Path]:
         raise MiramError(
             f"pretrain.extra_images: {extra_images} is no folder with PNG files.", "Name one in params.yaml, or null."
         )
+    for path in found:
+        if set("{}") & set(str(path)):
+            raise MiramError(f"pretrain.extra_images: there is a brace in {path}.", "Rename it.")
     return found
 
 

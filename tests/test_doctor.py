@@ -22,13 +22,16 @@ def methods():
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """asked(old, new): what `miram --preset paper doctor` examines once `new` stands for `old` in params.yaml."""
+    """asked({old: new}): what `miram --preset paper doctor` examines with that in the place of this in params.yaml."""
     monkeypatch.chdir(tmp_path)
     facts = {}
     monkeypatch.setattr(doctor, "examine", lambda folder, **given: facts.update(given) or {})
 
-    def ask(old="", new=""):
-        (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace(old, new))
+    def ask(changes=None):
+        text = (ROOT / "params.yaml").read_text()
+        for old, new in (changes or {}).items():
+            text = text.replace(old, new)
+        (tmp_path / "params.yaml").write_text(text)
         assert main(["--preset", "paper", "doctor"]) == 0
         return dict(facts)
 
@@ -180,8 +183,10 @@ def test_what_is_to_be_made_follows_the_networks_that_stay_and_what_is_there_alr
     everything = asked()["made_gb"]
     # 84 networks and 12 encoders of 0.34 GB, 12 checkpoints of 1.3 to 1.7 GB and one under way, crops, and the rest
     assert everything == pytest.approx(96 * 0.343 + 2 * 9.61 + 1.73 + 3 * 2.67 + 1, rel=0.01)
-    assert asked("seeds: [0, 1, 2, 3, 4]", "seeds: [4]")["made_gb"] == everything
-    assert asked("pathology, mass_margins,", "mass_margins,")["made_gb"] == pytest.approx(everything - 14 * 0.343, 0.01)
+    assert asked({"seeds: [0, 1, 2, 3, 4]": "seeds: [4]"})["made_gb"] == everything
+    assert asked({"pathology, mass_margins,": "mass_margins,"})["made_gb"] == pytest.approx(
+        everything - 14 * 0.343, 0.01
+    )
     write(layout.pretrain("paper", "strict", "mae") / "checkpoint.pt", 10**7)
     assert asked()["made_gb"] == pytest.approx(everything - 0.01)
     write(layout.data("paper") / "crops.u8", 10**6)  # a million bytes of crops: what there is decides, no estimate
@@ -190,9 +195,25 @@ def test_what_is_to_be_made_follows_the_networks_that_stay_and_what_is_there_alr
 
 def test_the_crops_are_estimated_before_they_are_packed_and_then_known(asked):
     assert asked()["crops_bytes"] == pytest.approx(2.67 * GB, rel=0.01)
-    assert asked("backgrounds_per_film: 1", "backgrounds_per_film: 0")["crops_bytes"] == pytest.approx(1.43 * GB, 0.01)
+    assert asked({"backgrounds_per_film: 1": "backgrounds_per_film: 0"})["crops_bytes"] == pytest.approx(
+        1.43 * GB, 0.01
+    )
     write(layout.data("paper") / "crops.u8", 10**6)
     assert asked()["crops_bytes"] == 10**6
+
+
+def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
+    write(tmp_path / "own" / "a.png", 1000)
+    (tmp_path / "own" / "table.csv").write_text("image,patient,label\na.png,P1,cyst\n")
+    found = asked(
+        {
+            **{"source: tcia": "source: images", "folder: ../images": "folder: own"},
+            **{"table_csv: ../images/images.csv": "table_csv: own/table.csv"},
+            **{"tasks: [pathology_4class": "tasks: [label", "label, pathology, mass_margins, mass_shape": "label"},
+            ", calc_type, calc_distribution]": "]",
+        }
+    )
+    assert (found["addresses"], found["crops_bytes"]) == ({"sources.images.folder": "own"}, 1000)
 
 
 def test_a_source_that_does_not_answer_is_named_with_its_parameter():

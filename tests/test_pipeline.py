@@ -334,6 +334,13 @@ def with_own_images(document):
     document["presets"]["demo"]["finetune"]["epochs"] = 5
 
 
+def test_the_preflight_comes_before_images_of_ones_own_too(tmp_path):
+    folder = small_project(tmp_path / "project")
+    own_images(tmp_path / "images")
+    edit(folder, with_own_images)
+    assert {"doctor", "images"} <= jobs(folder)
+
+
 @pytest.mark.slow
 def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_a_table(tmp_path):
     folder = small_project(tmp_path / "project")

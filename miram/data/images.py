@@ -113,6 +113,8 @@ def read_table(table_csv: Path, folder: Path) -> pd.DataFrame:
         _require(table, "split", table["split"].isin(PARTS), table_csv, f"allowed: {', '.join(PARTS)}")
     inside = table["image"].map(lambda name: _is_below(folder, name))
     _require(table, "image", inside, table_csv, f"which leads out of {folder}")
+    plain = table["image"].map(lambda name: not set("{}") & set(str(folder / name)))
+    _require(table, "image", plain, table_csv, "in whose path a brace would be a wildcard of the workflow")
     there = table["image"].map(lambda name: (folder / name).is_file())
     _require(table, "image", there, table_csv, f"which is not in {folder}")
     names = table["image"].map(lambda name: re.sub(r"[^A-Za-z0-9._-]", "_", str(PurePosixPath(name).with_suffix(""))))

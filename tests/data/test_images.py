@@ -127,6 +127,7 @@ def test_a_table_without_a_split_leaves_it_blank_and_paths_are_those_of_its_imag
     [
         ([("a/none.png", "P1", "cyst", "train")], r"image 1 .* image = 'a/none.png', which is not in"),
         ([("../images.csv", "P1", "cyst", "train")], r"'../images.csv', which leads out of"),
+        ([("a/p{3}.png", "P1", "cyst", "train")], r"image = 'a/p\{3\}.png', in whose path a brace"),
         ([("/etc/hostname", "P1", "cyst", "train")], r"'/etc/hostname', which leads out of"),
         ([ROWS[0], ("a/two.png", "P1", "", "train")], r"image 2 .* label = '', which is empty"),
         ([ROWS[0], ("a/two.png", " ", "cyst", "train")], r"image 2 .* patient = '', which is empty"),

@@ -1,4 +1,4 @@
-# archive (embedded) or doctor -> catalogue -> crops; or images -> pack, splits (a job a protocol)
+# archive (embedded) or doctor -> catalogue -> crops, or images -> pack, splits (a job a protocol)
 
 
 if params.is_embedded(P):
@@ -38,6 +38,7 @@ if P.source == params.IMAGES:
 
     rule images:
         input:
+            ancient(RECORD("doctor")),
             P.sources.images.table_csv,
             OWN_IMAGES,
         output:
