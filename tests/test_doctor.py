@@ -152,6 +152,13 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
     assert found.remedy == "Set methods.mae.accumulate: 8."
 
 
+def test_preset_paper_896_takes_the_gpu_that_it_names():
+    own = params.stage_values(params.load(ROOT / "params.yaml", "paper-896"), "doctor")["methods"]
+    crops_bytes = doctor.CROP_BYTES * (doctor.LESIONS + doctor.FILMS)
+    assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
+    assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
+
+
 def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):
     found = doctor.check_memory(methods, GB // 2, crops_bytes=0)
     assert found.level == "stop"
