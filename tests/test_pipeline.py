@@ -170,6 +170,18 @@ def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
     assert "Unknown key pretrain.mask_ration" in stopped.stdout + stopped.stderr
 
 
+def test_what_computes_on_a_gpu_reserves_it_the_preflight_as_well(tmp_path):
+    folder = copied_project(tmp_path)
+    reserved = '{rule.name: rule.resources["gpu"].value for rule in workflow.rules if "gpu" in rule.resources}'
+    with open(folder / "Snakefile", "a") as file:
+        file.write(f'print("gpus", json.dumps({reserved}))\n')
+    edit(folder, lambda document: document["presets"]["paper"]["compute"].update(devices=4))
+    said = finished(folder, [*RUN, "--list-rules", "--config", "preset=paper"]).stdout
+    gpus = json.loads(re.search("^gpus (.*)$", said, re.MULTILINE)[1])
+    of_all, of_one = dict.fromkeys(("doctor", "pretrain"), 4), dict.fromkeys(("finetune", "probe", "explain"), 1)
+    assert {rule: number for rule, number in gpus.items() if number} == of_all | of_one
+
+
 def test_containers_without_their_image_are_refused_with_the_command_that_builds_it(project):
     refused = run(project, [*RUN, "--use-singularity", "--dry-run"])
     assert refused.returncode != 0

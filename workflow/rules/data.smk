@@ -30,6 +30,8 @@ else:
         params:
             values=values("doctor"),
             code=code("doctor"),
+        resources:
+            **needs("doctor", gpus=P.compute.devices),
         shell:
             "{MIRAM} doctor > {log} 2>&1"
 
