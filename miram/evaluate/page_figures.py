@@ -118,11 +118,11 @@ def costs(
     looks: Mapping[str, Look],
     headline: tuple[str, str, str],
 ) -> list[Markup]:
-    """Accuracy against time and memory of pre-training."""
+    """Accuracy against time and memory of pre-training, of the methods that have both."""
     if metrics is None or not pretrainings:
         return []
     rows = select(metrics[metrics["seed"].isna() & (metrics["split"] == TEST)], headline, "accuracy")
-    rows = rows.set_index("method")[["value", "low", "high"]] * 100
+    rows = rows.dropna(subset="value").set_index("method")[["value", "low", "high"]] * 100
     known = [method for method in pretrainings if method in rows.index]
     measures = {
         "seconds": ("time", "pre-training, s", 1),

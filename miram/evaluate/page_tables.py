@@ -86,12 +86,13 @@ def _group(
             }
         )
     notes = [note for text in part["note"].dropna() for note in text.split(NOTE_SEPARATOR)]
+    lesions = part["lesions"].max()
     return {
         "protocol": protocol,
         "task": task,
         "mode": mode,
         "metrics": [{"name": name, "label": METRICS[name][0], "meaning": METRICS[name][1]} for name in shown],
-        "lesions": int(part["lesions"].max()),
+        "lesions": NOTHING if pd.isna(lesions) else int(lesions),
         "has_paper": has_paper,
         "rows": rows,
         "notes": list(dict.fromkeys(notes)),
@@ -162,10 +163,12 @@ def _listed(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values)) or "not known"
 
 
-def leader(group: Mapping[str, Any]) -> dict[str, str]:
-    """The method with the highest accuracy of a table, its value and its interval."""
+def leader(group: Mapping[str, Any]) -> dict[str, str] | None:
+    """The method with the highest accuracy of a table, its value and its interval; None where no method has one."""
     place = [metric["name"] for metric in group["metrics"]].index("accuracy")
     rows = [row for row in group["rows"] if row["look"] and row["cells"][place]["sort"]]
+    if not rows:
+        return None
     best = max(rows, key=lambda row: float(row["cells"][place]["sort"]))
     return {"method": best["method"], **best["cells"][place]}
 
@@ -173,10 +176,12 @@ def leader(group: Mapping[str, Any]) -> dict[str, str]:
 def told_apart(
     differences: pd.DataFrame | None, headline: tuple[str, str, str], confidence: float
 ) -> dict[str, Any] | None:
-    """From how many of its rivals the reference method is told by accuracy; None without differences."""
+    """From how many of the rivals that it is compared with the reference method is told by accuracy; None without."""
     if differences is None:
         return None
-    rows = select(differences, headline, "accuracy")
+    rows = select(differences, headline, "accuracy").dropna(subset="difference")
+    if rows.empty:
+        return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
     return {"first": ", ".join(rows["first"].unique()), "pairs": len(rows), "told": told}
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tiny_study import FOUR, METHODS, PRETRAINED, write_study
 
@@ -176,6 +177,27 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     assert "No claim has been judged" in text
     assert 'id="calibration-mae-' in text
     assert 'id="calibration-mocov3-' not in text
+
+
+def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(tmp_path):
+    def spoil():
+        """What the stage `evaluate` leaves where no classifier of protocol strict has finished."""
+        shutil.rmtree(Path("runs", "paper", "strict", "finetune"))
+        measured = {"metrics": ["value", "low", "high", "sd", "lesions"], "differences": ["difference", "low", "high"]}
+        for name, columns in measured.items():
+            path = Path("results", "paper", f"{name}.csv")
+            table = pd.read_csv(path)
+            table.loc[table["protocol"] == "strict", columns] = None
+            table.to_csv(path, index=False)
+
+    html, facts = made(tmp_path, "paper", spoil, **{**SMALL, "protocols": ["strict", "paper"]})
+    text = html.read_text()
+    captions = re.findall(r"protocol (\w+), [^:<]*: ([\d-]+) test lesions", text)
+    assert captions == [("strict", "-"), ("paper", "60")]
+    assert len(facts["gaps"]) == len(METHODS)
+    assert "no test lesions yet" in text
+    assert "Highest accuracy" not in text and "can be told from" not in text
+    assert "No method has both an accuracy" in text
 
 
 def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
