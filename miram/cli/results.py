@@ -118,7 +118,8 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     own = chosen.source == params.IMAGES
     names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
     stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "efficiency", "table")}
-    stages |= {"explain": layout.record("explain", preset)} if params.explained(chosen) else {}
+    explained = params.explained(chosen)
+    stages |= {"explain": layout.record("explain", preset)} if explained else {}
     stages |= {f"splits, {p}": layout.record("splits", preset, p) for p in chosen.splits.protocols}
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
@@ -135,6 +136,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             logs=unfinished_logs(chosen),
             results=results,
             explained=layout.explain(preset),
+            explained_cells=explained,
             crops=layout.data(preset) / "crops",
             data_lock=None if own else layout.data(preset) / layout.LOCK,
             paper_csv=PAPER,

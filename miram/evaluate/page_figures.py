@@ -98,7 +98,7 @@ def learning(logs: Mapping[str, Sequence[pd.DataFrame]], looks: Mapping[str, Loo
             f"{label} over the epochs of fine-tuning",
         )
         for column, label in panels.items()
-        if logs and all(column in run for runs in logs.values() for run in runs)
+        if logs
     ]
 
 

@@ -15,7 +15,7 @@ from miram.evaluate.figures import PRESET_LABELS
 from miram.evaluate.predictions import SECTION
 from miram.evaluate.study import Run, Study
 from miram.files import atomic_path
-from miram.layout import Cell
+from miram.layout import FULL, Cell
 
 PAGE = Path(__file__).parent / "page"
 MODES = {
@@ -37,6 +37,7 @@ def report(
     logs: Mapping[Path, Path],
     results: Path,
     explained: Path,
+    explained_cells: Collection[Cell],
     crops: Path,
     data_lock: Path | None,
     paper_csv: Path,
@@ -46,13 +47,13 @@ def report(
 ) -> dict[str, object]:
     """Write the report of a preset.
 
-    `headline` (protocol, task, mode) is what the figures show. `cells`, `pretrained` (of the headline's protocol) and
-    `stages` name the records of all runs that there should be, `logs` what the jobs of missing ones said. `results` is
-    the folder of metrics.csv, differences.csv, set_aside.md and, where `stages` names them, claims.csv and audit.md;
-    `explained` that of relevance.npz and embedding.csv, if `stages` names `explain`; `crops` that of the lesions'
-    pictures; `data_lock` lists all instances of the archive; `bench_jsons` are files that `miram bench` wrote.
-    `confidence` is that of the intervals. What is missing or damaged is named in the page and in the returned facts,
-    and stops nothing.
+    `headline` (protocol, task, mode) is what the figures show; learning curves are of fine-tuning. `cells`,
+    `pretrained` (of the headline's protocol) and `stages` name the records of all runs that there should be, `logs`
+    what the jobs of missing ones said. `results` is the folder of metrics.csv, differences.csv, set_aside.md and, where
+    `stages` names them, claims.csv and audit.md; `explained` that of relevance.npz, of the networks `explained_cells`,
+    and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
+    instances of the archive; `bench_jsons` are files that `miram bench` wrote. `confidence` is that of the intervals.
+    What is missing or damaged is named in the page and in the returned facts, and stops nothing.
     """
     study, looks = Study(logs), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
     finished = study.records(cells, "fine-tuning")
@@ -62,10 +63,14 @@ def report(
     claims = study.table(results / "claims.csv") if "claims" in stages else None
     paper = pd.read_csv(paper_csv)
     looked = "explain" in stage_records
-    own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0] and cell.mode == headline[2]}
-    by_task = _runs(study, own, multilabel_tasks)
+    own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0]}
+    by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == headline[2]}, multilabel_tasks)
     shown = by_task.pop(headline[1], {})
-    answered = {} if headline[1] in multilabel_tasks else shown  # an answer is one class
+    tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (headline[1], FULL)}
+    one_class = headline[1] not in multilabel_tasks  # only then is an answer one class
+    answered = shown if one_class else {}
+    looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}
+    mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
     lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
@@ -98,7 +103,7 @@ def report(
         ],
         "confusions": page_figures.confusions(answered),
         "reliabilities": page_figures.reliabilities(answered, looks),
-        "learning": page_figures.learning(_logs(study, own, headline[1]), looks),
+        "learning": page_figures.learning(_logs(study, tuned), looks),
         "losses": page_figures.losses(_loss_logs(study, pretrained, pretrainings), looks),
         "costs": page_figures.costs(metrics, pretrainings, looks, headline),
         "growths": [page_figures.growth(bench, number) for number, bench in enumerate(read_benches(bench_jsons))],
@@ -106,7 +111,7 @@ def report(
         "linear_at_most": LINEAR_AT_MOST,
         "paper_tokens": PAPER_TOKENS,
         "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
-        "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, answered) if looked else [],
+        "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, mapped) if looked else [],
         **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),
         "errors": page_figures.errors(answered, crops),
         "documents": page_tables.documents(study, results, audited="audit" in stages),
@@ -139,11 +144,11 @@ def _runs(study: Study, folders: Mapping[Cell, Path], multilabel_tasks: Collecti
     return found
 
 
-def _logs(study: Study, folders: Mapping[Cell, Path], task: str) -> dict[str, list[pd.DataFrame]]:
-    """Method -> the logs of its seeds, of one task."""
+def _logs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, list[pd.DataFrame]]:
+    """Method -> the logs of its seeds."""
     found: dict[str, list[pd.DataFrame]] = {}
     for cell, folder in folders.items():
-        table = study.table(folder / "log.csv") if cell.task == task else None
+        table = study.table(folder / "log.csv")
         if table is not None:
             found.setdefault(cell.method, []).append(table)
     return found

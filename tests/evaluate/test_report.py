@@ -200,6 +200,20 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
     assert "No method has both an accuracy" in text
 
 
+def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_path):
+    text = made(tmp_path, "paper", **{**SMALL, "modes": ["linear", "full"], "seeds": [1, 0]})[0].read_text()
+    assert "macro AUC on validation over the epochs" in text
+    found = re.findall(r"<figcaption><b>mae</b> . ([a-z ]+) (\d+) %", text)
+    tuned = pd.read_parquet(
+        tmp_path / "runs/paper/strict/finetune/pathology_4class/full/mae/seed-1/predictions.parquet"
+    )
+    tuned = tuned.filter(like="prob_")[: len(found)]
+    answers = tuned.idxmax(axis=1).str.removeprefix("prob_").str.replace("_", " ").str.lower()
+    assert found == list(zip(answers, (100 * tuned.max(axis=1)).round().astype(int).astype(str), strict=True))
+    relevance = text[text.index('id="relevance"') :]
+    assert relevance.index("the whole network fine-tuned") < relevance.index("Test lesions, first seed")
+
+
 def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
     html, facts = made(tmp_path, "paper", Path("runs", "paper", "explain", "record.json").unlink, **SMALL)
     assert len(facts["gaps"]) == 1 and "stage explain" in facts["gaps"][0]

@@ -72,9 +72,10 @@ def write_study(
     return {
         **{
             "preset": preset,
-            "headline": HEADLINE,
+            "headline": (protocols[0], tasks[0], modes[0]),
             "multilabel_tasks": ("mass_margins",),
             "cells": cells,
+            "explained_cells": [Cell(protocols[0], tasks[0], "full", method, seeds[0]) for method in METHODS],
             "pretrained": pretrained,
             "stages": stages,
         },
@@ -128,7 +129,7 @@ def _labels(task: str, lesions: int, absent: str) -> list[str]:
 def _cell(preset: str, cell: Cell, absent: str) -> Path:
     classes, folder = CLASSES[cell.task], layout.finetune(preset, cell)
     folder.mkdir(parents=True)
-    random = np.random.default_rng([METHODS.index(cell.method), cell.seed])
+    random = np.random.default_rng([METHODS.index(cell.method), cell.seed, *cell.mode.encode()])
     hard = np.random.default_rng(99).normal(0, 1, (LESIONS, len(classes)))  # the same lesions are hard for all
     labels = _labels(cell.task, LESIONS, absent)
     truth = np.array([[name in label.split("-") for name in classes] for label in labels])
@@ -148,7 +149,7 @@ def _cell(preset: str, cell: Cell, absent: str) -> Path:
     epochs = np.arange(1, 31)
     level = 0.5 + 0.12 * SKILL[cell.method] * (1 - np.exp(-epochs / 8)) + random.normal(0, 0.01, len(epochs))
     log = pd.DataFrame({"epoch": epochs, "train_loss": 1.4 * np.exp(-epochs / 20), "val_macro_auc": level})
-    _write(log, folder / "log.csv")
+    _write(log if cell.mode == "full" else pd.DataFrame({"candidate": [1.0], "val_macro_auc": 0.7}), folder / "log.csv")
     return _record(
         folder / "record.json",
         "finetune",
