@@ -13,6 +13,8 @@ from miram.errors import MiramError
 from miram.evaluate.predictions import TEST, answers_of, read_predictions
 from miram.evaluate.scores import Answers
 
+TEXT = {"lesion_id": str, "label": str}  # columns whose values may look like numbers: a label may be 0
+
 
 class Run(NamedTuple):
     """The test lesions of one network, with its answers."""
@@ -32,9 +34,9 @@ class Study:
     gaps: list[str] = field(default_factory=list)
 
     def table(self, path: Path) -> pd.DataFrame | None:
-        """A CSV; None where there is none, or nothing in it."""
+        """A CSV, in which only an empty field is no value; None where there is none, or nothing in it."""
         try:
-            return pd.read_csv(path)
+            return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=[""])
         except FileNotFoundError:
             self.gaps.append(f"{path} is missing")
         except (ValueError, OSError) as error:  # pandas: empty, or not a table

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from tiny_study import FOUR, METHODS, PRETRAINED, write_study
 
+from miram.evaluate.page_figures import embeddings
 from miram.evaluate.report import report
+from miram.evaluate.study import Study
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -212,6 +214,14 @@ def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_
     assert found == list(zip(answers, (100 * tuned.max(axis=1)).round().astype(int).astype(str), strict=True))
     relevance = text[text.index('id="relevance"') :]
     assert relevance.index("the whole network fine-tuned") < relevance.index("Test lesions, first seed")
+
+
+@pytest.mark.parametrize("labels", [("0", "01"), ("NA", "None")])
+def test_labels_that_look_like_numbers_or_like_nothing_are_text(tmp_path, labels):
+    path = tmp_path / "embedding.csv"
+    rows = [("mae", f"Image_{number}", label, 0.1, 0.2, 0.5) for number, label in enumerate(labels)]
+    pd.DataFrame(rows, columns=["method", "lesion_id", "label", "x", "y", "share"]).to_csv(path, index=False)
+    assert list(embeddings(Study({}).table(path))["class_keys"]) == [*labels]
 
 
 def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
