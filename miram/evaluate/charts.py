@@ -55,7 +55,7 @@ def _panel(title: str, x: str, y: str, width: float = WIDTH, height: float = HEI
         figure = Figure(figsize=(width, height))
         box = (left, WITH_LABEL, width - left - EDGE, height - WITH_LABEL - WITH_TITLE)
         axes = figure.add_axes([size / side for size, side in zip(box, (width, height) * 2, strict=True)])
-        axes.set_title(title, loc="left")
+        axes.set_title(title, loc="left", parse_math=False)  # a class may be named $x$
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(True)

@@ -185,7 +185,7 @@ def _draw(table: pd.DataFrame, methods: Sequence[str], benches: list[Bench], pat
             for axes, (column, label) in zip(row, COSTS.items(), strict=True):
                 draw_growth(axes, bench.layers, column)
                 axes.set(xlabel="tokens", ylabel=label)
-                axes.set_title(bench.name, loc="left", fontsize=8)
+                axes.set_title(bench.name, loc="left", fontsize=8, parse_math=False)
         for axes in grid[:, 1]:
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, handlelength=3)

@@ -46,22 +46,26 @@ def forests(differences: pd.DataFrame | None, headline: tuple[str, str, str], co
 def class_curves(runs: curves.Runs, looks: Mapping[str, Look], kind: str) -> list[Markup]:
     """ROC ("roc") or precision-recall ("pr") of each class."""
     return [
-        figure for number, name in enumerate(_classes(runs)) for figure in _curve(kind, name, [number], runs, looks)
+        figure
+        for number, name in enumerate(_classes(runs))
+        for figure in _curve(kind, f"class-{number}", name, [number], runs, looks)
     ]
 
 
 def mean_curves(runs: curves.Runs, looks: Mapping[str, Look], task: str) -> list[Markup]:
     """ROC and PR of a task, the mean over its classes."""
     numbers = range(len(_classes(runs)))
-    return [figure for kind in KINDS for figure in _curve(kind, task, numbers, runs, looks)]
+    return [figure for kind in KINDS for figure in _curve(kind, task, task, numbers, runs, looks)]
 
 
 def _classes(runs: curves.Runs) -> Sequence[str]:
     return next((seeds[0].answers.classes for seeds in runs.values()), ())
 
 
-def _curve(kind: str, name: str, numbers: Sequence[int], runs: curves.Runs, looks: Mapping[str, Look]) -> list[Markup]:
-    """One panel, the mean over the classes `numbers`; none where no class has a curve."""
+def _curve(
+    kind: str, place: str, name: str, numbers: Sequence[int], runs: curves.Runs, looks: Mapping[str, Look]
+) -> list[Markup]:
+    """One panel, the mean over the classes `numbers`; none where no class has a curve. `place` tells its ids apart."""
     title, x, y, function = KINDS[kind]
     lines = {}
     for method, seeds in runs.items():
@@ -71,7 +75,7 @@ def _curve(kind: str, name: str, numbers: Sequence[int], runs: curves.Runs, look
     if not lines:
         return []
     figure = charts.curves(f"{readable(name)}: {title}", x, y, curves.GRID, lines, looks, diagonal=kind == "roc")
-    return [inline_svg(figure, f"{kind}-{name.lower()}", f"{title} of {readable(name)}: {', '.join(lines)}")]
+    return [inline_svg(figure, f"{kind}-{place}", f"{title} of {readable(name)}: {', '.join(lines)}")]
 
 
 def reliabilities(runs: curves.Runs, looks: Mapping[str, Look]) -> list[Markup]:

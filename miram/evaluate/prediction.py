@@ -19,7 +19,7 @@ def draw_prediction(
 
     view (side, side) uint8, relevance (g, g), probabilities in [0, 1].
     """
-    with matplotlib.style.context(STYLE):
+    with matplotlib.style.context([*STYLE, {"text.parse_math": False}]):  # a class or a file may be named $x$
         figure = Figure(figsize=(10, 4), layout="constrained")
         seen, basis, bars = figure.subplots(1, 3)
         seen.imshow(view, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

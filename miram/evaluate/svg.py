@@ -32,9 +32,9 @@ STYLE = [
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an <svg> element; `name` keeps its ids apart from other figures', `description` is read aloud.
+    """The figure as an <svg> element; `description` is read aloud.
 
-    The same figure gives the same bytes.
+    `name`, of letters, digits, - and _, keeps its ids apart from other figures'. The same figure gives the same bytes.
     """
     stream = io.StringIO()
     with matplotlib.style.context([*STYLE, {"svg.hashsalt": name}]):
@@ -44,5 +44,6 @@ def inline_svg(figure: Figure, name: str, description: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-').replace(INK, "currentColor")
-    text = re.sub(r"<svg [^>]*?viewBox", f'<svg role="img" aria-label={quoteattr(description)} viewBox', text, count=1)
+    opening = f'<svg role="img" aria-label={quoteattr(description)} viewBox'
+    text = re.sub(r"<svg [^>]*?viewBox", lambda _: opening, text, count=1)
     return Markup(re.sub(r"\s*\n\s*", " ", text))

@@ -10,6 +10,7 @@ from PIL import Image
 from miram.errors import MiramError
 from miram.evaluate import figures
 from miram.evaluate.metrics import MAJORITY
+from miram.evaluate.prediction import draw_prediction
 
 draw_comparison = partial(figures.draw_comparison, confidence=0.9)
 
@@ -139,3 +140,9 @@ def test_damaged_reconstructions_name_the_file(tmp_path):
     np.savez(file, input=np.zeros((1, 8, 8), "uint8"), masked=np.zeros((1, 8, 8), "uint8"))
     with pytest.raises(MiramError, match=r"reconstructions\.npz lacks lowres"):
         draw()
+
+
+def test_the_names_of_a_prediction_are_no_formulas(tmp_path):
+    zeros = np.zeros((8, 8), np.uint8), np.zeros((2, 2), np.float32)
+    draw_prediction(*zeros, {"a $\\frac$": 0.5, "b": 0.5}, tmp_path / "a.png", title="$\\frac$.png", warning="demo")
+    assert (tmp_path / "a.png").exists()

@@ -2,11 +2,12 @@
 
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_study import FOUR, METHODS, PRETRAINED, write_study
+from tiny_study import CLASSES, FOUR, METHODS, PRETRAINED, write_study
 
 from miram.evaluate.page_figures import embeddings
 from miram.evaluate.report import report
@@ -216,6 +217,18 @@ def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_
     assert relevance.index("the whole network fine-tuned") < relevance.index("Test lesions, first seed")
 
 
+def test_a_label_is_text_and_never_markup_an_id_or_a_formula(tmp_path, monkeypatch):
+    labels = ('x"><q>y', r"a\d of $\frac$", "A b", "a b")
+    monkeypatch.setitem(CLASSES, "pathology_4class", labels)
+    text = made(tmp_path, "paper", **SMALL)[0].read_text()
+    assert "<q>" not in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) and all(re.fullmatch(r"[\w.-]+", name) for name in ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
+    for label in labels:
+        assert f"{escape(label.lower(), quote=False)}: ROC</text>" in text
+
+
 @pytest.mark.parametrize("labels", [("0", "01"), ("NA", "None")])
 def test_labels_that_look_like_numbers_or_like_nothing_are_text(tmp_path, labels):
     path = tmp_path / "embedding.csv"
@@ -233,8 +246,8 @@ def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
 def test_a_class_without_a_test_lesion_leaves_its_curves_out_and_is_named(tmp_path):
     text = made(tmp_path, "paper", absent="BENIGN_CALC", **SMALL)[0].read_text()
     assert "no test lesion of BENIGN_CALC" in text
-    assert 'id="roc-benign_mass-' in text
-    assert 'id="roc-benign_calc-' not in text
+    assert 'aria-label="ROC of benign mass: ' in text
+    assert 'aria-label="ROC of benign calc: ' not in text
 
 
 def test_without_any_result_there_is_still_a_page(tmp_path):

@@ -262,7 +262,8 @@ def _explain(folder: Path) -> None:
     maps = {method: random.normal(0.02, 0.05, (len(chosen), 6, 6)).astype(np.float32) for method in METHODS}
     np.savez_compressed(folder / "relevance.npz", lesion_id=np.array(chosen), **maps)
     labels = _labels("pathology_4class", LESIONS, "")
-    centres = np.array([[FOUR.index(label) % 2, FOUR.index(label) // 2] for label in labels])
+    places = [CLASSES["pathology_4class"].index(label) for label in labels]
+    centres = np.array([[place % 2, place // 2] for place in places])
     parts = []
     for method in PRETRAINED:
         points = SKILL[method] * centres + random.normal(0, 0.5, (LESIONS, 2))
