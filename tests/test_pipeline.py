@@ -134,6 +134,12 @@ def test_the_table_has_a_row_for_each_method_and_says_demo(project):
     assert json.loads((project / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
 
 
+def test_what_goes_by_the_claims_names_them_among_its_inputs(project):
+    for stage in ("claims", "efficiency", "report"):
+        record = json.loads((project / f"runs/demo/{stage}.json").read_text())
+        assert "workflow/resources/claims.yaml" in record["inputs"], stage
+
+
 def test_a_second_run_has_nothing_to_do(project):
     assert jobs(project) == set()
 

@@ -58,12 +58,12 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
     source, benches = layout.record("evaluate", preset), layout.benches()
     record.read(source)
-    inputs = [source, *benches, *(path for path in pretrained.values() if path.exists())]
+    inputs = [source, CLAIMS, *benches, *(path for path in pretrained.values() if path.exists())]
     outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
 
     def work() -> dict[str, Any]:
         methods = list(dict.fromkeys(cell.method for cell in params.cells(chosen)))
-        inside = out / "metrics.csv", methods, pretrained, benches, out
+        inside = out / "metrics.csv", methods, pretrained, benches, CLAIMS, out
         return weigh(*inside, preset=params.name_of(chosen), headline=headline)
 
     do_stage(chosen, "efficiency", inputs, outputs, work)
@@ -140,12 +140,13 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             crops=layout.data(preset) / "crops",
             data_lock=None if own else layout.data(preset) / layout.LOCK,
             paper_csv=PAPER,
+            claims_yaml=CLAIMS,
             bench_jsons=benches,
             parameters=asdict(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    do_stage(chosen, "report", [*finished, PAPER, *benches], [results / "report.html"], work)
+    do_stage(chosen, "report", [*finished, PAPER, CLAIMS, *benches], [results / "report.html"], work)
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:

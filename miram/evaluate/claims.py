@@ -60,6 +60,13 @@ OURS = "fused"  # the form of attention that is trained with
 DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest is its rule's
 
 
+class Limits(NamedTuple):
+    """What the claims about memory call linear, and where they compare it."""
+
+    exponent: float  # of the growth with tokens, at most
+    tokens: int
+
+
 class Measurements(NamedTuple):
     """What the rules read: of metrics.csv and differences.csv the rows of fine-tuning, tested, under one protocol."""
 
@@ -216,6 +223,18 @@ def judge(
     with atomic_path(out_dir / "claims.md") as temporary:
         temporary.write_text(_markdown(table, published, preset, confidence, power), encoding="utf-8")
     return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
+
+
+def read_limits(claims_yaml: Path) -> Limits:
+    """The limits of the claims linear-memory and less-memory. Raises MiramError where one lacks its own."""
+    claims = _claims(claims_yaml)
+    try:
+        return Limits(claims["linear-memory"]["exponent"], claims["less-memory"]["tokens"])
+    except KeyError as error:
+        raise MiramError(
+            f"{claims_yaml} lacks {error}.",
+            "What grows linearly is told by linear-memory's exponent, compared at less-memory's tokens.",
+        ) from error
 
 
 def _claims(path: Path) -> dict[str, dict[str, Any]]:

@@ -15,14 +15,13 @@ from matplotlib.figure import Figure
 
 from miram import record
 from miram.evaluate.charts import draw_growth, looks
+from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.figures import PRESET_LABELS, STYLE, save
 from miram.evaluate.markdown import aligned, paragraph
 from miram.evaluate.predictions import SECTION, TEST
 from miram.files import atomic_path
 
 FULL, OURS, NAIVE = "full", "fused", "naive"
-LINEAR_AT_MOST = 1.15  # exponent of the growth with tokens; 2 is quadratic
-PAPER_TOKENS = 785  # of the high-resolution decoder at input side 224, with the class token
 COSTS = {"kept_mib": "kept memory of a layer, MiB", "seconds": "time of a layer, s"}
 BYTES_PER_MIB = 2**20
 NOTHING = "-"
@@ -56,6 +55,7 @@ def efficiency(
     methods: Sequence[str],
     pretrained: Mapping[str, Path],
     bench_jsons: Iterable[Path],
+    claims_yaml: Path,
     out_dir: Path,
     *,
     preset: str,
@@ -63,6 +63,7 @@ def efficiency(
 ) -> dict[str, object]:
     """Write the three files of a preset; `headline` is (protocol, task, mode), `pretrained` its records by method.
 
+    What is linear, and the number of tokens that is looked at, are those of `claims_yaml`.
     Methods without a record are left out; the place in `methods`, all that are compared, gives the look of each.
     """
     benches = read_benches(bench_jsons)
@@ -70,7 +71,7 @@ def efficiency(
     with atomic_path(out_dir / "efficiency.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "efficiency.md") as temporary:
-        temporary.write_text(_markdown(table, benches, preset, headline), encoding="utf-8")
+        temporary.write_text(_markdown(table, benches, read_limits(claims_yaml), preset, headline), encoding="utf-8")
     _draw(table, methods, benches, out_dir / "efficiency.png", preset)
     return {"methods": len(table), "benches": [bench.name for bench in benches]}
 
@@ -100,30 +101,32 @@ def _table(metrics: pd.DataFrame, pretrained: Mapping[str, Path], headline: tupl
     return pd.DataFrame(rows)
 
 
-def verdicts(bench: Bench) -> list[dict[str, str]]:
-    """For each linear kind, as ours and as its package: is its memory linear, and is it less than full attention's?"""
+def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
+    """For each linear kind, as ours and as its package: is it linear, and less than full attention?"""
     kept = bench.layers.set_index(["kind", "form", "tokens"])["kept_mib"].sort_index()
     growth = bench.growth.set_index(["kind", "form"])
     rows = []
     for place in bench.crossovers.itertuples():
         exponents = growth.loc[(place.kind, place.form)]
-        own = kept[place.kind, place.form].get(PAPER_TOKENS)
-        times = {form: kept[FULL, form].get(PAPER_TOKENS) / own for form in (OURS, NAIVE)}
+        own = kept[place.kind, place.form].get(limits.tokens)
+        times = {form: kept[FULL, form].get(limits.tokens) / own for form in (OURS, NAIVE)}
         rows.append(
             {
                 "attention": f"{place.kind}, {place.form}",
                 "kept ~ tokens^": f"{exponents['kept']:.2f}",
                 "time ~ tokens^": f"{exponents['time']:.2f}",
-                "linear": "yes" if max(exponents["kept"], exponents["time"]) <= LINEAR_AT_MOST else "NO",
+                "linear": "yes" if max(exponents["kept"], exponents["time"]) <= limits.exponent else "NO",
                 "keeps less than full from": f"{place.kept_mib} tokens",
                 "faster than full from": f"{place.seconds} tokens",
-                **{f"full {form} / this, at {PAPER_TOKENS}": f"{ratio:.2f}" for form, ratio in times.items()},
+                **{f"full {form} / this, at {limits.tokens}": f"{ratio:.2f}" for form, ratio in times.items()},
             }
         )
     return rows
 
 
-def _markdown(table: pd.DataFrame, benches: list[Bench], preset: str, headline: tuple[str, str, str]) -> str:
+def _markdown(
+    table: pd.DataFrame, benches: list[Bench], limits: Limits, preset: str, headline: tuple[str, str, str]
+) -> str:
     protocol, task, mode = headline
     parts = [
         f"# Accuracy against memory and time, preset {preset}",
@@ -137,11 +140,11 @@ def _markdown(table: pd.DataFrame, benches: list[Bench], preset: str, headline: 
         "## Is it linear, and is it less?",
         paragraph(
             "Measured on one attention layer of the high-resolution decoder, at the sizes that the bench names "
-            f"whatever the preset. Linear: memory and time grow with tokens to a power of at most {LINEAR_AT_MOST}. "
+            f"whatever the preset. Linear: memory and time grow with tokens to a power of at most {limits.exponent}. "
             "`fused` is ours; `package` is the library's own layer; full attention `fused` is today's kernel, which "
             "never holds the matrix of all pairs of tokens, and `naive` that of 2022, which does. Ratios above 1: full "
-            f"attention keeps more, at the {PAPER_TOKENS} tokens of input side 224. What follows for the paper's claim "
-            "stands in claims.md."
+            f"attention keeps more, at {limits.tokens} tokens. The limit and that number are those of the paper's "
+            "claims; what follows for them stands in claims.md."
         ),
     ]
     for bench in benches:
@@ -151,7 +154,11 @@ def _markdown(table: pd.DataFrame, benches: list[Bench], preset: str, headline: 
             f"{row.to_tokens} tokens"
             for row in full.itertuples()
         ]
-        parts += [f"### {bench.name}", paragraph(f"Full attention, {'; '.join(words)}."), aligned(verdicts(bench))]
+        parts += [
+            f"### {bench.name}",
+            paragraph(f"Full attention, {'; '.join(words)}."),
+            aligned(verdicts(bench, limits)),
+        ]
     return "\n\n".join([*parts, *([] if benches else [NO_BENCH])]) + "\n"
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from miram.evaluate import charts, curves
 from miram.evaluate.charts import Look
+from miram.evaluate.claims import Limits
 from miram.evaluate.efficiency import COSTS, Bench, verdicts
 from miram.evaluate.figures import RECONSTRUCTION_COLUMNS
 from miram.evaluate.page_tables import readable, select
@@ -145,7 +146,7 @@ def costs(
     return figures
 
 
-def growth(bench: Bench, number: int) -> dict[str, Any]:
+def growth(bench: Bench, limits: Limits, number: int) -> dict[str, Any]:
     """Of one bench: what a layer of each attention costs against tokens, and what follows; `number` tells it apart."""
     figures = [
         inline_svg(
@@ -155,7 +156,7 @@ def growth(bench: Bench, number: int) -> dict[str, Any]:
         )
         for column, label in COSTS.items()
     ]
-    return {"name": bench.name, "figures": figures, "rows": verdicts(bench)}
+    return {"name": bench.name, "figures": figures, "rows": verdicts(bench, limits)}
 
 
 def reconstructions(study: Study, files: Mapping[str, Path]) -> dict[str, list[dict[str, str]]]:

@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate import charts, curves, page_figures, page_tables
-from miram.evaluate.efficiency import LINEAR_AT_MOST, PAPER_TOKENS, read_benches
+from miram.evaluate.claims import read_limits
+from miram.evaluate.efficiency import read_benches
 from miram.evaluate.figures import PRESET_LABELS
 from miram.evaluate.predictions import SECTION
 from miram.evaluate.study import Run, Study
@@ -41,6 +42,7 @@ def report(
     crops: Path,
     data_lock: Path | None,
     paper_csv: Path,
+    claims_yaml: Path,
     bench_jsons: Iterable[Path],
     parameters: Mapping[str, Any],
     confidence: float,
@@ -52,8 +54,9 @@ def report(
     what the jobs of missing ones said. `results` is the folder of metrics.csv, differences.csv, set_aside.md and, where
     `stages` names them, claims.csv and audit.md; `explained` that of relevance.npz, of the networks `explained_cells`,
     and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
-    instances of the archive; `bench_jsons` are files that `miram bench` wrote. `confidence` is that of the intervals.
-    What is missing or damaged is named in the page and in the returned facts, and stops nothing.
+    instances of the archive; `claims_yaml` tells what is linear; `bench_jsons` are files that `miram bench`
+    wrote. `confidence` is that of the intervals. What is missing or damaged is named in the page and in the returned
+    facts, and stops nothing.
     """
     study, looks = Study(logs), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
     finished = study.records(cells, "fine-tuning")
@@ -72,6 +75,7 @@ def report(
     looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}
     mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
     lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
+    limits = read_limits(claims_yaml)
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
         "preset": preset,
@@ -106,10 +110,9 @@ def report(
         "learning": page_figures.learning(_logs(study, tuned), looks),
         "losses": page_figures.losses(_loss_logs(study, pretrained, pretrainings), looks),
         "costs": page_figures.costs(metrics, pretrainings, looks, headline),
-        "growths": [page_figures.growth(bench, number) for number, bench in enumerate(read_benches(bench_jsons))],
+        "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(read_benches(bench_jsons))],
         "kind_looks": charts.kind_looks(),
-        "linear_at_most": LINEAR_AT_MOST,
-        "paper_tokens": PAPER_TOKENS,
+        "limits": limits,
         "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
         "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, mapped) if looked else [],
         **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from tiny_study import HEADLINE, PRETRAINED, write_bench, write_study
 
+from miram.errors import MiramError
+from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.efficiency import efficiency, read_benches, verdicts
 
 
@@ -20,8 +22,8 @@ def study(tmp_path, monkeypatch):
 
 def made(study, benches):
     results = study["results"]
-    inputs = results / "metrics.csv", ["from-scratch", *PRETRAINED], study["pretrained"], benches, results
-    efficiency(*inputs, preset="demo", headline=HEADLINE)
+    inputs = results / "metrics.csv", ["from-scratch", *PRETRAINED], study["pretrained"], benches
+    efficiency(*inputs, study["claims_yaml"], results, preset="demo", headline=HEADLINE)
     return results / "efficiency.csv", results / "efficiency.md", results / "efficiency.png"
 
 
@@ -49,11 +51,23 @@ def test_without_a_bench_the_rest_is_there_and_the_gap_is_named(study):
 
 def test_linear_growth_and_less_memory_are_decided_by_the_measurements(tmp_path):
     path = write_bench(tmp_path / "bench.json")
-    (row,) = verdicts(read_benches([path])[0])
+    (row,) = verdicts(read_benches([path])[0], Limits(1.05, 785))
     assert row["attention"] == "nystrom, fused" and row["linear"] == "yes"
     assert row["full fused / this, at 785"] == f"{785 ** (1 - 1.05):.2f}"
     assert row["full naive / this, at 785"] == f"{785 ** (2 - 1.05):.2f}"
-    steep = json.loads(path.read_text())
-    steep["exponents"][2]["kept"] = 1.2
-    path.write_text(json.dumps(steep))
-    assert verdicts(read_benches([path])[0])[0]["linear"] == "NO"
+    (row,) = verdicts(read_benches([path])[0], Limits(1.04, 3137))
+    assert row["linear"] == "NO" and row["full fused / this, at 3137"] == f"{3137 ** (1 - 1.05):.2f}"
+
+
+def test_what_is_linear_is_stated_by_the_claims_alone(study):
+    claims = study["claims_yaml"].read_text()
+    study["claims_yaml"] = Path("claims.yaml")
+    study["claims_yaml"].write_text(claims.replace("exponent: 1.1 ", "exponent: 1.03 ").replace(" 785 ", " 197 "))
+    text = made(study, study["bench_jsons"])[1].read_text()
+    assert "to a power of at most 1.03" in text and "| NO " in text and "full naive / this, at 197" in text
+
+
+def test_a_limit_that_the_claims_lack_is_named(tmp_path):
+    (tmp_path / "claims.yaml").write_text("{}")
+    with pytest.raises(MiramError, match=r"claims\.yaml lacks 'linear-memory'"):
+        read_limits(tmp_path / "claims.yaml")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from tiny_study import CLASSES, FOUR, METHODS, PRETRAINED, write_study
 
 from miram.evaluate.page_figures import embeddings
@@ -140,6 +141,13 @@ def test_it_is_one_small_file_with_ids_of_its_own(page):
     assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org/)', text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_what_is_linear_is_what_the_claims_say(page):
+    claims = yaml.safe_load((Path(__file__).parents[2] / "workflow" / "resources" / "claims.yaml").read_text())
+    found = re.search(r"exponents at most ([\d.]+)\. .*, at (\d+) tokens", page[0].read_text())
+    assert float(found[1]) == claims["linear-memory"]["exponent"]
+    assert {int(found[2])} == {claim["tokens"] for claim in claims.values() if "tokens" in claim}
 
 
 def test_the_same_files_give_the_same_page(tmp_path):

@@ -68,7 +68,7 @@ def write_study(
     }
     for name, path in stages.items():
         _record(path, name, [], {"effect_on_test": LEAKS} if name == "audit" else {"series": 482})
-    paper_csv = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
+    resources = Path(__file__).parents[2] / "workflow" / "resources"
     return {
         **{
             "preset": preset,
@@ -79,7 +79,8 @@ def write_study(
             "pretrained": pretrained,
             "stages": stages,
         },
-        **{"results": results, "explained": explained, "crops": crops, "paper_csv": paper_csv},
+        **{"results": results, "explained": explained, "crops": crops, "paper_csv": resources / "paper.csv"},
+        "claims_yaml": resources / "claims.yaml",
         "bench_jsons": [write_bench(Path("bench.json"))],
         "data_lock": results / "data.lock.csv",
         "confidence": 0.95,

@@ -63,6 +63,7 @@ rule efficiency:
     input:
         RECORD("evaluate"),
         [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
+        "workflow/resources/claims.yaml",
         layout.benches(),
     output:
         RECORD("efficiency"),
@@ -130,6 +131,7 @@ rule report:
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],
         "workflow/resources/paper.csv",
+        "workflow/resources/claims.yaml",
         layout.benches(),
     output:
         RECORD("report"),
