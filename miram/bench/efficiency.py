@@ -48,10 +48,13 @@ COMPLETE = {
 def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, quick: bool, command: str) -> Path:
     """Measure all parts for `methods`, the stage `pretrain`'s values by name; write <machine>.json and its tables.
 
-    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON.
+    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError where no method has
+    an attention to measure.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
+    if not any(values["objective"] == "miram" for values in methods.values()):
+        raise MiramError("No method has objective miram, whose attention is measured.", "Add one to params.yaml.")
     start = clock()
     torch.manual_seed(0)
     scope = QUICK if quick else COMPLETE
@@ -161,10 +164,12 @@ def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tokens from which on a linear kind costs less than fused full attention, in time and in kept memory.
 
     Between two measured numbers of tokens, by a line through the logarithms of ratio and tokens. A bound where the
-    kind costs less from the first number on, or never.
+    kind costs less from the first number on, or never. Nothing where full attention was not measured.
     """
     table = pd.DataFrame(attention)
     full = table[(table["kind"] == "full") & (table["form"] == "fused")].set_index("tokens")
+    if full.empty:
+        return []
     rows = []
     for (kind, form), own in table[table["kind"] != "full"].groupby(["kind", "form"], sort=False):
         own = own.set_index("tokens")
@@ -259,8 +264,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     """What was found, in tables; the attention layers stand in the CSV and the figure."""
     host = results["machine"]
     growth = pd.DataFrame(results["exponents"]).round(2)
-    crossings = pd.DataFrame(results["crossovers"])
-    crossings.columns = ["kind", "form", "faster than full: tokens", "keeps less than full: tokens"]
+    names = {"seconds": "faster than full: tokens", "kept_mib": "keeps less than full: tokens"}
+    crossings = pd.DataFrame(results["crossovers"]).rename(columns=names)
     steps = pd.DataFrame(results["steps"]).drop(columns=["calls"])
     steps = steps.round({name: 0 for name in steps if name.endswith("_mib")}).round(2)
     pipeline = pd.DataFrame(
@@ -277,7 +282,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "## Growth with the number of tokens: cost ~ tokens^p",
         growth.to_markdown(index=False),
         "## From how many tokens on a linear kind costs less than full attention, both fused",
-        crossings.to_markdown(index=False),
+        "Full attention was not measured." if crossings.empty else crossings.to_markdown(index=False),
         "## A step of pre-training",
         "The last columns: images at once that fit into that many GB (1e9 bytes), by the memory model.",
         steps.to_markdown(index=False),

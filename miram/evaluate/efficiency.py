@@ -4,6 +4,7 @@ A bench is a file of `miram bench`: it is of the sizes that its command names, w
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,23 +103,26 @@ def _table(metrics: pd.DataFrame, pretrained: Mapping[str, Path], headline: tupl
 
 
 def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
-    """For each linear kind, as ours and as its package: is it linear, and less than full attention?"""
+    """For each linear kind, as ours and as its package: is it linear, and less than full attention, if measured?"""
     kept = bench.layers.set_index(["kind", "form", "tokens"])["kept_mib"].sort_index()
-    growth = bench.growth.set_index(["kind", "form"])
+    crossovers = {(place.kind, place.form): place for place in bench.crossovers.itertuples()}
     rows = []
-    for place in bench.crossovers.itertuples():
-        exponents = growth.loc[(place.kind, place.form)]
-        own = kept[place.kind, place.form].get(limits.tokens)
-        times = {form: kept[FULL, form].get(limits.tokens) / own for form in (OURS, NAIVE)}
+    for grown in bench.growth[bench.growth["kind"] != FULL].itertuples():
+        place = crossovers.get((grown.kind, grown.form))
+        own = kept.get((grown.kind, grown.form, limits.tokens), math.nan)
+        times = {form: kept.get((FULL, form, limits.tokens), math.nan) / own for form in (OURS, NAIVE)}
         rows.append(
             {
-                "attention": f"{place.kind}, {place.form}",
-                "kept ~ tokens^": f"{exponents['kept']:.2f}",
-                "time ~ tokens^": f"{exponents['time']:.2f}",
-                "linear": "yes" if max(exponents["kept"], exponents["time"]) <= limits.exponent else "NO",
-                "keeps less than full from": f"{place.kept_mib} tokens",
-                "faster than full from": f"{place.seconds} tokens",
-                **{f"full {form} / this, at {limits.tokens}": f"{ratio:.2f}" for form, ratio in times.items()},
+                "attention": f"{grown.kind}, {grown.form}",
+                "kept ~ tokens^": f"{grown.kept:.2f}",
+                "time ~ tokens^": f"{grown.time:.2f}",
+                "linear": "yes" if max(grown.kept, grown.time) <= limits.exponent else "NO",
+                "keeps less than full from": NOTHING if place is None else f"{place.kept_mib} tokens",
+                "faster than full from": NOTHING if place is None else f"{place.seconds} tokens",
+            }
+            | {
+                f"full {form} / this, at {limits.tokens}": NOTHING if math.isnan(ratio) else f"{ratio:.2f}"
+                for form, ratio in times.items()
             }
         )
     return rows
@@ -154,10 +158,11 @@ def _markdown(
             f"{row.to_tokens} tokens"
             for row in full.itertuples()
         ]
+        rows = verdicts(bench, limits)
         parts += [
             f"### {bench.name}",
-            paragraph(f"Full attention, {'; '.join(words)}."),
-            aligned(verdicts(bench, limits)),
+            paragraph(f"Full attention, {'; '.join(words) or 'not measured'}."),
+            aligned(rows) if rows else "No linear attention was measured.",
         ]
     return "\n\n".join([*parts, *([] if benches else [NO_BENCH])]) + "\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from miram import params
 from miram.bench import efficiency
-from miram.bench.efficiency import bench, crossing, exponents
+from miram.bench.efficiency import bench, crossing, crossovers, exponents
 from miram.bench.timing import interleaved
 from miram.budget import hours, pretraining_job
 from miram.errors import MiramError
@@ -38,6 +38,21 @@ def test_exponents_are_those_of_the_growth_where_constant_parts_weigh_little():
     fused, naive = exponents(rows)
     assert fused["from_tokens"] == naive["from_tokens"] == 3137
     assert fused["time"] == pytest.approx(2) and fused["kept"] == pytest.approx(1) and naive["kept"] == pytest.approx(2)
+
+
+def test_without_full_attention_nothing_is_said_to_cost_less():
+    rows = [{"kind": "nystrom", "form": "fused", "tokens": n, "seconds": n, "kept_mib": n} for n in (197, 785)]
+    assert crossovers(rows) == []
+    full = [{"kind": "full", "form": "fused", "tokens": n, "seconds": 1.0, "kept_mib": n**2} for n in (197, 785)]
+    assert crossovers(rows + full) == [
+        {"kind": "nystrom", "form": "fused", "seconds": "above 785", "kept_mib": "below 197"}
+    ]
+
+
+def test_without_a_method_whose_attention_is_measured_the_bench_stops_before_it_begins(tmp_path):
+    mae = params.stage_values(DEMO, "pretrain", "strict", "mae")
+    with pytest.raises(MiramError, match="No method has objective miram"):
+        bench({"mae": mae}, tmp_path, "cpu", quick=True, command="")
 
 
 def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():

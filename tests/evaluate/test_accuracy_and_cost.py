@@ -1,6 +1,7 @@
 """Accuracy against cost, from files that a bench and a study leave."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,21 @@ def test_linear_growth_and_less_memory_are_decided_by_the_measurements(tmp_path)
     assert row["full naive / this, at 785"] == f"{785 ** (2 - 1.05):.2f}"
     (row,) = verdicts(read_benches([path])[0], Limits(1.04, 3137))
     assert row["linear"] == "NO" and row["full fused / this, at 3137"] == f"{3137 ** (1 - 1.05):.2f}"
+
+
+@pytest.mark.parametrize("kind", ["full", "nystrom"])
+def test_what_a_bench_did_not_measure_is_not_stated(study, kind):
+    (path,) = study["bench_jsons"]
+    measured = json.loads(path.read_text())
+    for part in ("attention", "exponents"):
+        measured[part] = [row for row in measured[part] if row["kind"] != kind]
+    path.write_text(json.dumps(measured | {"crossovers": []}))
+    text = made(study, [path])[1].read_text()
+    if kind == "full":
+        assert "Full attention, not measured." in text
+        assert re.search(r"\| nystrom, fused .* yes( +\| -){4} +\|", text)
+    else:
+        assert "No linear attention was measured." in text
 
 
 def test_what_is_linear_is_stated_by_the_claims_alone(study):
