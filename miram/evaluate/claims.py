@@ -19,7 +19,12 @@ from miram.errors import MiramError
 from miram.evaluate.figures import PRESET_LABELS
 from miram.evaluate.markdown import aligned, paragraph
 from miram.evaluate.predictions import TEST
-from miram.evaluate.statistics import another_run_margin, lesions_needed_paired, lesions_needed_unpaired
+from miram.evaluate.statistics import (
+    ONE_PATIENT,
+    another_run_margin,
+    lesions_needed_paired,
+    lesions_needed_unpaired,
+)
 from miram.files import atomic_path
 from miram.layout import FULL
 
@@ -107,6 +112,9 @@ def superiority(
         row, gain = own.iloc[0], gain_points
         if gain is None:
             gain = found.published[task, metric, method] - found.published[task, metric, other]
+        if math.isnan(row["low"]):
+            parts.append(Finding(OPEN, _difference(row, metric), "more test patients"))
+            continue
         low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
         verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < gain else OPEN
         parts.append(Finding(verdict, _difference(row, metric), _what_it_takes(row, metric, gain, found)))
@@ -126,9 +134,11 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
     half = another_run_margin(sd, len(runs), found.confidence)
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
+    low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
+    over_patients = ONE_PATIENT if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
     evidence = (
-        f"{mean:.1f} %, over patients {100 * over_seeds['low']:.1f} to {100 * over_seeds['high']:.1f}; {len(runs)} "
-        f"seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; {tested} lesions"
+        f"{mean:.1f} %, {over_patients}; {len(runs)} seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; "
+        f"{tested} lesions"
     )
     if tested != lesions:
         return Finding(OPEN, evidence, f"the {lesions} lesions of the official test set")
@@ -281,6 +291,8 @@ def _difference(row: pd.Series, metric: str) -> str:
     methods = "no spread over seeds, so that nothing is known of another training"
     if not math.isnan(row["corrected_low"]):
         methods = f"for the methods {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
+    if math.isnan(row["low"]):
+        return f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {ONE_PATIENT}"
     return (
         f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
         f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "

@@ -11,6 +11,7 @@ import numpy as np
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import right
 from miram.evaluate.statistics import (
+    ONE_PATIENT,
     design_effect,
     holm,
     interval,
@@ -68,7 +69,7 @@ def difference_rows(
         common = [number for number in seeds if {(reference, number), (other, number)} <= set(measured)]
         pairs[other] = [(measured[reference, number], measured[other, number]) for number in common]
         lacking = [f"seed {number} lacks predictions of one of them" for number in seeds if number not in common]
-        notes[other] = NOTE_SEPARATOR.join(lacking)
+        notes[other] = NOTE_SEPARATOR.join([*lacking, *([ONE_PATIENT] if len(set(patients)) == 1 else [])])
         permuted[other] = _exchanged(pairs[other], exchanges, compared, options)
     lesions = {"lesions": len(patients), "patients": len(set(patients))}
     rows = []

@@ -169,9 +169,10 @@ def _markdown(
 
 def _row(row: Mapping[str, Any]) -> dict[str, str]:
     value, low, high = (row[f"accuracy_percent_{part}"] for part in ("value", "low", "high"))
+    interval = "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
     return {
         "method": row["method"],
-        "accuracy, %": NOTHING if pd.isna(value) else f"{value:.1f} [{low:.1f}, {high:.1f}]",
+        "accuracy, %": NOTHING if pd.isna(value) else f"{value:.1f}{interval}",
         "time, s": f"{row['pretrain_seconds']:.0f}",
         "peak memory, MiB": f"{row['pretrain_peak_memory_mib']:.0f}",
         "kind": row["pretrain_peak_memory_kind"],

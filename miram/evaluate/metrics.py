@@ -18,7 +18,7 @@ from miram.evaluate.predictions import (
     read_predictions,
 )
 from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
-from miram.evaluate.statistics import interval, patient_resamples
+from miram.evaluate.statistics import ONE_PATIENT, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
@@ -56,7 +56,8 @@ def evaluate(
     metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
     seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
     over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
-    inside the draw. So it tells what other patients would give these networks; what other seeds would give, `sd` tells.
+    inside the draw; one patient gives none. So it tells what other patients would give these networks; what other
+    seeds would give, `sd` tells.
     The majority class has one answer and no seed. differences.csv: `difference_rows`.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
@@ -149,6 +150,8 @@ def _rows(
         if networks and networks[0].drawn:
             drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
             row["low"], row["high"] = np.clip(interval(values.mean(), drawn, confidence), 0, 1)
+            if not len(drawn):
+                row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], ONE_PATIENT]))
         rows.append(row)
     return rows
 

@@ -100,14 +100,14 @@ def _group(
 
 
 def _cell(row: pd.Series | None) -> dict[str, Any]:
-    """A value with its interval and the place of both on a bar from 0 to 100."""
+    """A value with its interval, what stands below it, and the place of both on a bar from 0 to 100."""
     if row is None or pd.isna(row["value"]):
-        return {"text": NOTHING, "sort": "", "interval": "", "range": None}
+        return {"text": NOTHING, "sort": "", "interval": "", "below": "", "range": None}
     value, low, high, sd = (100 * row[name] for name in ("value", "low", "high", "sd"))
     interval = "" if pd.isna(low) else f"{low:.1f} to {high:.1f}"
-    spread = "" if pd.isna(sd) else f"; sd {sd:.1f}"
+    below = "; ".join(filter(None, [interval, "" if pd.isna(sd) else f"sd {sd:.1f}"]))
     place = None if pd.isna(low) else {"low": round(low, 1), "width": round(high - low, 1), "value": round(value, 1)}
-    return {"text": f"{value:.1f}", "sort": f"{value:.4f}", "interval": interval + spread, "range": place}
+    return {"text": f"{value:.1f}", "sort": f"{value:.4f}", "interval": interval, "below": below, "range": place}
 
 
 def documents(study: Study, results: Path, *, audited: bool) -> list[dict[str, Any]]:

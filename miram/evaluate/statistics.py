@@ -15,11 +15,17 @@ from scipy.stats import t as student
 
 from miram.evaluate.scores import ROUNDING
 
+ONE_PATIENT = "no interval: all test lesions are of one patient"
+
 
 def patient_resamples(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
-    """How often each lesion counts when as many patients are drawn with replacement, R times: float64 (N, R)."""
+    """How often each lesion counts when as many patients are drawn with replacement, R times: float64 (N, R).
+
+    One patient is never drawn, R = 0: all draws would be the same, and say that another patient changes nothing.
+    """
     names, owner = np.unique(patients, return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    shares, draws = np.full(len(names), 1 / len(names)), resamples if len(names) > 1 else 0
+    drawn = np.random.default_rng(seed).multinomial(len(names), shares, size=draws)
     return drawn.T[owner].astype(float)
 
 
@@ -90,11 +96,13 @@ def design_effect(values: np.ndarray, patients: Sequence[str]) -> float:
     """How many times larger the variance of a mean over lesions, (N,), is than if lesions of a patient were unlike.
 
     The variance of the patients' sums over that of the lesions: 1 + (lesions per patient - 1) x correlation within a
-    patient, where all patients have equally many. 1 where all values are equal.
+    patient, where all patients have equally many. 1 where all values are equal; NaN for one patient.
     """
     deviations = values - values.mean()
     total = (deviations**2).sum()
-    _, owner = np.unique(patients, return_inverse=True)
+    names, owner = np.unique(patients, return_inverse=True)
+    if len(names) < 2:
+        return math.nan
     return float((np.bincount(owner, weights=deviations) ** 2).sum() / total) if total > 0 else 1.0
 
 
@@ -106,9 +114,9 @@ def lesions_needed_paired(
     n = (z_c sqrt(d) + z_p sqrt(d - difference^2))^2 / difference^2 x design effect, z_c and z_p the normal quantiles
     of the two-sided level and of the power (Connor 1987, Biometrics 43, 207). `disagreement` d is the share of lesions
     that one alone gets right, or the mean square of the lesions' differences where several seeds are averaged. None
-    for a difference of 0, which no number finds.
+    for a difference of 0, which no number finds, and where the design effect is not known.
     """
-    if difference == 0:
+    if difference == 0 or math.isnan(design_effect):
         return None
     level, found = norm.ppf((1 + confidence) / 2), norm.ppf(power)
     root = level * math.sqrt(disagreement) + found * math.sqrt(max(disagreement - difference**2, 0))

@@ -41,7 +41,7 @@ def weighted_scores(
     options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     blocks = [weights[:, start : start + AT_ONCE] for start in range(0, weights.shape[1], AT_ONCE)]
     found = [_block(answers, np.ascontiguousarray(block), metrics, **options) for block in blocks]
-    return {metric: np.concatenate([values[metric] for values in found]) for metric in metrics}
+    return {metric: np.concatenate([np.empty(0), *(values[metric] for values in found)]) for metric in metrics}
 
 
 def _block(

@@ -10,8 +10,11 @@ from PIL import Image
 from tiny_study import HEADLINE, PRETRAINED, write_bench, write_study
 
 from miram.errors import MiramError
+from miram.evaluate.charts import looks
 from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.efficiency import efficiency, read_benches, verdicts
+from miram.evaluate.page_figures import costs
+from miram.evaluate.page_tables import leader, metric_groups
 
 
 @pytest.fixture
@@ -41,6 +44,21 @@ def test_each_method_stands_with_its_accuracy_and_the_cost_that_its_record_names
     assert table.loc["mae", "accuracy_percent_value"] == pytest.approx(100 * own["value"].iloc[0], abs=1e-3)
     assert "DEMO" in md.read_text() and "a processor, 32-true (bench.json)" in md.read_text()
     assert Image.open(png).size[0] > 1000
+
+
+def test_a_value_without_an_interval_stands_alone(study):
+    path = study["results"] / "metrics.csv"
+    metrics = pd.read_csv(path).assign(low=None, high=None)
+    metrics.to_csv(path, index=False)
+    value = metrics.query("method == 'mae' and metric == 'accuracy' and split == 'test' and seed.isna()")[
+        "value"
+    ].item()
+    assert re.search(rf"\| mae +\| {100 * value:.1f} +\|", made(study, [])[1].read_text())
+    look = looks(["from-scratch", *PRETRAINED])
+    (group,) = metric_groups(pd.read_csv(path), pd.read_csv(study["paper_csv"]), look, HEADLINE)
+    assert leader(group)["interval"] == ""
+    pretrainings = {method: json.loads(record.read_text()) for method, record in study["pretrained"].items()}
+    assert len(costs(pd.read_csv(path), pretrainings, look, HEADLINE)) == 2
 
 
 def test_without_a_bench_the_rest_is_there_and_the_gap_is_named(study):

@@ -130,6 +130,13 @@ def test_a_value_on_other_lesions_or_of_one_run_cannot_be_told(verdict):
     assert found == OPEN and "two seeds" in row["settle"]
 
 
+@pytest.mark.parametrize(("claim", "settle"), [(SUPERIORITY, "more test patients"), (VALUE, "704 lesions")])
+def test_one_test_patient_tells_nothing_of_others(verdict, claim, settle):
+    found, row = verdict(claim, {"miram-nystrom": 0.9, "mae": 0.5}, seeds=4, lesions=2, same=0.0)
+    assert found == OPEN and settle in row["settle"]
+    assert "no interval: all test lesions are of one patient" in row["evidence"] and "nan" not in row["evidence"]
+
+
 LAYERS = [("nystrom", "fused", 100, 2.0), ("nystrom", "fused", 1000, 10.0), ("nystrom", "fused", 4000, 40.0)]
 PACKAGE = [("nystrom", "package", 1000, 50.0), ("nystrom", "package", 4000, 900.0)]
 FULL = [("full", "naive", 1000, 11.0), ("full", "fused", 1000, 9.0)]

@@ -103,6 +103,21 @@ def test_equal_answers_differ_by_nothing(study, tmp_path, evaluated):
     assert np.isnan(row["lesions_needed"])
 
 
+def test_one_test_patient_gives_values_without_an_interval_and_says_so(study, tmp_path, evaluated):
+    files, _, _ = study
+    for file in files.values():
+        pd.read_parquet(file).assign(patient_id="P_00000").to_parquet(file)
+    _, table, differences = evaluated(files, tmp_path)
+    test = table[table["split"] == "test"]
+    assert test["value"].notna().all() and test[["low", "high"]].isna().all(axis=None)
+    assert test["note"].str.contains("no interval: all test lesions are of one patient").all()
+    assert not table.loc[table["split"] == "validation", "note"].str.contains("no interval", na=False).any()
+    assert differences["difference"].notna().all() and (differences["p_value"] == 1).all()
+    unknown = ["low", "high", "corrected_low", "corrected_high", "design_effect", "lesions_needed"]
+    assert differences[unknown].isna().all(axis=None)
+    assert differences["note"].str.contains("of one patient").all()
+
+
 def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):
     files, _, _ = study
     for file in files.values():

@@ -172,6 +172,16 @@ def test_a_split_without_test_lesions_still_makes_a_table(compare, study):
     assert (RESULTS / "comparison.png").stat().st_size > 0
 
 
+def test_one_test_patient_gives_values_without_an_interval(compare, study):
+    for file in study[0].values():
+        pd.read_parquet(file).assign(patient_id="P_00000").to_parquet(file)
+    compare(study)
+    row = read_csv().loc["mae"]
+    assert row["accuracy_percent_low"] == ""
+    assert f"| {float(row['accuracy_percent_mean']):.1f} ± " in read_md() and not re.search(r"\bnan\b", read_md())
+    assert "no interval: all test lesions are of one patient" in " ".join(read_md().split())
+
+
 def test_an_absent_class_is_named_once(compare, study, predictions):
     files, _, _ = study
     for number, file in enumerate(files.values()):
