@@ -1,6 +1,7 @@
 """Figures of a bench: cost against tokens and against the side of the input; log scales, as growth is the message."""
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ STYLES = {
     "mae": ("#CC79A7", "v"),
     "mocov3": ("#D55E00", "P"),
 }
+OTHER_STYLES = (("#56B4E9", "X"), ("#7a7a7a", "*"))  # of methods of one's own, in turn
 COSTS = {"seconds": "time (s)", "kept_mib": "kept memory (MiB)", "peak_mib": "peak memory (MiB)"}
 NEAR = 1.4  # times the tick before: the label of one as near would cover that one's
 LINES = {"fused": "-", "package": "--", "naive": ":"}
@@ -56,8 +58,9 @@ def draw_steps(results: Mapping[str, Any], path: Path) -> None:
     table["predicted_an_image"] = table["predicted_kept_mib"] / table["images"]
     figure = Figure(figsize=(9, 4), layout="constrained")
     time, memory = figure.subplots(1, 2)
+    others = cycle(OTHER_STYLES)
     for method, own in table.groupby("method", sort=False):
-        colour, marker = STYLES[method.removeprefix("miram-")]
+        colour, marker = STYLES.get(method.removeprefix("miram-")) or next(others)
         time.plot(own["side"], own["seconds_an_image"], color=colour, marker=marker, ms=4, label=method)
         memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=5, ls="none")
         memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)
