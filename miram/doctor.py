@@ -20,9 +20,8 @@ CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
 ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
 LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
-CROP_BYTES = (
-    0.4e6  # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
-)
+# ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
+CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
 REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
 

@@ -153,11 +153,9 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the results."""
     from miram.crate import METADATA, write_crate
 
-    records, out = (
-        [layout.record(stage, chosen.preset) for stage in params.final_stages(chosen)],
-        layout.results(chosen.preset),
-    )
-    locks = [] if chosen.source == params.IMAGES else [layout.data(chosen.preset) / layout.LOCK]
+    preset, out = chosen.preset, layout.results(chosen.preset)
+    records = [layout.record(stage, preset) for stage in params.final_stages(chosen)]
+    locks = [] if chosen.source == params.IMAGES else [layout.data(preset) / layout.LOCK]
     outputs = [out / METADATA, *(out / lock.name for lock in locks)]
     do_stage(
         chosen,
