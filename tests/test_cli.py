@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from miram import layout, params, record
+from miram import layout, params
+from miram.provenance import record
 from miram.cli import main
 from miram.cli.stage import do_stage, unfinished_logs
 
@@ -77,11 +78,11 @@ def test_what_the_machine_refuses_is_said_in_two_lines_and_another_fault_is_not_
     def fail(number):
         raise OSError(number, os.strerror(number), "data/demo/archive/film.dcm")
 
-    monkeypatch.setattr("miram.data.phantom.archive.write_archive", lambda *_, **__: fail(errno.ENOSPC))
+    monkeypatch.setattr("miram.phantom.archive.write_archive", lambda *_, **__: fail(errno.ENOSPC))
     assert main(["archive"]) == 1
     fault, _ = capsys.readouterr().err.strip().splitlines()
     assert fault == "miram archive: data/demo/archive/film.dcm: No space left on device"
-    monkeypatch.setattr("miram.data.phantom.archive.write_archive", lambda *_, **__: fail(errno.EINVAL))
+    monkeypatch.setattr("miram.phantom.archive.write_archive", lambda *_, **__: fail(errno.EINVAL))
     with pytest.raises(OSError, match="Invalid argument"):
         main(["archive"])
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from miram.data.phantom.lesions import draw_lesion
+from miram.phantom.lesions import draw_lesion
 from miram.evaluate.claims import NOT_REPRODUCED, OPEN, REPRODUCED, judge
 from miram.evaluate.metrics import evaluate
 from miram.layout import Cell

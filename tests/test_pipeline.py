@@ -311,7 +311,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
 @pytest.mark.slow
 def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(tmp_path):
     folder = small_project(tmp_path / "project")
-    source = folder / "miram/data/phantom/archive.py"
+    source = folder / "miram/phantom/archive.py"
     code = source.read_text()
     source.write_text("raise OSError")
     assert "Failed:\n  archive: logs/demo/archive.log\nNo results could be made" in failed(folder)

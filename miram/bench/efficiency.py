@@ -23,7 +23,7 @@ from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.bench.training import CROPS, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.fit import fit, least_images, memory_of
+from miram.planning.memory import fit, least_images, memory_of
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
 LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh

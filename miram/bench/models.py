@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from miram.bench.mocov3_plain import straightforward_loss
+from benchmarks.mocov3_plain import straightforward_loss
 from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
 from miram.models.classifier import Classifier

@@ -9,14 +9,15 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from miram import layout, params, record
+from miram import layout, params
+from miram.provenance import record
 from miram.cli.stage import check_known, do_stage, store_of
 from miram.errors import ParameterError
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the embedded archive; what came from an older one goes."""
-    from miram.data.phantom.archive import write_archive
+    from miram.phantom.archive import write_archive
 
     if chosen.archive is None:
         raise ParameterError(f"Preset {chosen.preset} has no embedded archive.", "Allowed: --preset demo.")
@@ -32,7 +33,7 @@ def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Serve the embedded archive until interrupted."""
-    from miram.data.phantom.server import serve
+    from miram.phantom.server import serve
 
     record.read(layout.record("archive", chosen.preset))
     serve(layout.data(chosen.preset) / "archive", arguments.port)
@@ -40,7 +41,7 @@ def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fetch the case lists and list the series that they need."""
-    from miram.data.listing import list_archive
+    from miram.data.transfer.catalogue import list_archive
 
     data = layout.data(chosen.preset)
     inputs = [layout.record("archive", chosen.preset)] if params.is_embedded(chosen) else []
@@ -58,7 +59,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fetch the films and cut the crops."""
-    from miram.data.films import cut_films
+    from miram.data.transfer.films import cut_films
 
     if arguments.dry_run:
         data_plan(chosen, arguments)
@@ -78,8 +79,8 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it."""
-    from miram.data.films import plan_films
-    from miram.data.listing import list_archive
+    from miram.data.transfer.films import plan_films
+    from miram.data.transfer.catalogue import list_archive
 
     places = _places(chosen)
     transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
@@ -93,7 +94,7 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compare the data lock with another one."""
-    from miram.data.lock import check_lock
+    from miram.data.transfer.lock import check_lock
 
     record.read(layout.record("crops", chosen.preset))
     print(f"the same: {check_lock(_places(chosen).lock, arguments.file)} instances")
@@ -101,7 +102,7 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Make crops of one's own images."""
-    from miram.data.images import image_paths, import_images
+    from miram.data.own_images import image_paths, import_images
 
     if chosen.source != params.IMAGES:
         raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
@@ -162,7 +163,7 @@ def _tries(chosen: params.Params) -> dict[str, Any]:
 
 def _places(chosen: params.Params) -> Any:
     """Where the stage crops reads and writes."""
-    from miram.data.films import Places
+    from miram.data.transfer.films import Places
 
     data = layout.data(chosen.preset)
     return Places(
@@ -185,7 +186,7 @@ def _restore_archive(chosen: params.Params) -> None:
     if not params.is_embedded(chosen) or (folder / "archive.json").exists():
         return
     if layout.record("archive", chosen.preset).exists():
-        from miram.data.phantom.archive import write_archive
+        from miram.phantom.archive import write_archive
 
         write_archive(folder, **params.stage_values(chosen, "archive")["archive"])
         record.read(layout.record("archive", chosen.preset))
@@ -202,7 +203,7 @@ def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
     if not params.is_embedded(chosen):
         yield values
         return
-    from miram.data.phantom.server import running
+    from miram.phantom.server import running
 
     with running(layout.data(chosen.preset) / "archive") as (api_url, csv_url):
         yield {**values, "settings": {**values["settings"], "api_url": api_url, "csv_url": csv_url}}

@@ -12,12 +12,12 @@ from miram.errors import MiramError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from miram.budget import Images
+    from miram.planning.hours import Images
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before anything large starts."""
-    from miram.doctor import all_made_gb, examine, held_gb
+    from miram.planning.doctor import all_made_gb, examine, held_gb
 
     values = params.stage_values(chosen, "doctor")
     places = {name: value for name, value in values["settings"].items() if name.endswith(("_url", "folder"))}
@@ -47,8 +47,8 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _crops_bytes(chosen: params.Params) -> float:
     """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
-    from miram.data.images import image_paths
-    from miram.doctor import CROP_BYTES, FILMS, LESIONS
+    from miram.data.own_images import image_paths
+    from miram.planning.doctor import CROP_BYTES, FILMS, LESIONS
 
     store = store_of(chosen)[0]
     if store.exists():
@@ -64,7 +64,7 @@ def _crops_bytes(chosen: params.Params) -> float:
 
 def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print what each method's pre-training takes, and how its batch fits."""
-    from miram.fit import as_table
+    from miram.planning.memory import as_table
 
     print(
         as_table(
@@ -75,14 +75,14 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the hours of every training of the preset."""
-    from miram.budget import as_text
+    from miram.planning.hours import as_text
 
     print(as_text(_plans(chosen), chosen.compute.devices))
 
 
 def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
-    """What `miram.budget.hours` finds for all trainings of a preset."""
-    from miram.budget import classifier_job, hours, pretraining_job
+    """What `miram.planning.hours.hours` finds for all trainings of a preset."""
+    from miram.planning.hours import classifier_job, hours, pretraining_job
 
     preset = chosen.preset
     extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
@@ -101,7 +101,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
     """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
-    from miram.budget import CBIS_DDSM, count_images
+    from miram.planning.hours import CBIS_DDSM, count_images
 
     folder = layout.data(chosen.preset)
     tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
@@ -117,7 +117,7 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
 
 def _hours(chosen: params.Params) -> dict[str, str]:
     """The hours of all trainings on each device that was measured, in words; nothing where the images are unknown."""
-    from miram.budget import totals
+    from miram.planning.hours import totals
 
     try:
         return totals(_plans(chosen))

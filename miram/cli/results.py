@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params, record
+from miram import layout, params
+from miram.provenance import record
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
 
 PAPER = Path("workflow", "resources", "paper.csv")
@@ -51,7 +52,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Set accuracy against memory and time."""
-    from miram.evaluate.efficiency import efficiency as weigh
+    from miram.report.efficiency import efficiency as weigh
 
     preset, out = chosen.preset, layout.results(chosen.preset)
     headline = params.headline(chosen)
@@ -71,9 +72,9 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
-    from miram.evaluate.figures import draw_reconstructions
+    from miram.report.figures import draw_reconstructions
     from miram.evaluate.summary import write_curves, write_summary
-    from miram.evaluate.table import comparison, write_set_aside
+    from miram.report.table import comparison, write_set_aside
 
     preset, name = chosen.preset, params.name_of(chosen)
     out, protocols = layout.results(preset), chosen.splits.protocols
@@ -110,7 +111,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the report of all that there is, and of what is missing."""
     from miram.data.tasks import MULTI_LABEL
-    from miram.evaluate.report import report as write
+    from miram.report.report import report as write
 
     preset, headline, results = chosen.preset, params.headline(chosen), layout.results(chosen.preset)
     cells = classifiers(chosen)
@@ -151,7 +152,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the results."""
-    from miram.crate import METADATA, write_crate
+    from miram.provenance.crate import METADATA, write_crate
 
     preset, out = chosen.preset, layout.results(chosen.preset)
     records = [layout.record(stage, preset) for stage in params.final_stages(chosen)]
@@ -168,7 +169,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Check a results folder."""
-    from miram.verify import verify as check
+    from miram.provenance.verify import verify as check
 
     folder = arguments.folder or layout.results(chosen.preset)
     check(folder, _expected(chosen), preset=chosen.preset, films=arguments.films)

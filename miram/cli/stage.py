@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params, record
+from miram import layout, params
+from miram.provenance import record
 from miram.errors import ParameterError
 from miram.files import sole_writer
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params, record
+from miram import layout, params
+from miram.provenance import record
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 
@@ -115,7 +116,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Ask one fine-tuned network about one picture."""
-    from miram.evaluate.prediction import draw_prediction
+    from miram.report.prediction import draw_prediction
     from miram.train.predict import predict as ask
 
     cell, path = _chosen_network(chosen, arguments)

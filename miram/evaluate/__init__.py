@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the comparison table and figures, from files alone."""
+"""Evaluation: metrics, statistics and claims as numbers, from files alone."""

@@ -16,8 +16,7 @@ import yaml
 from scipy.stats import norm
 
 from miram.errors import MiramError
-from miram.evaluate.figures import PRESET_LABELS
-from miram.evaluate.markdown import aligned, paragraph
+from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
 from miram.evaluate.predictions import TEST
 from miram.evaluate.statistics import (
     ONE_PATIENT,

@@ -2,6 +2,14 @@
 
 import textwrap
 
+PRESET_LABELS = {
+    "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
+    "paper": "CBIS-DDSM, models of full size",
+    "paper-448": "CBIS-DDSM, models of full size, 224 -> 448 px",
+    "paper-896": "CBIS-DDSM, models of full size, 448 -> 896 px",
+    "images": "Images of one's own",
+}
+
 LINE_WIDTH = 110  # characters; the files are printed on terminals too
 
 

@@ -23,7 +23,7 @@ from miram.models.export import save_classifier
 from miram.progress import track
 from miram.train.augment import finetune_view, stream, to_images
 from miram.train.device import one_device, out_of_memory_as
-from miram.train.labelled import (
+from miram.train.classifiers import (
     Split,
     best,
     build_encoder,

@@ -24,7 +24,7 @@ from miram.models.classifier import pooling
 from miram.models.encoder import Encoder
 from miram.train.augment import to_images
 from miram.train.device import one_device
-from miram.train.labelled import (
+from miram.train.classifiers import (
     best,
     build_encoder,
     common_facts,

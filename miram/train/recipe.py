@@ -11,7 +11,7 @@ from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.models.build import build_pretrainer
 from miram.models.export import load_encoder
-from miram.record import code_digest
+from miram.provenance.record import code_digest
 
 
 @dataclasses.dataclass(frozen=True)

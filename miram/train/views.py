@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from miram.train.augment import Draw, draw_moco_view, draw_view, render, stream
-from miram.train.batched import render_batch
+from miram.train.device_views import render_batch
 from miram.train.recipe import Recipe
 from miram.train.store import Store
 

@@ -4,7 +4,7 @@ from functools import cache
 import pytest
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
 
-from miram.data.phantom import archive as phantom
+from miram.phantom import archive as phantom
 
 
 @pytest.fixture(scope="session", autouse=True)

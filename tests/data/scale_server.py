@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from tiny_archive import dicom_bytes, mask_of, zip_bytes
 
-from miram.data.catalogue import read_lesions
+from miram.data.case_lists import read_lesions
 from miram.layout import CASE_CSVS
 
 SHAPE = (24, 20)

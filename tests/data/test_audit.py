@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from miram.data.audit import audit, catalogue_overlap, effect_on_test, film_pairs, shared_between
-from miram.data.catalogue import read_lesions
+from miram.data.case_lists import read_lesions
 from miram.data.splits import split_lesions
 
 LEAKING = (

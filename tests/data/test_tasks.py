@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miram.data.catalogue import read_lesions
+from miram.data.case_lists import read_lesions
 from miram.data.tasks import CLASSES, MULTI_LABEL, classes, labels, strata, targets
 
 LESIONS = pd.DataFrame(

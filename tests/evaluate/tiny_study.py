@@ -9,7 +9,8 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from miram import layout, record
+from miram import layout
+from miram.provenance import record
 from miram.layout import Cell
 
 FOUR = ("BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC")

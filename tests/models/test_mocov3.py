@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from miram.bench.mocov3_plain import straightforward_loss
+from benchmarks.mocov3_plain import straightforward_loss
 from miram.models.encoder import Encoder
 from miram.models.mocov3 import MoCoV3
 

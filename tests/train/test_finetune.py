@@ -22,7 +22,7 @@ from miram.train.finetune import (
     mixing_shares,
     shuffled_batches,
 )
-from miram.train.labelled import Split, labelled_lesions, read_split
+from miram.train.classifiers import Split, labelled_lesions, read_split
 from miram.train.store import Store
 
 VALUES = {

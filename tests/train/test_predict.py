@@ -10,7 +10,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from tiny_classifier import FOUR, saved_classifier
 
-from miram import layout, record
+from miram import layout
+from miram.provenance import record
 from miram.cli import main
 from miram.errors import MiramError
 from miram.models.export import load_classifier

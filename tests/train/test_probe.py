@@ -11,7 +11,7 @@ from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.train import probe as module
 from miram.train.augment import to_images
-from miram.train.labelled import labelled_lesions, read_split
+from miram.train.classifiers import labelled_lesions, read_split
 from miram.train.probe import Pooled, features, linear_probe, neighbours, probe
 from miram.train.store import Store
 

@@ -16,8 +16,9 @@ sys.path.insert(0, workflow.basedir)
 os.environ["PYTHONPATH"] = workflow.basedir
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
 
-from miram import layout, params, record
-from miram.data.images import image_paths
+from miram import layout, params
+from miram.provenance import record
+from miram.data.own_images import image_paths
 from miram.errors import MiramError
 
 unknown = set(config) - {"preset", "params", "container"}

@@ -1,0 +1,202 @@
+"""Lesion crops: the window around a lesion's mask, cut from the whole film at its native size.
+
+Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules for what
+the archive has wrong stand at the functions that apply them; a lesion that no rule saves is set aside with its reason.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from miram.data.backgrounds import sample_squares
+from miram.data.breast import find_areas, shares
+from miram.data.case_lists import COLUMNS as CATALOGUE_COLUMNS
+from miram.data.case_lists import PATHS
+from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixels, series_files
+from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
+from miram.files import atomic_path, sha256_pixels
+
+# Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
+# tells their scale lie within 0.0003 of that.
+RESCAN_SCALE = 0.87
+RESCAN_TOLERANCE = 0.005
+LESION_COLUMNS = [
+    *(name for name in CATALOGUE_COLUMNS if name not in {*PATHS.values(), "repairs"}),
+    *("film_uid", "roi_uid", "film_rows", "film_columns", "box_x0", "box_y0", "box_columns", "box_rows"),
+    *("x0", "y0", "crop_columns", "crop_rows", "outside_film", "air", "foreign"),
+    *("repairs", "film_sha256", "crop_sha256"),
+]
+BACKGROUND_COLUMNS = ["background_id", "patient_id", "film_uid", "official_split", "x0", "y0", "side_px"]
+SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view", "film_uid", "reason"]
+
+
+def cut_film(
+    lesions: list[dict],
+    dicom_dir: Path,
+    *,
+    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    component: str,
+    shape: str,
+    margin: float,
+    side_min: int,
+    bits: int,
+    air: float,
+) -> Iterator[tuple[dict, np.ndarray | None]]:
+    """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
+
+    The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
+    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. What `open_film`
+    gives has a shape, a dtype and slices in two dimensions, also with steps. Where it is an array, all of it
+    is read for its hash; otherwise `film_sha256` is empty: unknown.
+    """
+    try:
+        film = _only_film(dicom_dir, lesions[0]["film_uid"])
+        pixels = open_film(film)
+        areas = find_areas(pixels, air)
+    except DicomError as error:
+        yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
+        return
+    known = isinstance(pixels, np.ndarray)
+    film_facts = {
+        "film_rows": film.rows,
+        "film_columns": film.columns,
+        "film_sha256": sha256_pixels(pixels) if known else "",
+    }
+    for lesion in lesions:
+        try:
+            box, mask_facts = _locate(lesion, film, dicom_dir, component)
+        except DicomError as error:
+            yield {**lesion, "reason": error.message}, None
+            continue
+        window = window_around(box, shape=shape, margin=margin, side_min=side_min)
+        crop = reduced(cut_window(pixels, window), bits)
+        place = {
+            **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
+            **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
+        }
+        border = shares(areas, window, (film.rows, film.columns))
+        yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": sha256_pixels(crop)}, crop
+
+
+def cut_backgrounds(
+    lesions: list[dict],
+    dicom_dir: Path,
+    *,
+    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    backgrounds_per_film: int,
+    backgrounds_seed: int,
+    bits: int,
+    air: float,
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
+
+    The facts are the columns BACKGROUND_COLUMNS; sides are those of the film's crops. A film of the test set gives
+    none, nor does one whose lesions are not all located. A lesion that the case lists give under another UID of the
+    same film is not known here.
+    """
+    if not backgrounds_per_film or any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+        return
+    film = _only_film(dicom_dir, lesions[0]["film_uid"])
+    pixels = open_film(film)
+    windows = [
+        Box(row["y0"], row["x0"], row["y0"] + row["crop_rows"], row["x0"] + row["crop_columns"]) for row in lesions
+    ]
+    squares = sample_squares(
+        find_areas(pixels, air),
+        (film.rows, film.columns),
+        avoid=windows,
+        sides=[max(window.shape) for window in windows],
+        count=backgrounds_per_film,
+        random=np.random.default_rng([backgrounds_seed, *lesions[0]["film_uid"].encode()]),
+    )
+    common = {name: lesions[0][name] for name in ("patient_id", "film_uid", "official_split")}
+    for number, square in enumerate(squares):
+        name = f"background_{common['film_uid']}_{number}"
+        place = {"x0": square.x0, "y0": square.y0, "side_px": square.shape[0]}
+        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), bits)
+
+
+def save_png(pixels: np.ndarray, path: Path) -> None:
+    """Write a grey image, uint8 or uint16, as PNG."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[Box, dict[str, str]]:
+    """The box of a lesion in its film, the series that its mask came from, and the repairs that this took."""
+    image = _find_mask(dicom_dir, lesion["mask_uid"], lesion["crop_uid"], film)
+    roi_uid = image.path.parent.name
+    repairs = [lesion["repairs"]] if lesion["repairs"] else []
+    if roi_uid != lesion["mask_uid"]:
+        repairs.append("series_swapped")
+    mask = read_pixels(image) != 0
+    if mask.shape != (film.rows, film.columns):
+        mask = fit_mask(mask, film.rows, film.columns)
+        repairs.append("mask_resized")
+    if not mask.any():
+        raise DicomError(f"{image.path} is an empty mask")
+    outer = bounding_box(mask)
+    part, count = select_component(mask[outer.y0 : outer.y1, outer.x0 : outer.x1], component)
+    if count > 1:
+        repairs.append(f"components_{component}")
+    inner = bounding_box(part)
+    box = Box(outer.y0 + inner.y0, outer.x0 + inner.x0, outer.y0 + inner.y1, outer.x0 + inner.x1)
+    return box, {"roi_uid": roi_uid, "repairs": ";".join(repairs)}
+
+
+def _only_film(dicom_dir: Path, film_uid: str) -> Film:
+    files = series_files(dicom_dir, film_uid)
+    folder = Path(dicom_dir) / film_uid
+    if not files:
+        raise DicomError(f"{folder} is missing or empty: the lesion has no film")
+    if len(files) > 1:
+        raise DicomError(f"{folder} holds {len(files)} images, not one film")
+    film = read_film(files[0])
+    if film.bits != 16:
+        raise DicomError(f"{film.path} is a film of {film.bits} bits a pixel, not 16")
+    return film
+
+
+def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Film:
+    """The mask of a lesion, told from the archive's own crop by what it is.
+
+    Mask and crop lie in one series or in two, in any order, and for one lesion the other way round. The mask is the one
+    image of 8 bits that has the film's size or is its rescan; crops have 16 bits. Raises DicomError with what was found
+    when there is no such image, or more than one.
+    """
+    uids = sorted({mask_uid, crop_uid})
+    paths = [path for uid in uids for path in series_files(dicom_dir, uid)]
+    found, unreadable = [], []
+    for path in paths:
+        try:
+            found.append(read_film(path))
+        except DicomError as error:
+            unreadable.append(error.message)
+    eight_bit = [image for image in found if image.bits == 8]
+    masks = [image for image in eight_bit if _fits(image, film)]
+    if len(masks) == 1:
+        return masks[0]
+    if masks:
+        what = f"{len(masks)} masks: {' and '.join(str(image.path) for image in masks)}"
+    elif eight_bit:
+        sizes = ", ".join(f"{image.path} of {image.rows} x {image.columns} px" for image in eight_bit)
+        what = f"no mask of the shape of the film of {film.rows} x {film.columns} px but {sizes}"
+    else:
+        what = "no image of 8 bits, which the mask would be"
+    folders = " and ".join(str(Path(dicom_dir) / uid) for uid in uids)
+    raise DicomError("; ".join([f"{folders}: {what}", *unreadable]))
+
+
+def _fits(image: Film, film: Film) -> bool:
+    """Whether an image has a film's size, or that of its rescan; anything else would be resized blindly."""
+    sides = ((image.rows, film.rows), (image.columns, film.columns))
+    same = all(own == whole for own, whole in sides)
+    rescan = all(abs(own - RESCAN_SCALE * whole) <= RESCAN_TOLERANCE * whole + 0.5 for own, whole in sides)
+    return same or rescan
+
+
+def reduced(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Pixels of 16 bits as they are, or their high bytes, as the authors' code takes them."""
+    return pixels if bits == 16 else (pixels >> 8).astype(np.uint8)

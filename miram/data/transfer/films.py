@@ -1,0 +1,347 @@
+"""The crops stage: film by film, fetch its series, cut its lesions, note it in the ledger, and delete the DICOMs.
+
+At most `workers` films lie on the disk at a time, and those of which a series could not be had, unless `keep_dicom`
+says to keep them all. What a kill leaves is used by the next run: verified series are not asked for again, films that
+are cut are not touched again.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from miram.data.case_lists import read_lesions
+from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS, cut_backgrounds, cut_film, save_png
+from miram.data.dicom import open_pixels
+from miram.data.transfer.http import Fault, Http
+from miram.data.transfer.ledger import History, Ledger, open_ledger, read_ledger
+from miram.data.transfer.catalogue import no_answer
+from miram.data.transfer.lock import write_lock
+from miram.data.transfer.plan import Needed, describe, film_series, make_plan, require_space
+from miram.data.transfer.receipt import read_receipt
+from miram.data.rows import remove_others, write_rows
+from miram.data.transfer.sources import Series, Source, open_source
+from miram.data.transfer.sources.series import OpenFilm
+from miram.errors import MiramError
+from miram.files import sha256_file
+from miram.progress import track
+from miram.provenance.record import module_digest
+
+PARTIAL = ".partial"  # inside the DICOM folder: what is on its way; emptied at each start
+GIVE_UP_AFTER = 10  # films in a row that failed after all their tries: the source is down, not a series broken
+NAMED = 5  # failed series that a message names; the log has them all
+
+Films = dict[str, list[dict[str, Any]]]  # film UID -> the rows of the case lists for its lesions
+
+
+class Places(NamedTuple):
+    """The files and folders of the stage."""
+
+    csv_dir: Path
+    series_csv: Path
+    dicom_dir: Path
+    crops_dir: Path
+    backgrounds_dir: Path
+    ledger: Path
+    lesions_csv: Path
+    set_aside_csv: Path
+    backgrounds_csv: Path
+    lock: Path
+
+
+class Work(NamedTuple):
+    """What the threads share; `series`: those that the source has; `keys`: what decides a film's crops, by its UID."""
+
+    source: Source
+    series: dict[str, Needed]
+    ledger: Ledger
+    places: Places
+    crops: dict[str, Any]
+    keys: dict[str, str]
+    keep_dicom: bool
+
+
+def cut_films(
+    places: Places,
+    *,
+    source: str,
+    settings: dict[str, Any],
+    crops: dict[str, Any],
+    workers: int,
+    attempts: int,
+    timeout_seconds: float,
+    backoff_seconds: float,
+    keep_dicom: bool,
+) -> dict[str, object]:
+    """Cut every lesion of the case lists into `crops_dir`/<lesion_id>.png, from the series of a source.
+
+    Writes a row in `lesions_csv` for each crop, a row in `set_aside_csv` for each lesion without one, and the data lock
+    twice. `source`, `settings`: as in `list_archive`; `crops`: the parameters of `cut_film`. Returns counts, which do
+    not depend on how often the work was interrupted. Raises MiramError when a series could not be had, the disk is too
+    small or full, or no lesion could be cut; what was done by then is kept.
+    """
+    films, series = films_of(places.csv_dir), read_series(places.series_csv)
+    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    try:
+        with open_ledger(places.ledger) as ledger:
+            for uid, one in series.items():
+                ledger.plan(uid, *one)
+            left = _films_left(films, series, keys, ledger.history, places, keep_dicom)
+            print(f"{len(films) - len(left)} of {len(films)} films are cut already", file=sys.stderr, flush=True)
+            _tidy(films, left, places, keep_dicom)
+            if left:
+                where = (source, settings, places.dicom_dir)
+                require_space(make_plan(left, series, *where, workers=workers, keep_dicom=keep_dicom), places.dicom_dir)
+                http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
+                (places.dicom_dir / PARTIAL).mkdir(parents=True)
+                try:
+                    opened = open_source(source, http, settings)
+                    work = Work(opened, series, ledger, places, crops, keys, keep_dicom)
+                    failed = _cut_all(work, http, left, workers)
+                except Fault as fault:
+                    raise no_answer(source, settings, fault) from fault
+                shutil.rmtree(places.dicom_dir / PARTIAL, ignore_errors=True)
+                if failed:
+                    raise _failed(failed, places.ledger)
+            return _write_tables(ledger.history, films, series, places)
+    except OSError as error:
+        raise _disk_error(error, places.dicom_dir) from error
+
+
+def plan_films(
+    places: Places,
+    *,
+    source: str,
+    settings: dict[str, Any],
+    crops: dict[str, Any],
+    workers: int,
+    keep_dicom: bool,
+) -> None:
+    """Print what `cut_films` would still do, touching nothing; raises MiramError when the disk is too small for it."""
+    films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
+    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    left = _films_left(films, series, keys, history, places, keep_dicom)
+    plan = make_plan(left, series, source, settings, places.dicom_dir, workers=workers, keep_dicom=keep_dicom)
+    lesions = sum(map(len, films.values()))
+    print(describe(plan, series, lesions, len(films), history, places.dicom_dir), flush=True)
+    require_space(plan, places.dicom_dir)
+
+
+def films_of(csv_dir: Path) -> Films:
+    """The lesions of the case lists by their film, as plain values: None is what the lists do not know."""
+    lesions = read_lesions(csv_dir)
+    films: Films = {}
+    for lesion in lesions.astype(object).where(lesions.notna(), None).to_dict("records"):
+        films.setdefault(lesion["film_uid"], []).append(lesion)
+    return films
+
+
+def read_series(series_csv: Path) -> dict[str, Needed]:
+    """The table of `list_archive`, by UID."""
+    table = pd.read_csv(series_csv, dtype={"series_uid": str, "role": str})
+    return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
+
+
+def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], crops: dict[str, Any]) -> str:
+    """Digest of what decides the crops of a film and their rows, beside its pixels."""
+    decides = [module_digest("miram.data.cutting"), settings.get("films"), crops, lesions]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _films_left(
+    films: Films, series: dict[str, Needed], keys: dict[str, str], history: History, places: Places, keep_dicom: bool
+) -> Films:
+    """The films that are not cut yet, or otherwise than they would be now, or of which something is not there."""
+
+    def is_done(uid: str) -> bool:
+        kept = not keep_dicom or all(
+            read_receipt(places.dicom_dir / one) for one in _uids(films[uid]) if series[one].images
+        )
+        return kept and _is_cut(history.films.get(uid), keys[uid], places)
+
+    return {uid: lesions for uid, lesions in films.items() if not is_done(uid)}
+
+
+def _is_cut(line: dict[str, Any] | None, key: str, places: Places) -> bool:
+    if line is None or line["key"] != key:
+        return False
+    pngs = {places.crops_dir / f"{row['lesion_id']}.png": row["png_sha256"] for row in line["lesions"]}
+    pngs |= {places.backgrounds_dir / f"{row['background_id']}.png": row["png_sha256"] for row in line["backgrounds"]}
+    return all(png.exists() and sha256_file(png) == digest for png, digest in pngs.items())
+
+
+def _tidy(films: Films, left: Films, places: Places, keep_dicom: bool) -> None:
+    """Remove what a killed run left: half-written files, and series of films that are cut, unless they are kept."""
+    shutil.rmtree(places.dicom_dir / PARTIAL, ignore_errors=True)
+    for folder in (places.crops_dir, places.backgrounds_dir):
+        for part in folder.glob(".*.part"):
+            part.unlink()
+    if not keep_dicom:
+        _drop(places.dicom_dir, (uid for film in films.keys() - left.keys() for uid in _uids(films[film])))
+
+
+def _cut_all(work: Work, http: Http, left: Films, workers: int) -> dict[str, Fault]:
+    """Cut films in parallel; return the series that failed, by UID.
+
+    Raises MiramError or Fault as soon as nobody answers any more, or nothing succeeds.
+    """
+    failed: dict[str, Fault] = {}
+    in_a_row = 0
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = [pool.submit(_do_film, work, lesions) for lesions in left.values()]
+        for future in track(as_completed(futures), "films", total=len(futures)):
+            faults = future.result()
+            in_a_row = in_a_row + 1 if faults else 0
+            for uid, fault in faults.items():
+                failed[uid] = fault
+                work.ledger.set_aside(uid, str(fault))
+                print(f"failed: series {uid}: {fault}", file=sys.stderr, flush=True)
+                if fault.unreachable or in_a_row == GIVE_UP_AFTER:
+                    raise fault
+    finally:
+        http.stop()  # on Ctrl-C or a full disk the other threads shall not work on
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
+    """Fetch what a film lacks, cut it and note it; return the series that could not be had."""
+    film = lesions[0]["film_uid"]
+    faults: dict[str, Fault] = {}
+    open_film: OpenFilm = open_pixels
+    for uid in _uids(lesions):
+        if work.series[uid].images:  # what the source does not have sets its lesions aside, and nothing else
+            try:
+                open_film = _bring(work, uid, is_film=uid == film) or open_film
+            except Fault as fault:
+                faults[uid] = fault
+    if not faults:
+        try:
+            _cut(work, film, lesions, open_film)
+        except Fault as fault:  # while rows of the film were read
+            faults[film] = fault
+    return faults
+
+
+def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
+    """Make a series lie in its folder; returns what reads the pixels of a film that does not lie there whole."""
+    final = work.places.dicom_dir / uid
+    needed = work.series[uid]
+    series = Series(uid, needed.images, needed.bytes)
+    present = read_receipt(final)
+    if present is not None:
+        if work.ledger.history.verified.get(uid) != present:
+            work.ledger.verified(uid, present, 0.0)
+        return None
+    start = time.monotonic()
+    read_rows = work.source.read_rows if is_film else None
+    fetched = work.places.dicom_dir / PARTIAL / uid
+    try:
+        if read_rows is None:
+            items, open_film = work.source.fetch_series(series, fetched), None
+        else:
+            items, open_film = None, read_rows(series, fetched)
+        if final.exists():  # its receipt did not hold, else it would not have been fetched
+            shutil.rmtree(final)
+        fetched.rename(final)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    if items is None:
+        work.ledger.fetched(uid, series.bytes)
+    else:
+        work.ledger.verified(uid, items, time.monotonic() - start)
+    return open_film
+
+
+def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
+    """Write a film's crops and background patches, and note them in the ledger."""
+    dicom_dir, common = work.places.dicom_dir, {"open_film": open_film}
+    sampling = {name: work.crops[name] for name in ("backgrounds_per_film", "backgrounds_seed")}
+    cutting = {name: value for name, value in work.crops.items() if name not in sampling}
+    sampling |= {name: cutting[name] for name in ("bits", "air")}
+    found, cut, backgrounds = [], [], []
+    for lesion, crop in cut_film(lesions, dicom_dir, **common, **cutting):
+        found.append(lesion)
+        if crop is not None:
+            cut.append(lesion | _save(crop, work.places.crops_dir / f"{lesion['lesion_id']}.png"))
+    for background, patch in cut_backgrounds(found, dicom_dir, **common, **sampling):
+        png = work.places.backgrounds_dir / f"{background['background_id']}.png"
+        backgrounds.append(background | _save(patch, png))
+    aside = [lesion for lesion in found if "reason" in lesion]
+    work.ledger.cropped(film, _uids(lesions), work.keys[film], cut, aside, backgrounds)
+    if not work.keep_dicom:
+        _drop(dicom_dir, _uids(lesions))
+
+
+def _save(pixels: np.ndarray, png: Path) -> dict[str, str]:
+    save_png(pixels, png)
+    return {"png_sha256": sha256_file(png)}
+
+
+def _uids(lesions: list[dict[str, Any]]) -> list[str]:
+    film, others = film_series(lesions)
+    return [*others, film]  # masks first: a film is the larger
+
+
+def _drop(dicom_dir: Path, uids: Iterable[str]) -> None:
+    for uid in uids:
+        shutil.rmtree(dicom_dir / uid, ignore_errors=True)
+
+
+def _write_tables(history: History, films: Films, series: dict[str, Needed], places: Places) -> dict[str, object]:
+    """Write the tables and the lock as the ledger has them, remove images without a row, and return the counts."""
+    lines = [history.films[uid] for uid in films]
+    done, aside, backgrounds = (
+        [row for line in lines for row in line[name]] for name in ("lesions", "set_aside", "backgrounds")
+    )
+    if not done:
+        raise MiramError(
+            f"None of the {len(aside)} lesions could be cut; {aside[0]['lesion_id']}: {aside[0]['reason']}",
+            "Check that the source (params.yaml) holds the series of these case lists, then run again.",
+        )
+    remove_others(places.crops_dir, {row["lesion_id"] for row in done})
+    remove_others(places.backgrounds_dir, {row["background_id"] for row in backgrounds})
+    write_rows(aside, SET_ASIDE_COLUMNS, places.set_aside_csv)
+    write_rows(backgrounds, BACKGROUND_COLUMNS, places.backgrounds_csv)
+    write_rows(done, LESION_COLUMNS, places.lesions_csv)
+    verified = {uid: items for uid, items in history.verified.items() if uid in series}
+    write_lock(verified, places.lock)
+    words = [word for row in done for word in row["repairs"].split(";") if word]
+    return {
+        "lesions": len(done),
+        "set_aside": len(aside),
+        "backgrounds": len(backgrounds),
+        "films": len({row["film_uid"] for row in done}),
+        "repairs": {word: words.count(word) for word in sorted(set(words))},
+        "verified_series": len(verified),
+        "verified_images": sum(map(len, verified.values())),
+        "verified_bytes": sum(item.bytes for items in verified.values() for item in items),
+    }
+
+
+def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:
+    named = "; ".join(f"{uid} ({failed[uid]})" for uid in sorted(failed)[:NAMED])
+    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    return MiramError(
+        f"{len(failed)} series could not be had: {named}{more}",
+        f"Run the same command again: what {ledger} calls verified or cropped is kept and not asked for again.",
+    )
+
+
+def _disk_error(error: OSError, folder: Path) -> MiramError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Make room on its disk" if full else "Check its permissions and its disk"
+    return MiramError(
+        f"{error.filename or folder} cannot be written: {error.strerror or error}",
+        f"{remedy}, then run again; what is verified or cut is kept.",
+    )

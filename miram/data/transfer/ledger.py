@@ -1,0 +1,142 @@
+"""The ledger: one readable file in which every series and every film has its history, a JSON object a line.
+
+A series is planned, then verified (it lies there whole, with its hashes) or fetched (of a film those rows alone that
+its crops need), then cropped; or it is set aside, with the reason. Lines are only ever added, so that a kill costs at
+most the line that was being written, and a later run goes on from what stands there.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from miram.data.transfer.receipt import Item
+from miram.errors import MiramError
+
+
+@dataclass
+class History:
+    """What a ledger says: the last state of each series, the files verified, the films cut, the time of transfers."""
+
+    states: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # of the series that are set aside
+    verified: dict[str, list[Item]] = field(default_factory=dict)
+    films: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last line of each film that was cut
+    transferred_bytes: int = 0
+    transfer_seconds: float = 0.0
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Take a line into account."""
+        state, series = line["state"], line["series"]
+        if state == "cropped":
+            self.films[line["film"]] = line
+            self.states.update(dict.fromkeys(series, state))
+            return
+        self.states[series] = state
+        if state == "set_aside":
+            self.reasons[series] = line["reason"]
+        if state == "verified":
+            self.verified[series] = [Item(**item) for item in line["files"]]
+            self.transferred_bytes += sum(item.bytes for item in self.verified[series])
+            self.transfer_seconds += line["seconds"]
+
+
+class Ledger:
+    """A ledger that is open for writing; threads share it. `history` is always up to date with the file."""
+
+    def __init__(self, path: Path, stream: BinaryIO, history: History, length: int) -> None:
+        self.history = history
+        self._path = path
+        self._stream = stream
+        self._length = length
+        self._lock = threading.Lock()
+
+    def plan(self, series: str, role: str, images: int, bytes: int) -> None:
+        """Enter a series that is needed, unless the ledger knows it."""
+        if series not in self.history.states:
+            self._add({"state": "planned", "series": series, "role": role, "images": images, "bytes": bytes})
+
+    def fetched(self, series: str, bytes: int) -> None:
+        """Enter a film of which only the needed rows come; no hash can be told of it."""
+        self._add({"state": "fetched", "series": series, "bytes": bytes})
+
+    def verified(self, series: str, items: list[Item], seconds: float) -> None:
+        """Enter a series that lies there whole; `seconds`: what its transfer took, 0 where it was there."""
+        self._add(
+            {
+                "state": "verified",
+                "series": series,
+                "seconds": round(seconds, 3),
+                "files": [item._asdict() for item in items],
+            }
+        )
+
+    def set_aside(self, series: str, reason: str) -> None:
+        """Enter a series that could not be had."""
+        self._add({"state": "set_aside", "series": series, "reason": reason})
+
+    def cropped(
+        self, film: str, series: list[str], key: str, lesions: list[dict], aside: list[dict], backgrounds: list[dict]
+    ) -> None:
+        """Enter a film whose lesions are cut or set aside for good; from now on its series may go.
+
+        `key`: digest of everything that decided its images.
+        """
+        line = {"state": "cropped", "film": film, "series": series, "key": key}
+        line |= {"lesions": lesions, "set_aside": aside, "backgrounds": backgrounds}
+        self._add(line, durable=True)
+
+    def _add(self, line: dict[str, Any], durable: bool = False) -> None:
+        text = json.dumps(line, default=lambda number: number.item()).encode() + b"\n"
+        with self._lock:
+            try:
+                left = text
+                while left:  # a disk may take a part of it
+                    left = left[self._stream.write(left) :]
+                if durable:
+                    os.fsync(self._stream.fileno())
+            except OSError as error:
+                os.ftruncate(self._stream.fileno(), self._length)
+                error.filename = str(self._path)
+                raise
+            self._length += len(text)
+            self.history.add(json.loads(text))
+
+
+@contextmanager
+def open_ledger(path: Path) -> Iterator[Ledger]:
+    """Open a ledger for writing; a line that a kill tore goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    history, length = _read(path)
+    with open(path, "ab", buffering=0) as stream:
+        stream.truncate(length)
+        yield Ledger(path, stream, history, length)
+
+
+def read_ledger(path: Path) -> History:
+    """What a ledger says; an empty history where there is none."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[History, int]:
+    """What a ledger says, and the length of its whole lines in bytes."""
+    history, length = History(), 0
+    if not path.exists():
+        return history, length
+    with open(path, "rb") as stream:
+        for number, text in enumerate(stream, start=1):
+            if not text.endswith(b"\n"):
+                break
+            try:
+                history.add(json.loads(text))
+            except (ValueError, KeyError, TypeError) as error:
+                raise MiramError(
+                    f"Line {number} of {path} is damaged: {error}",
+                    "Remove that line and run again: what it told is then done once more.",
+                ) from error
+            length += len(text)
+    return history, length

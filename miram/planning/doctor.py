@@ -1,0 +1,337 @@
+"""The preflight: can this machine do what the preset asks? Each finding is ok, a warning or a stop, with its remedy."""
+
+import configparser
+import ctypes
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import requests
+import torch
+
+from miram.errors import MiramError
+from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
+
+OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
+CONTAINERS = ("docker", "apptainer", "singularity")
+LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
+ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
+LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
+# ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
+CROP_BYTES = 0.4e6
+CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
+REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
+
+
+class Finding(NamedTuple):
+    """One line of the preflight."""
+
+    level: Literal["ok", "warning", "stop"]
+    text: str
+    remedy: str = ""
+
+
+class Gpu(NamedTuple):
+    """A device that torch finds."""
+
+    name: str
+    capability: tuple[int, int]
+
+
+def examine(
+    folder: Path,
+    *,
+    addresses: Mapping[str, str],
+    methods: Mapping[str, Mapping[str, Any]],
+    accelerator: str,
+    devices: int,
+    preset: str,
+    crops_bytes: float,
+    made_gb: float,
+    keep_dicom: bool,
+    timeout_seconds: float,
+    hours: Mapping[str, str],
+) -> dict[str, Any]:
+    """Print a line a check and return the findings; raises MiramError when one of them is a stop.
+
+    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training,
+    `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those of all
+    trainings by the device that they are known for.
+    """
+    remote = any("://" in address for address in addresses.values())
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu_bytes = torch.cuda.mem_get_info()[1] if visible else None
+    findings = [
+        check_python(sys.version_info[:2]),
+        check_accelerator(
+            accelerator,
+            devices=devices,
+            preset=preset,
+            built=torch.version.cuda,
+            driver=driver_cuda(),
+            gpus=[Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(visible)],
+            kernels=torch.cuda.get_arch_list(),
+        ),
+        check_memory(methods, None if accelerator == "cpu" else gpu_bytes, crops_bytes),
+        check_hours(hours),
+        check_disk(
+            folder,
+            ARCHIVE_GB if remote else 0.0,
+            made_gb,
+            keep_dicom,
+            shutil.disk_usage(folder.resolve()).free / 1e9,
+        ),
+        *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
+        check_container([name for name in CONTAINERS if shutil.which(name)]),
+        check_remote([Path(".dvc", name) for name in ("config", "config.local")]),
+    ]
+    for finding in findings:
+        print(f"{finding.level:8}{finding.text}", *([f"        {finding.remedy}"] if finding.remedy else []), sep="\n")
+    stops = [finding for finding in findings if finding.level == "stop"]
+    if stops:
+        sys.stdout.flush()
+        raise MiramError(
+            f"{len(stops)} of {len(findings)} checks stop this preset.", "Do what stands below each `stop` above."
+        )
+    return {"findings": [finding._asdict() for finding in findings]}
+
+
+def check_python(version: tuple[int, int]) -> Finding:
+    """A Python that the locked packages support."""
+    text = f"Python {version[0]}.{version[1]}"
+    if version >= OLDEST_PYTHON:
+        return Finding("ok", text)
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    return Finding("stop", f"{text} is older than {oldest}.", f"Remove .venv and run `make PYTHON=python{oldest}`.")
+
+
+def check_accelerator(
+    accelerator: str,
+    *,
+    devices: int,
+    preset: str,
+    built: str | None,
+    driver: tuple[int, int] | None,
+    gpus: Sequence[Gpu],
+    kernels: Iterable[str],
+) -> Finding:
+    """So many GPUs that this torch can use, unless the CPU is asked for or enough.
+
+    `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
+    driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
+    """
+    torch_text = f"torch {torch.__version__}"
+    if gpus and accelerator != "cpu":
+        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
+        foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
+        if foreign:
+            return Finding(
+                "stop",
+                f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {torch_text} "
+                f"holds no kernels: it has {', '.join(kernels)}.",
+                "Take another GPU, or a build of the same torch for another CUDA that holds them.",
+            )
+        if len(gpus) < devices:
+            return Finding(
+                "stop",
+                f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
+                f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
+                f"{len(gpus)}.",
+            )
+        return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
+    if accelerator == "cpu" and preset != "demo":
+        return Finding(
+            "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
+        )
+    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
+        return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
+    if driver is None:
+        return Finding(
+            "stop",
+            "There is no NVIDIA driver here, and without a GPU this preset takes months.",
+            "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
+            "(Apptainer); or set compute.accelerator: cpu if you mean it.",
+        )
+    if built is None:
+        return Finding(
+            "stop",
+            f"{torch_text} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
+            "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
+        )
+    if int(built.split(".")[0]) > driver[0]:
+        return Finding(
+            "stop",
+            f"{torch_text} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
+            "Update the NVIDIA driver, or install the same torch built for the driver's CUDA.",
+        )
+    return Finding(
+        "stop",
+        f"{torch_text} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
+        "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
+    )
+
+
+def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
+    """Whether a GPU runs one of torch's builds, named as `torch.cuda.get_arch_list` does.
+
+    Machine code (sm_86) runs on its own generation, not below its own capability; PTX (compute_90) on that and all
+    later ones. A letter binds either: `a` to the very capability, `f` to the generation.
+    """
+    for name in kernels:
+        build = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
+        if build is None:
+            continue
+        kind, major, minor, bound = build.groups()
+        own = int(major), int(minor)
+        if bound == "a":
+            fits = capability == own
+        elif kind == "compute" and not bound:
+            fits = capability >= own
+        else:
+            fits = capability[0] == own[0] and capability >= own
+        if fits:
+            return True
+    return False
+
+
+def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
+    """Room on each GPU for all crops and a micro-batch of every method, as `miram.planning.memory` predicts it.
+
+    `gpu_bytes` is None without a GPU. The libraries' own attention, backend `package`, is not modelled and left out.
+    """
+    modelled = {name: dict(values) for name, values in methods.items() if values.get("backend") != "package"}
+    peaks = {
+        name: memory_of(values, values["batch"] // (values["accumulate"] * values["devices"])).peak
+        for name, values in modelled.items()
+    }
+    if not peaks:
+        return Finding("ok", "Memory of pre-training: not predicted for backend package.")
+    largest = max(peaks, key=peaks.__getitem__)
+    text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
+    if gpu_bytes is None:
+        return Finding("ok", f"{text}; no GPU to compare it with.")
+    text = f"{text}, and {crops_bytes / 1e9:.1f} GB of crops; the GPU has {gpu_bytes / 1e9:.1f} GB."
+    full = [name for name, peak in peaks.items() if peak + crops_bytes > USABLE * gpu_bytes]
+    if not full:
+        return Finding("ok", text)
+    return Finding("stop", text, " ".join(_smaller(name, modelled[name], gpu_bytes, crops_bytes) for name in full))
+
+
+def _smaller(name: str, values: dict[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
+    try:
+        found = fit(values, gpu_bytes, devices=values["devices"], crops_bytes=crops_bytes)
+        return f"Set methods.{name}.accumulate: {found.accumulate}."
+    except MiramError as error:
+        return f"methods.{name}: {error.message} {error.remedy}"
+
+
+def check_hours(hours: Mapping[str, str]) -> Finding:
+    """How long all trainings will take, by the rates that `miram bench` measured."""
+    if hours:
+        known = "; ".join(f"{text} on {device}" for device, text in hours.items())
+        return Finding("ok", f"Time of all trainings, one after the other: {known}. `miram plan` lists them.")
+    return Finding(
+        "ok",
+        "Time of all trainings: not known.",
+        "`miram bench` (on a GPU with --device cuda) measures a device; `miram plan` then tells the hours.",
+    )
+
+
+def all_made_gb(
+    methods: Mapping[str, Mapping[str, Any]],
+    *,
+    encoder: dict[str, Any],
+    protocols: int,
+    networks: int,
+    crops_bytes: float,
+) -> float:
+    """What a preset leaves on the disk beside the archive, an upper estimate in 1e9 bytes.
+
+    Of each pre-training, under each of so many `protocols`, an encoder and a checkpoint, and a second checkpoint while
+    it is written; so many fine-tuned `networks`; and the crops, whose packed store has `crops_bytes`.
+    """
+    checkpoints = [checkpoint_bytes(values) for values in methods.values()]
+    encoders = protocols * len(methods) + networks
+    trained = protocols * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
+    return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB
+
+
+def held_gb(place: Path) -> float:
+    """Size of a file, or of all files in a folder, in 1e9 bytes; 0 where there is none."""
+    return sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file()) / 1e9
+
+
+def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
+    """Room for what is kept of the archive and for what is made of it; GB are 1e9 bytes."""
+    missing_gb = max(0.0, archive_gb - held_gb(folder / "dicom"))
+    kept_gb = missing_gb if keep_dicom else 0.0
+    hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
+    transfer = f"{missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and " if missing_gb else ""
+    text = (
+        f"Disk: {transfer}up to {made_gb:.1f} GB to make (`dvc repro` stores most of it twice, unless the disk can "
+        f"reflink); {free_gb:.1f} GB free."
+    )
+    if free_gb >= kept_gb + made_gb:
+        return Finding("ok", text)
+    return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
+
+
+def check_address(name: str, address: str, timeout_seconds: float) -> Finding:
+    """Whether anything answers at a URL of the source, or its folder is there; what it holds does not matter here."""
+    if "://" not in address:
+        if Path(address).is_dir():
+            return Finding("ok", f"Source: folder {address}")
+        return Finding("stop", f"There is no folder {address}.", f"Mend {name} in params.yaml, or mount it.")
+    try:
+        requests.get(address, timeout=timeout_seconds, stream=True).close()
+    except requests.RequestException as error:
+        return Finding(
+            "stop",
+            f"Nothing answers at {name} {address} ({type(error).__name__}).",
+            f"Check the network and its proxy, or set another {name} in params.yaml.",
+        )
+    return Finding("ok", f"Source: {address} answers")
+
+
+def check_container(found: Iterable[str]) -> Finding:
+    """A program that runs the image; nothing but the ways through a container needs one."""
+    names = ", ".join(found)
+    if names:
+        return Finding("ok", f"Containers: {names}")
+    return Finding(
+        "warning",
+        f"Containers: none of {', '.join(CONTAINERS)} is on PATH.",
+        "Install one if the workflow is to run in its image; it runs without as well.",
+    )
+
+
+def check_remote(configs: Iterable[Path]) -> Finding:
+    """A place that DVC can push data and models to."""
+    parser = configparser.ConfigParser(interpolation=None)  # an address may hold %
+    parser.read(configs, encoding="utf-8")
+    name = parser.get("core", "remote", fallback=None)
+    if name is not None:
+        url = parser.get(f"'remote \"{name}\"'", "url", fallback="of unknown address")
+        return Finding("ok", f"DVC remote: {name}, {url}")
+    return Finding(
+        "warning",
+        "DVC has no default remote: data and models stay on this machine.",
+        "`dvc remote add --default NAME ADDRESS`: a folder, s3://bucket/path or ssh://host/path.",
+    )
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA version that the NVIDIA driver knows; None without a driver."""
+    number = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    except OSError:
+        return None
+    return None if failed else (number.value // 1000, number.value % 1000 // 10)
+
+
+def _dotted(version: tuple[int, int] | None) -> str:
+    return "unknown" if version is None else ".".join(map(str, version))

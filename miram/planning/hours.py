@@ -1,0 +1,170 @@
+"""Hours of the complete table: by measured rates before it starts, beside what finished trainings took.
+
+A rate is images/s of a whole training step, from a file of `miram bench` on the device in question; a forward pass
+alone counts as a third of a step.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from miram.data import tasks
+from miram.data.splits import pretraining_backgrounds, pretraining_lesions
+from miram.layout import Cell, FULL
+
+FORWARD = 1 / 3  # of the operations of a training step
+HOUR, DAY = 3600, 24
+
+
+class Images(NamedTuple):
+    """How many images the trainings under one protocol see."""
+
+    lesions: int  # by pre-training
+    backgrounds: int  # by pre-training, beside them
+    tasks: Mapping[str, Sequence[int]]  # lesions with a label in training, validation and test
+
+
+# by the case lists, with the fraction and the seed of params.yaml and a background a film, before any is set aside
+CBIS_DDSM = {
+    "strict": Images(
+        2781,
+        2394,
+        {
+            **dict.fromkeys(("pathology_4class", "pathology"), (1941, 840, 704)),
+            "mass_margins": (871, 379, 361),
+            "mass_shape": (899, 388, 378),
+            "calc_type": (1018, 452, 322),
+            "calc_distribution": (792, 344, 263),
+        },
+    ),
+    "paper": Images(
+        2864,
+        2458,
+        {
+            **dict.fromkeys(("pathology_4class", "pathology"), (2004, 860, 704)),
+            "mass_margins": (881, 394, 361),
+            "mass_shape": (905, 409, 378),
+            "calc_type": (1084, 442, 322),
+            "calc_distribution": (827, 343, 263),
+        },
+    ),
+}
+
+
+class Job(NamedTuple):
+    """A training, with what tells its rate."""
+
+    what: str
+    side: int  # px
+    images: float  # that a training step is made for, all epochs together
+    record: Path
+
+
+def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, names: Iterable[str]) -> Images:
+    """The images of a protocol once its lesions are cut and divided; `names` are tasks."""
+    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
+    labelled = {name: split[tasks.labels(lesions, name) != ""].value_counts() for name in names}
+    return Images(
+        len(pretraining_lesions(splits_csv)[0]),
+        len(pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv)),
+        {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()},
+    )
+
+
+def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:
+    """Pre-training of method `name` with the `values` of its stage on so many images."""
+    seen = images // values["batch"] * values["batch"] * values["epochs"]
+    return Job(f"pre-training {name}", values["side"], seen / values["devices"], record)
+
+
+def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
+    """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe."""
+    train, validation, test = images.tasks[cell.task]
+    if cell.mode == FULL:
+        return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record)
+    return Job("probes", side, FORWARD * (train + validation + test), record)
+
+
+def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
+    """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
+
+    Benches of another `encoder` than that one do not count. Where no rate was measured for a kind, hours are NaN.
+    """
+    table = pd.DataFrame(jobs, columns=Job._fields)
+    table["taken"] = [_taken(path) for path in table["record"]]
+    measured = {path.stem: json.loads(path.read_text()) for path in benches}
+    own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
+    return {
+        f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
+        for name, found in own.items()
+    }
+
+
+def _rates(measured: Mapping[str, Any]) -> dict[tuple[str, int], float]:
+    """Images/s of each kind of job at each side, as `miram bench` wrote them; of whole pre-trainings where it did."""
+    own = [row for row in measured.get("training", []) if row["form"] == "fused" and row["images_per_second"]]
+    rates = {
+        (f"pre-training {row['method']}", row["side"]): row["images_per_second"] for row in [*measured["steps"], *own]
+    }
+    for row in measured["finetuning"]:
+        rates |= {(what, row["side"]): row["images_per_second"] for what in ("fine-tuning", "probes")}
+    return rates
+
+
+def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> pd.DataFrame:
+    speed = [rates.get(place, float("nan")) for place in zip(table["what"], table["side"], strict=True)]
+    table = table.assign(speed=speed)
+    table["hours"] = table["images"] / table["speed"] / HOUR
+    table["planned"] = table["hours"].where(table["taken"].notna())
+    sums = {name: (name, lambda values: values.sum(min_count=1)) for name in ("hours", "planned", "taken")}
+    found = table.groupby(["what", "side"], sort=False).agg(
+        runs=("images", "size"), speed=("speed", "first"), finished=("taken", "count"), **sums
+    )
+    return found.reset_index()
+
+
+def _taken(path: Path) -> float:
+    """Hours that a finished training took; NaN without its record."""
+    return json.loads(path.read_text())["facts"]["seconds"] / HOUR if path.exists() else float("nan")
+
+
+def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Device -> the hours of all trainings, in words."""
+    texts = {}
+    for device, plan in plans.items():
+        sum_hours = plan["hours"].sum()
+        least = "more than " if plan["hours"].isna().any() else ""
+        texts[device] = f"{least}{sum_hours:,.1f} h ({sum_hours / DAY:,.1f} days)"
+    return texts
+
+
+def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
+    """The hours on each device that was measured; the finished trainings may have run on another."""
+    if not plans:
+        return "No rates were measured: run `miram bench` on the device."
+    parts = []
+    for device, plan in plans.items():
+        shown = plan.rename(
+            columns={
+                **{"speed": "images/s", "planned": "of the finished: planned, h", "taken": "taken, h"},
+                **{"side": "side, px", "hours": "planned, h"},
+            }
+        )
+        parts += [
+            f"{device}, {devices} device(s) for a pre-training:",
+            shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
+            f"All of it, one after the other: {totals({device: plan})[device]}.",
+        ]
+    return "\n\n".join(parts)
+
+
+def _text(value: object) -> object:
+    """Two decimals; "-" for what was not measured."""
+    if not isinstance(value, float):
+        return value
+    return "-" if math.isnan(value) else f"{value:,.2f}"

@@ -1,0 +1,155 @@
+"""The results folder as an RO-Crate: ro-crate-metadata.json tells a clone without records what made the results.
+
+https://w3id.org/ro/crate. The crate names each results file with its SHA-256 and, of all records behind them, the
+values, commits, code and images, so that `miram verify` can compare them where only the results folder is at hand.
+"""
+
+import json
+import mimetypes
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rocrate.model import ContextEntity
+from rocrate.rocrate import ROCrate
+
+from miram import __version__
+from miram.provenance import record
+from miram.errors import MiramError
+from miram.files import atomic_path, sha256_file
+
+METADATA = "ro-crate-metadata.json"
+LICENCE = "https://spdx.org/licenses/Apache-2.0"
+SOFTWARE = "#miram"
+RUN = "#run"
+PARAMETER = "#parameter/"  # and the stage and the dotted name of a value
+SOURCE = "https://doi.org/10.7937/k9/tcia.2016.7o02s9cy"
+SOURCE_FACTS = {"name": "CBIS-DDSM", "license": "https://creativecommons.org/licenses/by/3.0/"}
+
+
+def write_crate(
+    final_records: Iterable[Path], data_files: Iterable[Path], out_dir: Path, *, preset: str
+) -> dict[str, object]:
+    """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
+
+    `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
+    data cannot.
+    `preset` "images" is of images of one's own, whose name and licence are not known here. Two runs on one day from the
+    same records write the same bytes. Returns counts. Raises MiramError when a record does not fit its files.
+    """
+    out_dir = Path(out_dir)
+    records = _behind(final_records)
+    crate = ROCrate()
+    of_cbis = preset != "images"
+    crate.name = f"MIRAM on lesions of CBIS-DDSM, preset {preset}" if of_cbis else "MIRAM on images of one's own"
+    crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
+    crate.license = LICENCE
+    crate.datePublished = datetime.now(UTC).date()
+    datasets = [crate.add_dataset(SOURCE, properties=SOURCE_FACTS)] if of_cbis else []
+    software = _add(crate, {"@id": SOFTWARE, "@type": "SoftwareApplication", **_software(records.values())})
+    parameters = [
+        _add(crate, {"@id": f"{PARAMETER}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(values)})
+        for name, values in summary((made["stage"], made["values"]) for made in records.values()).items()
+    ]
+    copies = [_copied(path, out_dir) for path in data_files]
+    written = _outputs(records.values(), out_dir) | {path.name: sha256_file(path) for path in copies}
+    files = [
+        crate.add_file(out_dir / name, name, properties={"sha256": sha256, **_facts(out_dir / name)})
+        for name, sha256 in sorted(written.items())
+    ]
+    action = _add(crate, {"@id": RUN, "@type": "CreateAction", "name": f"Preset {preset}"})
+    action["instrument"], action["object"], action["result"] = software, [*datasets, *parameters], files
+    crate.root_dataset["mentions"] = action
+    with atomic_path(out_dir / METADATA) as temporary:
+        temporary.write_text(json.dumps(crate.metadata.generate(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return {"files": len(files), "records": len(records)}
+
+
+def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
+    """The SHA-256 of each file that the crate in `folder` names, and its parameters in the form of `summary`.
+
+    Raises MiramError when there is no crate or it is damaged.
+    """
+    path = Path(folder) / METADATA
+    remedy = "Take it from the repository again, or run the workflow."
+    if not path.is_file():
+        raise MiramError(f"There is no {path}.", remedy)
+    try:
+        crate = ROCrate(folder)
+        action = crate.get(RUN)
+        files = {file.id: file["sha256"] for file in action["result"]}
+        values = [entity for entity in action["object"] if entity.id.startswith(PARAMETER)]
+        return files, {entity["name"]: json.loads(entity["value"]) for entity in values}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MiramError(f"{path} is damaged: {error}", remedy) from error
+
+
+def summary(jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """(stage, values) of each job as the distinct values of each `stage.name`, in the order of their JSON."""
+    found: dict[str, set[str]] = {}
+    for stage, values in jobs:
+        for name, value in _flat(values).items():
+            found.setdefault(f"{stage}.{name}", set()).add(json.dumps(value, sort_keys=True))
+    return {name: [json.loads(value) for value in sorted(found[name])] for name in sorted(found)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, of dotted names."""
+    pairs: dict[str, Any] = {}
+    for name, value in values.items():
+        pairs |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return pairs
+
+
+def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Records, each checked against its files, and those that they were made from, whose files may be left behind."""
+    records = {Path(path): record.read(path) for path in paths}
+    waiting = [name for made in records.values() for name in made["inputs"]]
+    while waiting:
+        path = Path(waiting.pop())
+        if path not in records and record.is_record(path):
+            records[path] = json.loads(path.read_text())
+            waiting += records[path]["inputs"]
+    return records
+
+
+def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of what the records wrote into `folder`."""
+    written = {Path(name): sha256 for made in records for name, sha256 in made["outputs"].items()}
+    return {
+        path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.items() if path.is_relative_to(folder)
+    }
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    with atomic_path(folder / path.name) as temporary:
+        shutil.copyfile(path, temporary)
+    return folder / path.name
+
+
+def _software(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Version and what the records tell of the code, each distinct value once."""
+    records = list(records)
+    commits = {f"{made['git']['commit']}{'+changes' * made['git']['dirty']}" for made in records if made["git"]}
+    images = {made["image"] for made in records if made.get("image")}
+    code = {f"{made['stage']}:{made['code']}" for made in records}
+    locks = {made["lock"] for made in records if made["lock"]}
+    told = {"commit": commits, "image": images, "code": code, "requirements.lock": locks}
+    return {
+        "name": "miram",
+        "version": __version__,
+        "license": LICENCE,
+        "identifier": sorted(f"{name}:{value}" for name, values in told.items() for value in values),
+    }
+
+
+def _facts(path: Path) -> dict[str, str]:
+    kind = mimetypes.guess_type(path.name)[0]
+    return {"contentSize": str(path.stat().st_size)} | ({} if kind is None else {"encodingFormat": kind})
+
+
+def _add(crate: ROCrate, properties: Mapping[str, Any]) -> ContextEntity:
+    own = {name: value for name, value in properties.items() if name != "@id"}
+    return crate.add(ContextEntity(crate, properties["@id"], properties=own))

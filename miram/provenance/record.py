@@ -1,0 +1,210 @@
+"""Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
+
+A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
+lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
+its device. Presence of a file proves nothing: a reader checks it against its record.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from miram import __version__
+from miram.errors import MiramError
+from miram.files import atomic_path, sha256_file
+
+PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
+INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
+ROOT = Path(__file__).parent.parent  # of the package
+KEYS = {"stage", "values", "inputs", "outputs"}
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+LOCK = ROOT.parent / "requirements.lock"
+IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
+IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
+BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
+STAGE_MODULES = {  # where a stage's code begins
+    "doctor": "miram.planning.doctor",
+    "archive": "miram.phantom.archive",
+    "catalogue": "miram.data.transfer.catalogue",
+    "crops": "miram.data.transfer.films",
+    "images": "miram.data.own_images",
+    "pack": "miram.train.store",
+    "splits": "miram.data.splits",
+    "audit": "miram.data.audit",
+    "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
+    "finetune": "miram.train.finetune",
+    "probe": "miram.train.probe",
+    "explain": "miram.train.explain",
+    "evaluate": "miram.evaluate.metrics",
+    "claims": "miram.evaluate.claims",
+    "efficiency": "miram.report.efficiency",
+    "table": "miram.report.table",
+    "report": "miram.report.report",
+    "crate": "miram.provenance.crate",
+}
+PAGES = {"miram.report.report": "report/page/*"}  # files that are code of a module too
+
+
+def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
+    """Take down what a stage starts from, before it works: later, code and inputs may differ. The old record goes.
+
+    Raises MiramError in an image that holds other packages than those of the lock beside the code.
+    """
+    _check_image()
+    path.unlink(missing_ok=True)
+    return {
+        "stage": stage,
+        "values": values,
+        "inputs": {str(file): sha256_file(file) for file in inputs},
+        "code": code_digest(stage),
+        "lock": lock_digest(),
+        "image": os.environ.get(IMAGE),
+        "git": _git(),
+        "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+
+
+def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
+    """Write the record of a stage that has ended well; `facts` are what it measured."""
+    record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A stage's record, after checking that the files it names are still the ones it wrote and that it read.
+
+    An input that is missing is no fault: what made a file may be left behind. Raises MiramError when the record is
+    missing or damaged, when an output is missing, or when an output or an input has other bytes.
+    """
+    remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
+    try:
+        record = json.loads(path.read_text())
+        inputs, outputs = record["inputs"], record["outputs"]
+    except FileNotFoundError as error:
+        raise MiramError(
+            f"There is no record {path}.", "Run the stage before this one first, or the whole workflow."
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise MiramError(f"The record {path} is damaged: {error}", remedy) from error
+    for file, digest in outputs.items():
+        if not Path(file).exists():
+            raise MiramError(f"{file}, named by {path}, is missing.", remedy)
+        if sha256_file(Path(file)) != digest:
+            raise MiramError(f"{file} is not the file that {path} describes: its SHA-256 differs.", remedy)
+    for file, digest in inputs.items():
+        if Path(file).exists() and sha256_file(Path(file)) != digest:
+            raise MiramError(f"{path} was made from another {file} than the one that is there now.", remedy)
+    return record
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of a stage, be it right or not."""
+    try:
+        return path.suffix == ".json" and json.loads(path.read_text()).keys() >= KEYS
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def lock_digest() -> str | None:
+    """SHA-256 of requirements.lock; None where the package lies without it."""
+    return sha256_file(LOCK) if LOCK.exists() else None
+
+
+def _check_image() -> None:
+    built_with = os.environ.get(IMAGE_LOCK)
+    if built_with and LOCK.exists() and sha256_file(Path(built_with)) != lock_digest():
+        raise MiramError(f"The image was built with another lock than {LOCK}.", "Build it anew: make image sif.")
+
+
+def code_digest(stage: str) -> str:
+    """SHA-256 of the code of a stage; see `module_digest`."""
+    return module_digest(STAGE_MODULES[stage])
+
+
+@cache
+def module_digest(module: str) -> str:
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+
+    It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
+    modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
+    """
+    digest = hashlib.sha256()
+    for name, tree in sorted(_closure(module).items()):
+        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+        for file in sorted(ROOT.glob(PAGES[name])) if name in PAGES else []:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _closure(module: str) -> dict[str, ast.Module]:
+    found: dict[str, ast.Module] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _source(name)
+        if name in found or path is None or name in INFRASTRUCTURE:
+            continue
+        found[name] = ast.parse(path.read_text())
+        for node in ast.walk(found[name]):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of this package; None for any other, and for a name that is not a module."""
+    parts = module.split(".")
+    if parts[0] != ROOT.name:
+        return None
+    path = ROOT.joinpath(*parts[1:])
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source and whether the tree differs from it, new code included; None outside a repository."""
+    if BUILT_FROM.exists():
+        return json.loads(BUILT_FROM.read_text())
+    try:
+        commit = _ask_git("rev-parse", "HEAD")
+        changed = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock")
+        added = _ask_git("ls-files", "--others", "--exclude-standard", "--", ROOT.name, "workflow")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changed or added)}
+
+
+def _ask_git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "--no-optional-locks", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

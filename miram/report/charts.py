@@ -1,0 +1,199 @@
+"""The charts of the report: each function draws one small panel, about as wide as a phone, for `svg.inline_svg`."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from miram.report.svg import INK, STYLE
+
+WIDTH, HEIGHT = 3.7, 3.0  # inches of a panel
+FOREST_WIDTH = 5.0
+WITH_LABEL, WITH_TICKS, WITH_TITLE, EDGE = 0.52, 0.42, 0.3, 0.1  # inches beside the axes, with what stands there
+SMALL = 2.1  # inches, side of a panel that stands in a row of many
+ROW = 0.34  # inches, height of a row of the forest plot
+COLOURS = ("#7a7a7a", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")  # Okabe and Ito's, and a grey
+DASHES = ((), (5, 1.5), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SYMBOLS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same in text
+CLASS_COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
+
+
+KINDS = {  # of attention -> colour and marker
+    kind: (COLOURS[i], MARKERS[i]) for kind, i in {"full": 0, "linformer": 1, "performer": 5, "nystrom": 3}.items()
+}
+FORMS = {"fused": "-", "package": "--", "naive": ":"}  # of attention -> line
+TICKS = (200, 800, 3200, 12_800)  # tokens
+
+
+class Look(NamedTuple):
+    """How a method is drawn, so that it is told without its colour too."""
+
+    colour: str
+    dashes: tuple[float, ...]  # lengths on and off, in line widths; empty: solid
+    marker: str
+    symbol: str  # the marker in text
+
+
+def looks(methods: Sequence[str]) -> dict[str, Look]:
+    """The look of each method, by its place in the list."""
+    return {
+        method: Look(*(kind[i % len(kind)] for kind in (COLOURS, DASHES, MARKERS, SYMBOLS)))
+        for i, method in enumerate(methods)
+    }
+
+
+def _panel(title: str, x: str, y: str, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """A figure of a size in inches with axes between fixed margins: matplotlib's own layout takes most of its time."""
+    left = WITH_LABEL if y else WITH_TICKS
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(width, height))
+        box = (left, WITH_LABEL, width - left - EDGE, height - WITH_LABEL - WITH_TITLE)
+        axes = figure.add_axes([size / side for size, side in zip(box, (width, height) * 2, strict=True)])
+        axes.set_title(title, loc="left", parse_math=False)  # a class may be named $x$
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(True)
+    return figure, axes
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:
+    axes.plot(x, y, color=look.colour, ls=(0, look.dashes) if look.dashes else "-")
+
+
+def curves(
+    title: str,
+    x: str,
+    y: str,
+    grid: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    look: Mapping[str, Look],
+    *,
+    diagonal: bool,
+) -> Figure:
+    """A curve a method on the unit square; the diagonal is what guessing gives."""
+    figure, axes = _panel(title, x, y)
+    with matplotlib.style.context(STYLE):
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=INK, lw=0.6, alpha=0.5)
+        for method, line in values.items():
+            _line(axes, grid, line, look[method])
+        axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
+    return figure
+
+
+def forest(differences: pd.DataFrame, title: str, told: pd.Series) -> Figure:
+    """A row a pair: the difference with its interval, filled where the two are `told` apart.
+
+    Columns of `differences`: first, second, difference, low, high (percentage points).
+    """
+    rows = differences.assign(told=told).reset_index(drop=True)
+    figure, axes = _panel(title, "difference, percentage points", "", FOREST_WIDTH, 0.8 + ROW * len(rows))
+    with matplotlib.style.context(STYLE):
+        axes.axvline(0, color=INK, lw=0.8, alpha=0.4)
+        for i, row in rows.iterrows():
+            axes.plot([row["low"], row["high"]], [i + 0.2] * 2, color=COLOURS[5], lw=1.8)
+            axes.plot(
+                row["difference"],
+                i + 0.2,
+                "o",
+                ms=6,
+                color=COLOURS[5],
+                mfc=COLOURS[5] if row["told"] else "white",
+                mew=1.4,
+            )
+            text = f"{row['first']} less {row['second']}: {row['difference']:+.1f}"
+            axes.text(0.0, i - 0.22, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
+        axes.set_ylim(len(rows) - 0.4, -0.7)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def reliability(title: str, right: np.ndarray, confidence: np.ndarray, look: Look) -> Figure:
+    """Share of right answers against confidence of one method."""
+    figure, axes = _panel(title, "confidence", "share right", SMALL, SMALL)
+    with matplotlib.style.context(STYLE):
+        axes.plot([0, 1], [0, 1], color=INK, lw=0.6, alpha=0.5)
+        axes.plot(confidence, right, color=look.colour, marker=look.marker, ms=4.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    return figure
+
+
+def learning(lines: Mapping[str, pd.Series], title: str, look: Mapping[str, Look]) -> Figure:
+    """A line a method over epochs; the index of each series is the epoch."""
+    figure, axes = _panel(title, "epoch", "")
+    with matplotlib.style.context(STYLE):
+        for method, line in lines.items():
+            _line(axes, line.index, line, look[method])
+    return figure
+
+
+def loss(title: str, values: pd.Series, look: Look) -> Figure:
+    """The loss of one pre-training over its epochs; objectives differ, so each has its own axis."""
+    figure, axes = _panel(title, "epoch", "loss", SMALL, SMALL)
+    with matplotlib.style.context(STYLE):
+        axes.plot(values.index, values, color=look.colour)
+    return figure
+
+
+def cost(x: str, points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """What a method costs against what it reaches; columns method, cost, value, low, high (per cent)."""
+    figure, axes = _panel("", x, "test accuracy, %")
+    with matplotlib.style.context(STYLE):
+        for row in points.itertuples():
+            style = look[row.method]
+            axes.plot([row.cost] * 2, [row.low, row.high], color=style.colour, lw=1.0)
+            axes.plot(row.cost, row.value, style.marker, color=style.colour, ms=7)
+        axes.set_xlim(0, 1.08 * points["cost"].max())
+    return figure
+
+
+def kind_looks() -> dict[str, Look]:
+    """The look of each kind of attention; its form is told by the dashes."""
+    return {kind: Look(colour, (), marker, SYMBOLS[MARKERS.index(marker)]) for kind, (colour, marker) in KINDS.items()}
+
+
+def growth(y: str, layers: pd.DataFrame, column: str) -> Figure:
+    """What one layer of each kind and form of attention costs against tokens; both axes are logarithmic."""
+    figure, axes = _panel("", "tokens", y)
+    with matplotlib.style.context(STYLE):
+        draw_growth(axes, layers, column)
+    return figure
+
+
+def draw_growth(axes: Axes, layers: pd.DataFrame, column: str) -> None:
+    """A line for each kind and form; columns of `layers`: kind, form, tokens and the one that is drawn."""
+    for (kind, form), own in layers.groupby(["kind", "form"], sort=False):
+        colour, marker = KINDS[kind]
+        axes.plot(own["tokens"], own[column], FORMS[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}")
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(TICKS, [f"{tokens:,}" for tokens in TICKS])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(True, alpha=0.3)
+
+
+def embedding(title: str, points: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Test lesions by the first two principal components x and y of their frozen features, coloured by `label`.
+
+    `share` of the features' variance lies in the two.
+    """
+    figure, axes = _panel(title, f"{100 * points['share'].iloc[0]:.0f} % of the variance", "", SMALL, SMALL)
+    with matplotlib.style.context(STYLE):
+        for i, name in enumerate(classes):
+            part = points[points["label"] == name]
+            colour = CLASS_COLOURS[i % len(CLASS_COLOURS)]
+            axes.plot(part["x"], part["y"], MARKERS[i % len(MARKERS)], ms=3, color=colour, alpha=0.8, mew=0)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+    return figure
+
+
+def class_keys(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and symbol of each class in `embedding`."""
+    return {name: (CLASS_COLOURS[i % len(CLASS_COLOURS)], SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(classes)}

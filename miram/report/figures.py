@@ -1,0 +1,142 @@
+"""Figures of the comparison, from files alone; the same input gives the same PNG bytes.
+
+Axis letters: N images, H and W pixels.
+"""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from miram.errors import MiramError
+from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.metrics import MAJORITY
+from miram.files import atomic_path
+from miram.layout import FULL
+
+PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
+BLUE, SKY, VERMILION, GREY = (
+    "#0072B2",
+    "#56B4E9",
+    "#D55E00",
+    "#555555",
+)  # Okabe and Ito's, told apart by the colour-blind
+STYLE = [
+    "default",
+    {
+        "font.family": "DejaVu Sans",
+        "figure.titlesize": 11,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    },
+]
+DOTS_PER_INCH = 150
+RECONSTRUCTION_COLUMNS = {
+    "input": "input",
+    "masked": "what the encoder sees",
+    "lowres": "low-resolution\nprediction",
+    "target_highres": "high-resolution\ntarget",
+    "highres": "high-resolution\nprediction",
+}
+RECONSTRUCTION_ROWS = 3
+RECONSTRUCTION_CAPTION = (
+    "Low resolution: patches that the encoder saw are copied.\n"
+    "Predicted patches are given mean and variance of the true ones: they show structure, not brightness."
+)
+
+
+def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str, confidence: float) -> None:
+    """Draw test accuracy and macro AUC of each method: every seed, mean and interval, and what needs no model.
+
+    `table` is the comparison table, `runs` the rows of metrics.csv for the test split; drawn are the first task, a row
+    of panels a protocol, and fine-tuning, or the first mode where there is none. The paper's accuracy is drawn for
+    preset paper only: beside phantom data it would invite a comparison that means nothing.
+    """
+    table = table[table["task"] == table["task"].iloc[0]]
+    mode = FULL if FULL in set(table["mode"]) else table["mode"].iloc[0]
+    parts = {protocol: part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
+    rows = max(len(part) for part in parts.values()) - 1
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(10, 1.8 + (0.3 + 0.45 * rows) * len(parts)), layout="constrained")
+        grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
+        for panels, (protocol, part) in zip(grid, parts.items(), strict=True):
+            same = (runs["task"] == part["task"].iloc[0]) & (runs["mode"] == mode) & (runs["protocol"] == protocol)
+            _draw_protocol(panels, part, runs[same], preset, confidence)
+            panels[0].set_title(f"protocol {protocol}", loc="left")
+        for axes, label in zip(grid[-1], PANELS.values(), strict=True):
+            axes.set_xlabel(f"{label} on the test split, %")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
+        save(figure, path)
+
+
+def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str, confidence: float) -> None:
+    """Draw the panels of one protocol, accuracy first."""
+    methods = part[part["method"] != MAJORITY].reset_index(drop=True)
+    majority = part[part["method"] == MAJORITY].iloc[0]
+    for axes, metric in zip(panels, PANELS, strict=True):
+        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, confidence)
+        axes.axvline(majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class")
+    if preset == "paper":
+        paper = methods["paper_accuracy_percent"]
+        panels[0].plot(paper, methods.index, "D", ms=9, mfc="none", mec=VERMILION, label="the paper's accuracy")
+    panels[0].set_yticks(methods.index, methods["method"])
+    panels[0].set_ylim(len(methods) - 0.4, -0.6)
+
+
+def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str, confidence: float) -> None:
+    """One row a method: mean and interval, below it the seeds in their order from top to bottom; or a gap, named."""
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    mean, low, high = (methods[f"{metric}_percent_{name}"] for name in ("mean", "low", "high"))
+    label = f"mean, {confidence:.0%} interval over patients"
+    axes.errorbar(
+        mean, methods.index, xerr=[mean - low, high - mean], fmt="o", ms=7, capsize=4, color=BLUE, label=label
+    )
+    for row, method in methods["method"].items():
+        values = 100 * runs.loc[runs["method"] == method, "value"]
+        heights = row + np.linspace(0.18, 0.38, len(values))
+        axes.plot(values, heights, "o", ms=4, color=SKY, mec=BLUE, mew=0.5, label="" if row else "one seed")
+    for row in methods.index[mean.isna()]:
+        axes.text(0.5, row, "no value", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic")
+
+
+def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, preset: str) -> None:
+    """Draw some crops as the pre-trained model sees and predicts them, at high resolution where the model has it.
+
+    The arrays are uint8: input, masked, lowres (N, H, W) and, with two scales, target_highres, highres (N, 2H, 2W).
+    Raises MiramError when the file cannot be read or lacks an array of the first three.
+    """
+    remedy = f"Delete it and run the pre-training of {method} again."
+    try:
+        with np.load(reconstructions_npz) as arrays:
+            images = {name: arrays[name] for name in RECONSTRUCTION_COLUMNS if name in arrays}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise MiramError(f"{reconstructions_npz} cannot be read: {error}", remedy) from error
+    missing = [name for name in ("input", "masked", "lowres") if name not in images]
+    if missing:
+        raise MiramError(f"{reconstructions_npz} lacks {', '.join(missing)}.", remedy)
+    rows = min(RECONSTRUCTION_ROWS, len(images["input"]))
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(2.1 * len(images), 1.2 + 2.1 * rows), layout="constrained")
+        grid = figure.subplots(rows, len(images), squeeze=False)
+        for column, (name, stack) in zip(grid.T, images.items(), strict=True):
+            height, width = stack.shape[1:]
+            column[0].set_title(f"{RECONSTRUCTION_COLUMNS[name]}\n{height} by {width} px")
+            for axes, image in zip(column, stack[:rows], strict=True):
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.set_axis_off()
+        figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
+        figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG without the line that names matplotlib's version."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

@@ -1,0 +1,95 @@
+"""The hours of all trainings, by rates that a bench measured and by the records of finished ones."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from miram.planning import hours as budget
+from miram import params
+from miram.cli import main
+from miram.data.case_lists import read_lesions
+from miram.data.splits import split_lesions
+from miram.layout import Cell, FULL
+
+ROOT = Path(__file__).parents[2]
+PAPER = params.load(ROOT / "params.yaml", "paper")
+RATES = {
+    "machine": {"gpu": None, "processor": "a processor"},
+    "encoder": asdict(PAPER.encoder),
+    "steps": [{"method": "mae", "side": 112, "images_per_second": 10.0}],
+    "finetuning": [{"side": 112, "images_per_second": 5.0}],
+}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A bench file that knows MAE at side 112."""
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(RATES))
+    return path
+
+
+@pytest.mark.parametrize("protocol", PAPER.splits.protocols)
+def test_the_counts_of_cbis_ddsm_are_those_of_its_case_lists(protocol, shared, tmp_path):
+    lesions = read_lesions(shared / "data").assign(film_sha256="")
+    chosen = {name: getattr(PAPER.splits, name) for name in ("validation_fraction", "candidates", "seed")}
+    splits = split_lesions(lesions, protocol=protocol, **chosen)
+    backgrounds = pd.DataFrame({"film_uid": lesions["film_uid"].unique()}).assign(background_id=lambda t: t["film_uid"])
+    files = [tmp_path / name for name in ("lesions.csv", "splits.csv", "backgrounds.csv")]
+    for table, file in zip((lesions, splits, backgrounds), files, strict=True):
+        table.to_csv(file, index=False)
+    found, listed = budget.count_images(*files, PAPER.finetune.tasks), budget.CBIS_DDSM[protocol]
+    assert (found.lesions, found.backgrounds) == (listed.lesions, listed.backgrounds)
+    assert {task: tuple(numbers) for task, numbers in found.tasks.items()} == listed.tasks
+
+
+def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(bench, tmp_path):
+    done, open_ = tmp_path / "record.json", tmp_path / "none.json"
+    done.write_text(json.dumps({"facts": {"seconds": 7200.0}}))
+    values = {"side": 112, "batch": 100, "epochs": 10, "devices": 1}
+    images = budget.Images(250, 0, {"pathology": (90, 30, 60)})
+    cell = Cell("strict", "pathology", FULL, "mae", 0)
+    jobs = [budget.pretraining_job("mae", values, 250, path) for path in (done, open_)]
+    jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FULL, "knn")]
+    (plan,) = budget.hours(jobs, RATES["encoder"], [bench]).values()
+    rows = plan.set_index("what")
+    assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])
+    assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
+    assert rows.loc["pre-training mae", "planned"] * 3600 == pytest.approx(200)
+    text = budget.as_text({"a processor (bench)": plan}, 1)
+    assert f"All of it, one after the other: {(400 + 204 + 12) / 3600:.1f} h" in text
+
+
+def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
+    values = {"side": 448, "batch": 100, "epochs": 10, "devices": 1}
+    jobs = [budget.pretraining_job("mae", values, 250, tmp_path / "none.json")]
+    assert budget.hours(jobs, asdict(params.load(ROOT / "params.yaml", "demo").encoder), [bench]) == {}
+    plans = budget.hours(jobs, RATES["encoder"], [bench])
+    assert budget.totals(plans) == {"a processor (bench)": "more than 0.0 h (0.0 days)"}
+    assert "| pre-training mae |        448 |" in budget.as_text(plans, 1)
+
+
+def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench):
+    own = {"method": "mae", "side": 112, "images_per_second": 8.0}
+    forms = [own | {"form": "fused"}, own | {"form": "package", "images_per_second": 1.0}]
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(RATES | {"training": forms}))
+    job = budget.pretraining_job("mae", {"side": 112, "batch": 8, "epochs": 3600, "devices": 1}, 8, tmp_path / "none")
+    assert budget.hours([job], RATES["encoder"], [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
+
+
+def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_its_lesions(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "bench"
+    folder.mkdir(parents=True)
+    (folder / "bench.json").write_text(json.dumps(RATES))
+    ask = ["--params", str(ROOT / "params.yaml"), "--preset"]
+    assert main([*ask, "paper", "plan"]) == 0
+    assert "fine-tuning" in capsys.readouterr().out
+    assert main([*ask, "demo", "plan"]) == 1
+    assert "not divided yet" in capsys.readouterr().err

@@ -1,0 +1,144 @@
+"""The closed-form memory model against models that are built and run."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from miram import params
+from miram.bench.memory import kept_bytes, peak_bytes
+from benchmarks.predicted import compare
+from miram.errors import MiramError
+from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
+from miram.models.export import save_encoder
+from miram.train import checkpoint
+from miram.train.pretrain import parameter_groups
+from miram.train.recipe import Recipe
+
+PAPER = params.load(Path(__file__).parents[2] / "params.yaml", "paper")
+SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width": 128, "depth": 2, "heads": 8}}
+
+
+def values_of(method, sizes, **changes):
+    values = params.stage_values(PAPER, "pretrain", "strict", method)
+    parts = {name: values[name] | part for name, part in sizes.items() if name in values}
+    return {**values, **parts, **changes}
+
+
+def built(values):
+    return Recipe(**{name: value for name, value in values.items() if name in Recipe.__dataclass_fields__}).build()
+
+
+def forward_of(model, values, images):
+    torch.manual_seed(0)
+    pixels = torch.randn(2, images, values["encoder"]["channels"], values["side"], values["side"])
+    if values["objective"] == "mocov3":
+        return partial(model, *pixels, 0.99)
+    return partial(model, pixels[0], torch.rand(images, (values["side"] // values["encoder"]["patch"]) ** 2))
+
+
+def kept_apart(values, images):
+    """Predicted / measured kept bytes."""
+    forward = forward_of(built(values), values, images)
+    with torch.autocast("cpu", torch.bfloat16, enabled=values["precision"] != "32-true"):
+        return memory_of(values, images).kept / kept_bytes(forward)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("method", PAPER.methods)
+def test_kept_activations_are_predicted_within_a_tenth_at_three_sides_and_two_batches(method, recompute):
+    moco = {"moco": PAPER.moco.__dict__ | {"projector_width": 512}} if method == "mocov3" else {}
+    for side in (64, 112, 224):
+        for images in (2, 5):
+            ratio = kept_apart(values_of(method, SMALL, side=side, recompute=recompute, **moco), images)
+            assert ratio == pytest.approx(1, abs=0.1), (side, images)
+
+
+@pytest.mark.parametrize("method", PAPER.methods)
+def test_kept_activations_of_a_mixed_precision_are_predicted_within_a_tenth(method):
+    values = values_of(method, SMALL, side=112, precision="bf16-mixed")
+    assert kept_apart(values, 5) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PAPER.methods)
+def test_kept_activations_of_vit_b_are_predicted_within_a_tenth(method):
+    rows = compare(method, values_of(method, {}))
+    assert len(rows) == 6 and all(abs(row["off_percent"]) < 10 for row in rows), rows
+
+
+@pytest.mark.parametrize("method", PAPER.methods)
+def test_parameters_are_counted_exactly(method):
+    values = values_of(method, {**SMALL, "encoder": {"width": 192, "depth": 1, "heads": 6}})
+    trained, frozen = 0, 0
+    for parameter in built(values).parameters():
+        trained += parameter.numel() * parameter.requires_grad
+        frozen += parameter.numel() * (not parameter.requires_grad)
+    assert parameters(values) == (trained, frozen)
+
+
+@pytest.mark.parametrize("method", ["miram-nystrom", "mocov3"])
+def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
+    values = values_of(method, {**SMALL, "moco": {"projector_width": 512}})
+    model = built(values)
+    save_encoder(model.encoder, tmp_path / "encoder.safetensors")
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    checkpoint.save(tmp_path / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert 4 * encoder_parameters(values["encoder"]) == pytest.approx(sizes["encoder.safetensors"], rel=0.05)
+    assert checkpoint_bytes(values) == pytest.approx(sizes["checkpoint.pt"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PAPER.methods)
+def test_the_peak_of_a_step_is_predicted_within_15_percent(method):
+    values = values_of(method, {"encoder": {"depth": 1}, "decoder": {"depth": 2}}, side=112)
+    model, images = built(values), 8
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), fused=True)
+    forward = forward_of(model, values, images)
+
+    def step():
+        forward().loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    memory = memory_of(values, images)
+    measured = memory.weights + memory.moments + peak_bytes(step)
+    assert memory.peak == pytest.approx(measured, rel=0.15)
+
+
+def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
+    values = values_of("miram-nystrom", {})
+    small, large = (fit(values, gigabytes * 1e9, devices=1, crops_bytes=0) for gigabytes in (8, 24))
+    for found, gigabytes in ((small, 8), (large, 24)):
+        assert found.images * found.accumulate == values["batch"]
+        assert found.memory.peak <= 0.9 * gigabytes * 1e9
+        assert memory_of(values, 2 * found.images).peak > 0.9 * gigabytes * 1e9
+    assert small.images < large.images
+    assert fit(values, 8e9, devices=4, crops_bytes=0).accumulate == small.accumulate // 4
+    assert fit(values, 24e9, devices=1, crops_bytes=0.9 * 16e9) == small
+
+
+def test_mocov3_gets_two_images_at_least():
+    one, two = (memory_of(values_of("mocov3", {}, side=896), images).peak / 0.9 for images in (1, 2))
+    assert fit(values_of("mocov3", {}, side=896), two, devices=1, crops_bytes=0).images == 2
+    with pytest.raises(MiramError, match="2 image"):
+        fit(values_of("mocov3", {}, side=896), (one + two) / 2, devices=1, crops_bytes=0)
+
+
+def test_memory_that_holds_no_image_is_named_with_the_remedy():
+    with pytest.raises(
+        MiramError,
+        match=r"1 image\(s\) at side 112, with all crops, take .* GB, and there are 1\.0\.\n.*recompute: true",
+    ):
+        fit(values_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)
+
+
+def test_a_package_is_not_modelled():
+    with pytest.raises(ValueError, match="'package'"):
+        memory_of(values_of("miram-nystrom", {}, backend="package"), 1)

@@ -1,0 +1,256 @@
+"""A results folder against what made it: each way in which the two can come apart."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rocrate.rocrate import ROCrate
+
+from miram.provenance import record
+from miram.provenance.crate import METADATA, write_crate
+from miram.errors import MiramError
+from miram.layout import LOCK
+from miram.provenance.verify import verify
+
+DATA, RUNS, RESULTS = (Path(kind, "demo") for kind in ("data", "runs", "results"))
+STAGES = [  # record, stage, values, records that it reads, files that it writes
+    (DATA / "crops.json", "crops", {"crops": {"bits": 8, "shape": "square"}}, [], [DATA / "lesions.csv"]),
+    (RUNS / "a/record.json", "pretrain", {"seed": 0, "side": 48}, [DATA / "crops.json"], [RUNS / "a/encoder.bin"]),
+    (RUNS / "b/record.json", "pretrain", {"seed": 0, "side": 96}, [DATA / "crops.json"], [RUNS / "b/encoder.bin"]),
+    (
+        *(RUNS / "table.json", "table", {}, [RUNS / "a/record.json", RUNS / "b/record.json"]),
+        [RESULTS / "comparison.csv", RESULTS / "comparison.png"],
+    ),
+    (
+        *(RUNS / "crate.json", "crate", {}, [RUNS / "table.json", DATA / LOCK]),
+        [RESULTS / METADATA, RESULTS / LOCK],
+    ),
+]
+FILM = hashlib.sha256(b"film").hexdigest()
+INSTANCES = f"series_uid,sop_uid,bytes,sha256\n1.2,1.2.3,4,{FILM}\n1.4,1.4.1,4,of a film that was not kept\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The working folder, with every stage done."""
+    monkeypatch.chdir(tmp_path)
+    write(DATA / LOCK, INSTANCES)
+    for path, stage, values, inputs, outputs in STAGES:
+        begun = record.begin(path, stage=stage, values=values, inputs=inputs)
+        if stage == "crate":
+            write_crate(inputs[:1], inputs[1:], RESULTS, preset="demo")
+        else:
+            for output in outputs:
+                write(output, f"made by {path}")
+        record.finish(path, begun, outputs=outputs, facts={})
+    return tmp_path
+
+
+def expected(change=lambda stage, values: values):
+    return {path: (stage, change(stage, dict(values))) for path, stage, values, *_ in STAGES}
+
+
+def mismatches(capsys, wanted=None, results=RESULTS, films=False):
+    """What `verify` names; it must stop when it names anything."""
+    try:
+        verify(results, wanted or expected(), preset="demo", films=films)
+        stopped = False
+    except MiramError:
+        stopped = True
+    lines = capsys.readouterr().out.splitlines()
+    found = [line.removeprefix("mismatch  ") for line in lines if line.startswith("mismatch")]
+    assert stopped == bool(found)
+    return found
+
+
+def test_what_was_made_agrees_with_its_records(project, capsys):
+    write(DATA / "archive/series.json", "not looked at")
+    write(RUNS / "a/other.json", '{"no": "record"}')
+    assert verify(RESULTS, expected(), preset="demo", films=False) == {"records": 6}
+    assert mismatches(capsys) == []
+
+
+def test_a_folder_that_was_left_behind_is_noted_and_no_mismatch(project, capsys):
+    shutil.rmtree("data")
+    verify(RESULTS, expected(), preset="demo", films=False)
+    assert f"note      {DATA} is not here" in capsys.readouterr().out
+
+
+def test_a_job_without_its_record_is_named_with_its_files_where_the_other_runs_are_here(project, capsys):
+    shutil.rmtree(RUNS / "a")
+    assert mismatches(capsys) == [
+        f"The record {RUNS / 'a/record.json'} is missing: its job did not finish, or was undone.",
+        f"{RUNS / 'a/record.json'}, named by {RUNS / 'table.json'}, is missing.",
+    ]
+    shutil.rmtree(RUNS)
+    assert mismatches(capsys) == []
+
+
+def test_a_record_that_the_parameters_do_not_name_is_noted_and_no_mismatch(project, capsys):
+    old = RUNS / "old/record.json"
+    begun = record.begin(old, stage="pretrain", values={"side": 32}, inputs=[])
+    write(RUNS / "old/encoder.bin", "of a method that is gone")
+    record.finish(old, begun, outputs=[RUNS / "old/encoder.bin"], facts={})
+    write(RUNS / "old/encoder.bin", "changed")
+    verify(RESULTS, expected(), preset="demo", films=False)
+    assert f"note      {old} belongs to no job of the parameters" in capsys.readouterr().out
+
+
+def test_a_preset_beyond_the_papers_is_checked_against_the_papers_data(project, capsys):
+    for made, of in (
+        ("data/demo", "data/paper"),
+        ("runs/demo", "runs/paper-448"),
+        ("results/demo", "results/paper-448"),
+    ):
+        Path(made).rename(of)
+    Path("data/paper/crops.json").write_text("{")
+    with pytest.raises(MiramError):
+        verify(Path("results/paper-448"), {}, preset="paper-448", films=False)
+    assert "The record data/paper/crops.json is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "witnesses"),
+    [
+        (RUNS / "a/encoder.bin", [RUNS / "a/record.json"]),
+        (DATA / "lesions.csv", [DATA / "crops.json"]),
+        (RESULTS / "comparison.csv", [RESULTS / METADATA, RUNS / "table.json"]),
+        (RESULTS / METADATA, [RUNS / "crate.json"]),
+        (RESULTS / LOCK, [RESULTS / METADATA, RUNS / "crate.json"]),
+    ],
+    ids=str,
+)
+def test_an_edited_or_missing_file_is_named_by_all_that_know_it(project, capsys, file, witnesses):
+    with open(file, "a") as stream:
+        stream.write("\n")
+    expected = sorted(f"{file} is not the file that {witness} names: its SHA-256 differs." for witness in witnesses)
+    assert [found for found in mismatches(capsys) if "data lock" not in found] == expected
+    if file.name != METADATA:
+        file.unlink()
+        assert mismatches(capsys) == sorted(f"{file}, named by {witness}, is missing." for witness in witnesses)
+
+
+def test_a_changed_parameter_is_named_with_both_values_in_the_crate_and_in_the_records(project, capsys):
+    other = expected(lambda stage, values: {**values, "seed": 1} if stage == "pretrain" else values)
+    assert mismatches(capsys, other) == [
+        f"pretrain.seed of {witness} was [0]; the parameters say [1]."
+        for witness in (RESULTS / METADATA, RUNS / "a/record.json", RUNS / "b/record.json")
+    ]
+
+
+def test_a_parameter_that_is_new_is_named(project, capsys):
+    other = expected(lambda stage, values: {**values, "new": 1} if stage == "crops" else values)
+    assert mismatches(capsys, other) == [
+        f"crops.new of {witness} was null; the parameters say [1]."
+        for witness in (DATA / "crops.json", RESULTS / METADATA)
+    ]
+
+
+def test_values_exchanged_between_two_jobs_are_named_by_their_records(project, capsys):
+    swapped = expected(lambda stage, values: {**values, "side": 144 - values["side"]} if "side" in values else values)
+    assert [line.split(";")[0] for line in mismatches(capsys, swapped)] == [
+        f"pretrain.side of {RUNS / 'a/record.json'} was [48]",
+        f"pretrain.side of {RUNS / 'b/record.json'} was [96]",
+    ]
+
+
+def test_a_table_of_another_run_is_named_also_without_that_run(project, capsys):
+    shutil.rmtree("data")
+    shutil.rmtree("runs")
+    write(RESULTS / "comparison.csv", "made by another run")
+    assert mismatches(capsys) == [
+        f"{RESULTS / 'comparison.csv'} is not the file that {RESULTS / METADATA} names: its SHA-256 differs."
+    ]
+
+
+def test_a_stage_that_was_done_again_is_named_by_those_that_used_it(project, capsys):
+    made = json.loads((RUNS / "a/record.json").read_text())
+    write(RUNS / "a/record.json", json.dumps({**made, "facts": {"epochs": 2}}))
+    assert mismatches(capsys) == [
+        f"{RUNS / 'a/record.json'} is not the file that {RUNS / 'table.json'} names: its SHA-256 differs."
+    ]
+
+
+def test_a_damaged_record_and_a_missing_crate_are_named(project, capsys):
+    write(RUNS / "b/record.json", "{")
+    (RESULTS / METADATA).unlink()
+    found = mismatches(capsys)
+    assert any(line.startswith(f"The record {RUNS / 'b/record.json'} is damaged") for line in found)
+    assert f"There is no {RESULTS / METADATA}." in found
+
+
+def test_another_folder_than_the_working_one_can_be_checked(project, capsys, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert mismatches(capsys, results=project / RESULTS) == []
+    other = expected(lambda stage, values: {**values, "seed": 1} if stage == "pretrain" else values)
+    assert len(mismatches(capsys, other, results=project / RESULTS)) == 3
+    write(project / RUNS / "a/encoder.bin", "edited")
+    assert len(mismatches(capsys, results=project / RESULTS)) == 1
+
+
+def test_data_of_another_lock_and_films_that_are_not_in_it_are_named(project, capsys):
+    film = DATA / "dicom/1.2/1-1.dcm"
+    write(film, "film")
+    assert mismatches(capsys, films=True) == []
+    write(film, "other")
+    assert mismatches(capsys, films=False) == []  # films are read only when they are asked for
+    locks = RESULTS / LOCK
+    assert mismatches(capsys, films=True) == [
+        f"{DATA / 'dicom/1.2'} lacks the instance 1.2.3 of {locks}.",
+        f"{film} is not in {locks}.",
+    ]
+    write(locks, "damaged")
+    assert f"{locks} has the columns ['damaged']" in mismatches(capsys, films=True)
+    write(DATA / LOCK, "another release")
+    assert f"{DATA / LOCK} is not the data lock of the results, {locks}." in mismatches(capsys)
+
+
+def test_the_crate_is_read_back_by_the_library_and_holds_files_parameters_and_source(project):
+    crate = ROCrate(RESULTS)
+    assert {file.id for file in crate.get("#run")["result"]} == {"comparison.csv", "comparison.png", LOCK}
+    assert (
+        crate.get("comparison.csv")["sha256"]
+        == hashlib.sha256(Path("results/demo/comparison.csv").read_bytes()).hexdigest()
+    )
+    assert crate.get("#parameter/pretrain.side")["value"] == "[48, 96]"
+    assert crate.get("https://doi.org/10.7937/k9/tcia.2016.7o02s9cy")["name"] == "CBIS-DDSM"
+    assert crate.root_dataset["license"] == "https://spdx.org/licenses/Apache-2.0"
+
+
+def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monkeypatch):
+    monkeypatch.setenv(record.IMAGE, "sha256:abc")
+    monkeypatch.setattr(record, "_git", lambda: {"commit": "c0ffee", "dirty": True})
+    path = RUNS / "one.json"
+    begun = record.begin(path, stage="table", values={}, inputs=[])
+    record.finish(path, begun, outputs=[RESULTS / "comparison.csv"], facts={})
+    assert write_crate([path], [], RESULTS, preset="images") == {"files": 1, "records": 1}
+    assert ROCrate(RESULTS).get("#miram")["identifier"] == [
+        f"code:table:{record.code_digest('table')}",
+        "commit:c0ffee+changes",
+        "image:sha256:abc",
+        f"requirements.lock:{record.lock_digest()}",
+    ]
+    assert "CBIS" not in (RESULTS / METADATA).read_text()
+
+
+def test_a_crate_needs_the_records_behind_the_results_not_their_files(project):
+    before = (RESULTS / METADATA).read_bytes()
+    (DATA / "lesions.csv").unlink()
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    assert (RESULTS / METADATA).read_bytes() == before
+    (RESULTS / "comparison.csv").unlink()
+    with pytest.raises(MiramError, match="comparison"):
+        write_crate([RUNS / "table.json"], [], RESULTS, preset="demo")
+
+
+def test_the_same_records_give_the_same_crate(project):
+    before = (RESULTS / METADATA).read_bytes()
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    assert (RESULTS / METADATA).read_bytes() == before

@@ -1,0 +1,268 @@
+"""The report as a file, and as a reader's browser shows it."""
+
+import re
+import shutil
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from tiny_study import CLASSES, FOUR, METHODS, PRETRAINED, write_study
+
+from miram.report.page_figures import embeddings
+from miram.report.report import report
+from miram.report.study import Study
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+SECTIONS = (
+    *("verdicts", "table", "differences", "curves", "confusion", "calibration", "learning", "efficiency"),
+    *("reconstructions", "relevance", "embedding", "errors", "audit", "gaps", "provenance"),
+)
+LIMIT = 15_000_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A complete report of preset paper, its folder the working folder while it is made."""
+    return made(tmp_path_factory.mktemp("study"), "paper")
+
+
+def made(folder, preset, spoil=lambda: None, logs=None, **kind):
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        keywords = write_study(preset, **kind)
+        spoil()
+        facts = report(Path("report.html"), **keywords, logs=logs or {})
+    return folder / "report.html", facts
+
+
+SMALL = {"protocols": ["strict"], "tasks": ["pathology_4class"], "modes": ["full"], "seeds": [0]}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip(f"there is no {CHROMIUM}")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page in a browser, at 1280 px, with all that the browser complained about or asked for."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.complaints, tab.asked = [], []
+    tab.on("console", lambda message: tab.complaints.append(message.text))
+    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(page[0].as_uri())
+    yield tab
+    tab.close()
+
+
+def test_a_browser_shows_the_page_without_an_error_and_without_a_request(opened):
+    assert opened.complaints == []
+    assert [url for url in opened.asked if not url.startswith(("file://", "data:"))] == []
+    assert len([url for url in opened.asked if url.startswith("file://")]) == 1
+
+
+def test_every_section_has_its_figures_and_every_picture_is_drawn(opened):
+    counts = {id: opened.locator(f"#{id} svg[role=img], #{id} img, #{id} table").count() for id in SECTIONS}
+    assert counts["differences"] == 2  # accuracy, macro AUC
+    assert counts["curves"] == 2 * len(FOUR) + 2 * 2  # ROC and PR of each class, and of two other tasks
+    assert counts["confusion"] == counts["calibration"] == len(METHODS)
+    assert counts["learning"] == 2 + len(PRETRAINED)
+    assert counts["efficiency"] == 2 + 2 + 1  # accuracy against time and memory; growth of both, and its table
+    assert counts["reconstructions"] == 3 + 4 * 5  # mae has one scale, mocov3 rebuilds nothing
+    assert counts["relevance"] == 4 * (1 + len(METHODS))
+    assert counts["embedding"] == len(PRETRAINED)
+    assert counts["errors"] == 8
+    widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert min(widths) > 0
+    assert opened.locator(".empty:visible").count() == 0
+
+
+def test_a_heading_sorts_its_table_both_ways(opened):
+    table = opened.locator("#table table:visible").first
+    column = "[...arguments[0].tBodies[0].rows].map(row => Number(row.cells[1].dataset.value))"
+    values = lambda: table.evaluate(f"(...arguments) => {column}")  # noqa: E731
+    before = values()
+    table.locator("th button").nth(1).click()
+    assert values() == sorted(before, reverse=True) != before
+    table.locator("th button").nth(1).click()
+    assert values() == sorted(before)
+    table.locator("th button").first.click()
+    assert table.locator("tbody th").first.inner_text().strip() == max(METHODS)
+
+
+def test_the_choices_show_one_table_and_name_what_was_not_measured(opened):
+    shown = opened.locator("[data-group]:visible")
+    assert shown.count() == 1
+    opened.locator(".choose select").nth(1).select_option("mass_margins")
+    assert shown.count() == 1
+    assert "mass_margins" in shown.inner_text()
+    opened.evaluate("document.querySelector('[data-group=\"paper mass_margins full\"]').remove()")
+    opened.locator(".choose select").nth(0).select_option("paper")
+    assert shown.count() == 0
+    assert opened.locator("#no-group").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(opened, width):
+    opened.set_viewport_size({"width": width, "height": 844})
+    opened.evaluate("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_both_protocols_stand_side_by_side_with_the_lesions_that_leak(opened):
+    rows = opened.locator("#table table.compact tfoot tr").all_inner_texts()
+    assert [re.findall(r"\d+ of 60", row) for row in rows] == [["0 of 60", "6 of 60"], ["0 of 60", "4 of 60"]]
+
+
+def test_print_unfolds_everything(opened):
+    opened.pdf()
+    assert opened.locator("details:not([open])").count() == 0
+
+
+def test_it_is_one_small_file_with_ids_of_its_own(page):
+    html, facts = page
+    text = html.read_text()
+    assert facts["gaps"] == []
+    assert html.stat().st_size == facts["bytes"] < LIMIT
+    assert not re.search(r'(src|href)="(?!data:|#|https://arxiv\.org/)', text)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_what_is_linear_is_what_the_claims_say(page):
+    claims = yaml.safe_load((Path(__file__).parents[2] / "workflow" / "resources" / "claims.yaml").read_text())
+    found = re.search(r"exponents at most ([\d.]+)\. .*, at (\d+) tokens", page[0].read_text())
+    assert float(found[1]) == claims["linear-memory"]["exponent"]
+    assert {int(found[2])} == {claim["tokens"] for claim in claims.values() if "tokens" in claim}
+
+
+def test_the_same_files_give_the_same_page(tmp_path):
+    pages = [made(tmp_path / name, "paper", **SMALL)[0].read_bytes() for name in ("first", "second")]
+    assert pages[0] == pages[1]
+
+
+def test_verdicts_come_first_and_the_demo_gives_none(page, tmp_path):
+    text = page[0].read_text()
+    assert text.index('id="verdicts"') < text.index('id="table"')
+    assert "not reproduced" in text
+    assert "DEMO" not in text
+    demo = made(tmp_path, "demo", **SMALL)[0].read_text()
+    assert "Demo: no verdict" in demo
+    assert "<title>DEMO" in demo
+    assert set(re.findall(r'class="pill ([a-z-]+)"', demo)) == {"no-verdict"}
+
+
+def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
+    runs = Path("runs", "paper", "strict")
+    mocov3 = runs / "finetune" / "pathology_4class" / "full" / "mocov3" / "seed-0"
+
+    def spoil():
+        shutil.rmtree(mocov3)
+        (runs / "pretrain" / "mae" / "record.json").unlink()
+        (runs / "pretrain" / "miram-full" / "reconstructions.npz").write_bytes(b"cut short")
+        Path("results", "paper", "claims.csv").unlink()
+        Path("results", "paper", "audit.md").unlink()
+        Path("runs", "paper", "explain", "relevance.npz").unlink()
+
+    html, facts = made(tmp_path, "paper", spoil, logs={mocov3 / "record.json": Path("mocov3.log")}, **SMALL)
+    text = html.read_text()
+    assert "See mocov3.log" in text
+    for named in ("mocov3", "pretrain/mae/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
+        assert any(named in gap for gap in facts["gaps"]), named
+        assert named in text
+    assert len(facts["gaps"]) == 6
+    assert "No claim has been judged" in text
+    assert 'id="calibration-mae-' in text
+    assert 'id="calibration-mocov3-' not in text
+
+
+def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(tmp_path):
+    def spoil():
+        """What the stage `evaluate` leaves where no classifier of protocol strict has finished."""
+        shutil.rmtree(Path("runs", "paper", "strict", "finetune"))
+        measured = {"metrics": ["value", "low", "high", "sd", "lesions"], "differences": ["difference", "low", "high"]}
+        for name, columns in measured.items():
+            path = Path("results", "paper", f"{name}.csv")
+            table = pd.read_csv(path)
+            table.loc[table["protocol"] == "strict", columns] = None
+            table.to_csv(path, index=False)
+
+    html, facts = made(tmp_path, "paper", spoil, **{**SMALL, "protocols": ["strict", "paper"]})
+    text = html.read_text()
+    captions = re.findall(r"protocol (\w+), [^:<]*: ([\d-]+) test lesions", text)
+    assert captions == [("strict", "-"), ("paper", "60")]
+    assert len(facts["gaps"]) == len(METHODS)
+    assert "no test lesions yet" in text
+    assert "Highest accuracy" not in text and "can be told from" not in text
+    assert "No method has both an accuracy" in text
+
+
+def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_path):
+    text = made(tmp_path, "paper", **{**SMALL, "modes": ["linear", "full"], "seeds": [1, 0]})[0].read_text()
+    assert "macro AUC on validation over the epochs" in text
+    found = re.findall(r"<figcaption><b>mae</b> . ([a-z ]+) (\d+) %", text)
+    tuned = pd.read_parquet(
+        tmp_path / "runs/paper/strict/finetune/pathology_4class/full/mae/seed-1/predictions.parquet"
+    )
+    tuned = tuned.filter(like="prob_")[: len(found)]
+    answers = tuned.idxmax(axis=1).str.removeprefix("prob_").str.replace("_", " ").str.lower()
+    assert found == list(zip(answers, (100 * tuned.max(axis=1)).round().astype(int).astype(str), strict=True))
+    relevance = text[text.index('id="relevance"') :]
+    assert relevance.index("the whole network fine-tuned") < relevance.index("Test lesions, first seed")
+
+
+def test_a_label_is_text_and_never_markup_an_id_or_a_formula(tmp_path, monkeypatch):
+    labels = ('x"><q>y', r"a\d of $\frac$", "A b", "a b")
+    monkeypatch.setitem(CLASSES, "pathology_4class", labels)
+    text = made(tmp_path, "paper", **SMALL)[0].read_text()
+    assert "<q>" not in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids)) and all(re.fullmatch(r"[\w.-]+", name) for name in ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
+    for label in labels:
+        assert f"{escape(label.lower(), quote=False)}: ROC</text>" in text
+
+
+@pytest.mark.parametrize("labels", [("0", "01"), ("NA", "None")])
+def test_labels_that_look_like_numbers_or_like_nothing_are_text(tmp_path, labels):
+    path = tmp_path / "embedding.csv"
+    rows = [("mae", f"Image_{number}", label, 0.1, 0.2, 0.5) for number, label in enumerate(labels)]
+    pd.DataFrame(rows, columns=["method", "lesion_id", "label", "x", "y", "share"]).to_csv(path, index=False)
+    assert list(embeddings(Study({}).table(path))["class_keys"]) == [*labels]
+
+
+def test_what_a_stage_without_its_record_left_is_not_shown(page, tmp_path):
+    html, facts = made(tmp_path, "paper", Path("runs", "paper", "explain", "record.json").unlink, **SMALL)
+    assert len(facts["gaps"]) == 1 and "stage explain" in facts["gaps"][0]
+    assert ['id="embedding-mae' in made_page.read_text() for made_page in (page[0], html)] == [True, False]
+
+
+def test_a_class_without_a_test_lesion_leaves_its_curves_out_and_is_named(tmp_path):
+    text = made(tmp_path, "paper", absent="BENIGN_CALC", **SMALL)[0].read_text()
+    assert "no test lesion of BENIGN_CALC" in text
+    assert 'aria-label="ROC of benign mass: ' in text
+    assert 'aria-label="ROC of benign calc: ' not in text
+
+
+def test_without_any_result_there_is_still_a_page(tmp_path):
+    def spoil():
+        for folder in ("runs", "results", "data"):
+            shutil.rmtree(folder)
+
+    html, facts = made(tmp_path, "demo", spoil, **SMALL)
+    assert len(facts["gaps"]) >= len(METHODS) + len(PRETRAINED)
+    assert "There are no predictions." in html.read_text()
