@@ -237,7 +237,9 @@ def read_index(collection: str) -> dict[str, Entry]:
 def _objects(body: bytes, prefix: str) -> list[Object]:
     try:
         root = ElementTree.fromstring(body)
-        space = root.tag.removesuffix("ListBucketResult")
+        space, is_list, _ = root.tag.partition("ListBucketResult")
+        if not is_list:
+            raise ValueError(f"its root is {root.tag}")
         objects = []
         for entry in root.iter(f"{space}Contents"):
             key, size, etag = (entry.findtext(f"{space}{tag}", "") for tag in ("Key", "Size", "ETag"))

@@ -138,6 +138,11 @@ def html(handler, files):
     send(handler, b"<html><br></html>")
 
 
+def page(handler, files):
+    """Such as is well-formed XML."""
+    send(handler, b"<html><body>Moved</body></html>")
+
+
 def whole_instead(handler, files):
     send(handler, files["1-1.dcm"])
 
@@ -150,6 +155,7 @@ def whole_instead(handler, files):
         ("list", of_another_size, "holds 2 images of 18 bytes, the index announces 2"),
         ("list", outside, "not a plain DICOM file"),
         ("list", html, "no list of files but '<html>"),
+        ("list", page, r"no list of files but '<html>.*its root is html"),
         ("file", reset, "reset|Connection"),
         ("file", wrong_bytes, r"with MD5 \w+, not \d+ with \w+"),
         ("file", another_series, "has .* bytes with MD5"),
