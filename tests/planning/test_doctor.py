@@ -225,6 +225,14 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
     assert (found["source"], found["crops_bytes"]) == ("images", 1000)
 
 
+def test_the_source_is_asked_as_the_stages_ask_it_with_what_stands_in_for_it(asked):
+    found = asked()
+    assert found["source"] == "tcia" and found["settings"]["api_url"].startswith("https://nbia.")
+    assert found["settings"]["fallback"]["source"] == "idc"
+    assert len(found["settings"]["fallback"]["settings"]["bucket_urls"]) == 2
+    assert asked({"fallback: idc": "fallback: null"})["settings"]["fallback"] is None
+
+
 def test_a_missing_container_program_is_a_warning():
     assert doctor.check_container([]).level == "warning"
     assert doctor.check_container(["apptainer"]) == ("ok", "Containers: apptainer", "")

@@ -5,15 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from faults import html, reset, status, wrong_md5
 from tiny_archive import FILM_SHAPE, Server, mask_of, send
 from tiny_bucket import Bucket, write_index
 from tiny_runs import cut_tiny, list_tiny, made, run_tiny, tcia
 
+from miram import layout
+from miram.cli import main
 from miram.data.transfer.sources import fallback as module
 from miram.data.transfer.sources import idc as idc_module
 from miram.errors import MiramError
+from miram.provenance import record
 
+ROOT = Path(__file__).parents[4]
 UID = "1.2.4.2"
 WENT_OVER = r"TCIA does not answer as it should \(.+\)\. The rest comes from IDC"
 
@@ -205,3 +210,22 @@ def test_other_bytes_of_a_series_that_was_verified_before_are_refused(archive, s
 def test_the_index_is_not_read_while_tcia_answers(server, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(idc_module, "read_index", lambda _: pytest.fail("the index was read"))
     assert run_tiny(tmp_path, both(server, bucket))["lesions"] == 4
+
+
+def test_preset_paper_as_it_is_shipped_goes_over_to_idc_and_its_records_say_so(
+    archive, server, bucket, wanted, tmp_path, monkeypatch
+):
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["transfer"] |= {"attempts": 2, "timeout_seconds": 20.0}
+    document["sources"]["idc"]["bucket_urls"] = ["http://127.0.0.1:9/gone", bucket.url]
+    paper = document["presets"]["paper"]
+    paper["transfer"]["backoff_seconds"] = 0.01
+    paper["sources"]["tcia"] |= {"api_url": f"{server.url}/services/v4", "csv_url": f"{server.url}/uploads"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.chdir(tmp_path)
+    server.out = moved
+    assert main(["--preset", "paper", "catalogue"]) == 0
+    assert main(["--preset", "paper", "crops"]) == 0
+    assert record.read(layout.record("catalogue", "paper"))["facts"]["listed_by"] == "idc"
+    assert record.read(layout.record("crops", "paper"))["facts"]["origins"] == {"idc": 8}
+    assert (layout.data("paper") / layout.LOCK).read_bytes() == wanted["instances.csv"]
