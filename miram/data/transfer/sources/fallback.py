@@ -16,9 +16,7 @@ from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.sources.series import Fetched, Series, Source
 
 T = TypeVar("T")
-GIVE_UP_AFTER = (
-    3  # series in a row that the first did not give and the second did: the first is out, not a series broken
-)
+GIVE_UP_AFTER = 3  # series in a row that the second gave in its place: the first is out, not a series broken
 
 
 class Fallback:
