@@ -107,6 +107,16 @@ def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, object]:
     }
 
 
+def leak_in_words(lesions: pd.DataFrame) -> str:
+    """What `catalogue_overlap` finds, in a line."""
+    found = catalogue_overlap(lesions)
+    return (
+        f"leak: {len(found['patients'])} patients are in both official parts; of them are "
+        f"{found['test_lesions_of_patients_in_both']} of {found['test_lesions']} test lesions and "
+        f"{found['train_lesions_of_patients_in_both']} of {found['train_lesions']} training lesions"
+    )
+
+
 def views(lesions: pd.DataFrame) -> pd.Series:
     """Patient, side and view of each row; missing where the view is unknown."""
     views = lesions["patient_id"] + " " + lesions["side"] + " " + lesions["view"]

@@ -20,6 +20,7 @@ from miram.layout import CASE_CSVS
 
 TABLE = Path(__file__).with_name("cases.csv.gz")
 SHA256 = "54ff81c07a70ce2250f0b0928779e091a853699d0e1fafbe4a67ea5d08ada347"  # of the uncompressed table
+ARCHIVE_BYTES = 163_512_966_728  # of the 6,775 series that the rows name, by the index of the Imaging Data Commons
 COLLECTION = "cbis-ddsm"  # TCIA writes CBIS-DDSM, the Imaging Data Commons cbis_ddsm
 
 
@@ -75,17 +76,13 @@ def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:
     if not (own.loc[both, "film_uid"] == known.loc[both, "film_uid"]).any():
         return [], []
     missing = known.index.difference(own.index, sort=False).tolist()
-    places = Path(own["path"].iloc[0]).parent, own["path"].map(lambda path: Path(path).name)
-    words = [
-        f"{places[1][lesion]}, row {own.loc[lesion, 'row']} ({lesion}): not among the carried lesions"
-        for lesion in own.index.difference(known.index, sort=False)
-    ]
-    changed = own.loc[both, CASES] != known.loc[both, CASES]
-    for lesion, column in changed.stack().loc[lambda cell: cell].index:
-        words.append(
-            f"{places[1][lesion]}, row {own.loc[lesion, 'row']} ({lesion}): "
-            f"{column} is {own.loc[lesion, column]!r}, carried {known.loc[lesion, column]!r}"
-        )
+    place = own["path"].map(lambda path: Path(path).name) + ", row " + own["row"].astype(str) + " (" + own.index + "): "
+    added = own.index.difference(known.index, sort=False)
+    words = [place[lesion] + "not among the carried lesions" for lesion in added]
+    changed = (own.loc[both, CASES] != known.loc[both, CASES]).stack()
+    for lesion, column in changed.index[changed]:
+        values = own.loc[lesion, column], known.loc[lesion, column]
+        words.append(place[lesion] + "{} is {!r}, and {!r} among the carried ones".format(column, *values))
     return missing, words
 
 
