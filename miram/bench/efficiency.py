@@ -302,7 +302,7 @@ def _training_text(results: Mapping[str, Any]) -> list[str]:
     table = pd.DataFrame(results["training"]).round({"peak_mib": 0, "images_per_second": 1})
     return [
         "## Pre-training with its input pipeline",
-        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time in "
-        "which the network is at work, by the same steps without input.",
+        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time "
+        "in which the network is at work, by the same steps without input.",
         table.to_markdown(index=False, floatfmt=".3g"),
     ]

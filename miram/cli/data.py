@@ -52,7 +52,9 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         with _source(chosen, "catalogue") as values:
-            return list_archive(data / "csv", data / "series.csv", **values, **_tries(chosen), carried=_is_carried(chosen))
+            return list_archive(
+                data / "csv", data / "series.csv", **values, **_tries(chosen), carried=_is_carried(chosen)
+            )
 
     do_stage(chosen, "catalogue", inputs, outputs, work)
 

@@ -82,7 +82,7 @@ def test_a_damaged_table_is_refused(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(cases, "TABLE", path)
     cases.carried_cases.cache_clear()
     try:
-        with pytest.raises(MiramError, match="cases.csv.gz is damaged"):
+        with pytest.raises(MiramError, match=r"cases\.csv\.gz is damaged"):
             cases.carried_cases()
     finally:
         cases.carried_cases.cache_clear()
@@ -90,8 +90,12 @@ def test_a_damaged_table_is_refused(tmp_path, monkeypatch, damage):
 
 @pytest.mark.parametrize(
     ("settings", "carried"),
-    [({"collection": "CBIS-DDSM"}, True), ({"collection": "cbis_ddsm"}, True), ({"folder": "x"}, True)]
-    + [({"collection": "CMMD"}, False)],
+    [
+        ({"collection": "CBIS-DDSM"}, True),
+        ({"collection": "cbis_ddsm"}, True),
+        ({"folder": "x"}, True),
+        ({"collection": "CMMD"}, False),
+    ],
 )
 def test_only_cbis_ddsm_is_carried(settings, carried):
     assert cases.carries(settings) is carried

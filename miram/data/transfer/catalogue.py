@@ -33,9 +33,9 @@ def list_archive(
 ) -> dict[str, object]:
     """Put the case lists into `csv_dir` and a row for each series that they need into `series_csv`.
 
-    `source`, `settings`: the kind and its block of parameters; `csv_url` in it is an address or a folder. `carried`: see
-    `bring_case_lists`. A series that the source does not have has 0 images: its lesions are set aside later. Raises
-    MiramError when the source does not answer.
+    `source`, `settings`: the kind and its block of parameters; `csv_url` in it is an address or a folder. `carried`:
+    see `bring_case_lists`. A series that the source does not have has 0 images: its lesions are set aside later.
+    Raises MiramError when the source does not answer.
     """
     csv_dir = Path(csv_dir)
     http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)

@@ -20,6 +20,7 @@ FIRST = CASE_CSVS[0]
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """project(source): the working folder has the parameters of that source, and nothing else."""
+
     def make(source):
         given = (ROOT / "params.yaml").read_text()
         (tmp_path / "params.yaml").write_text(given.replace("\nsource: tcia", f"\nsource: {source}"))
@@ -73,7 +74,7 @@ def test_a_folder_without_lists_is_no_end_and_one_with_some_of_them_is(tmp_path,
     shutil.copy(tmp_path / "csv" / FIRST, dicoms)
     with pytest.raises(MiramError, match=f"The case list {dicoms}/{CASE_CSVS[1]} cannot be read"):
         list_tiny(tmp_path, local(dicoms, dicoms), carried=True)
-    with pytest.raises(MiramError, match="none cannot be read|/none/"):
+    with pytest.raises(MiramError, match="/none/mass_case_description_train_set"):
         list_tiny(tmp_path, local(dicoms, tmp_path / "none"), carried=True)
 
 
