@@ -58,8 +58,8 @@ def evaluate(
     metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
     seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
     over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
-    inside the draw; one patient gives none. So it tells what other patients would give these networks; what other
-    seeds would give, `sd` tells.
+    inside the draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. So it
+    tells what other patients would give these networks; what other seeds would give, `sd` tells.
     The majority class has one answer and no seed. differences.csv: `difference_rows`.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}

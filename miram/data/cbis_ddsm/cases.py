@@ -68,7 +68,8 @@ def write_case_lists(csv_dir: Path) -> None:
 def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:
     """How rows of `case_lists.read_cases` differ from the carried ones.
 
-    Returns the ids of the lesions that they lack, and every other difference in words. Lists that have no lesion in common with them are another archive's, and are not compared.
+    Returns the ids of the lesions that they lack, and every other difference in words. Lists that have no lesion in
+    common with the carried ones are another archive's, and are not compared.
     """
     carried = carried_cases()
     own, known = (table.set_index(lesion_ids(table)) for table in (cases, carried))
