@@ -228,6 +228,7 @@ class Statistics:
     resamples: Annotated[int, Field(ge=2000)]  # fewer leave a handful of draws beyond Holm's limits
     seed: Whole
     confidence: OpenFraction
+    min_draws_share: OpenFraction
     power: OpenFraction
     specificity: Fraction
     threshold: OpenFraction

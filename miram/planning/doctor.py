@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from miram.data.cbis_ddsm.cases import ARCHIVE_BYTES
 from miram.errors import MiramError
 from miram.planning.finding import Finding
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
@@ -19,8 +20,6 @@ from miram.planning.sources import REMOTE, check_source
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
 # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
 CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
@@ -72,7 +71,7 @@ def examine(
         check_hours(hours),
         check_disk(
             folder,
-            ARCHIVE_GB if settings and source in REMOTE else 0.0,
+            ARCHIVE_BYTES / 1e9 if settings and source in REMOTE else 0.0,
             made_gb,
             keep_dicom,
             shutil.disk_usage(folder.resolve()).free / 1e9,

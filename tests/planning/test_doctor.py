@@ -155,7 +155,7 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 
 def test_preset_paper_896_takes_the_gpu_that_it_names():
     own = params.stage_values(params.load(ROOT / "params.yaml", "paper-896"), "doctor")["methods"]
-    crops_bytes = doctor.CROP_BYTES * (doctor.LESIONS + doctor.FILMS)
+    crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
     assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
     assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
 

@@ -15,7 +15,8 @@ from tiny_bucket import Bucket, send, write_index
 from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
-from miram.data.case_lists import needed_series, read_lesions
+from miram.data.case_lists import needed_series
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import Film
 from miram.data.transfer.catalogue import series_table
 from miram.data.transfer.ledger import read_ledger
@@ -281,9 +282,9 @@ def test_when_no_bucket_answers_each_is_named_with_its_reason(bucket, second, tm
 
 
 @pytest.fixture(scope="module")
-def real(shared):
+def real():
     """The real case lists, and the series that they need as the real index has them."""
-    lesions = read_lesions(shared / "data")
+    lesions = carried_lesions()
     entries = read_index("cbis_ddsm")
     return lesions, series_table(
         lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}
