@@ -99,7 +99,7 @@ def read_origin(folder: Path) -> dict[str, list[str]]:
                 name = f"code {stage}"
             found.setdefault(name, []).append(value)
         for package in software.get("softwareRequirements", []):
-            found[package["name"]] = [version for version in package["softwareVersion"].split(" or ")]
+            found[package["name"]] = package["softwareVersion"].split(" or ")
         for entity in machine["additionalProperty"] if machine else []:
             found[entity["name"]] = [str(value) for value in json.loads(entity["value"])]
     return found
