@@ -103,6 +103,19 @@ def another_run_margin(sd: float, seeds: int, confidence: float) -> float:
     return training_margin(sd, seeds, confidence) * math.sqrt(seeds + 1)
 
 
+def between_runs_margin(sds: Sequence[float], seeds: Sequence[int], confidence: float) -> float:
+    """Half the width of Student's interval of the difference of two runs' means over seeds, from their pooled spread.
+
+    NaN where no run has two seeds, where one has none, and where all trainings agree.
+    """
+    if min(seeds) < 1 or max(seeds) < 2:
+        return math.nan
+    freedom = [count - 1 for count in seeds]
+    pooled = sum(count * sd**2 for count, sd in zip(freedom, sds, strict=True) if count) / sum(freedom)
+    spread = math.sqrt(pooled * sum(1 / count for count in seeds))
+    return student.ppf((1 + confidence) / 2, sum(freedom)) * spread if spread > 0 else math.nan
+
+
 def widened(value: float, low: float, high: float, margin: float) -> tuple[float, float]:
     """The interval of `value` with a second, independent source of error, whose own interval is value ± margin.
 
