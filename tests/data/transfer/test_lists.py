@@ -3,6 +3,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from tiny_archive import dicom_bytes
 from tiny_runs import list_tiny, tcia
 
 from miram.cli import main
@@ -45,6 +46,7 @@ def no_network(monkeypatch):
 
 def local(folder, csv_url):
     folder.mkdir(exist_ok=True)
+    (folder / "1-1.dcm").write_bytes(dicom_bytes(None, carried_lesions()["film_uid"][0]))
     return {"source": "local", "settings": {"folder": str(folder), "csv_url": str(csv_url)}}
 
 
