@@ -2,7 +2,9 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_archive import dicom_bytes
 from tiny_runs import list_tiny, tcia
 
 from miram.cli import main
@@ -45,6 +47,7 @@ def no_network(monkeypatch):
 
 def local(folder, csv_url):
     folder.mkdir(exist_ok=True)
+    (folder / "1.dcm").write_bytes(dicom_bytes(np.zeros((2, 2), np.uint16), "1.2.9"))  # of a series that no lesion needs
     return {"source": "local", "settings": {"folder": str(folder), "csv_url": str(csv_url)}}
 
 
