@@ -23,6 +23,7 @@ from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.bench.training import CROPS, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.kinds import FULL, NAIVE, OURS
 from miram.planning.memory import fit, least_images, memory_of
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
@@ -53,8 +54,8 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
-    if not any(values["objective"] == "miram" for values in methods.values()):
-        raise MiramError("No method has objective miram, whose attention is measured.", "Add one to params.yaml.")
+    if not any(values.get("attention") for values in methods.values()):
+        raise MiramError("No method has an attention to measure.", "Add one of objective miram to params.yaml.")
     start = clock()
     torch.manual_seed(0)
     scope = QUICK if quick else COMPLETE
@@ -98,12 +99,12 @@ def measure_attention(
     methods: Mapping[str, dict[str, Any]], tokens: tuple[int, ...], rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """One attention layer, batch 1, of each kind and form, against N: seconds and memory of both passes."""
-    kinds = [values for values in methods.values() if values["objective"] == "miram"]
+    own = [values for values in methods.values() if values.get("attention")]
     rows = []
     for count in tokens:
-        forms = [(values, form) for values in kinds for form in forms_of(values)]
+        forms = [(values, form) for values in own for form in forms_of(values)]
         forms = [
-            (values, form) for values, form in forms if form != "naive" or _naive_bytes(values, count) <= NAIVE_BYTES
+            (values, form) for values, form in forms if form != NAIVE or _naive_bytes(values, count) <= NAIVE_BYTES
         ]
         layers = {
             (values["attention"], form): _autocast(
@@ -111,7 +112,7 @@ def measure_attention(
             )
             for values, form in forms
         }
-        width = kinds[0]["decoder"]["width"]
+        width = own[0]["decoder"]["width"]
         x = torch.randn(1, count, width, device=device, requires_grad=True)
         calls = {key: partial(forward_and_backward, layer, x) for key, layer in layers.items()}
         measured = interleaved(calls, rounds, budget_seconds)
@@ -167,11 +168,11 @@ def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
     kind costs less from the first number on, or never. Nothing where full attention was not measured.
     """
     table = pd.DataFrame(attention)
-    full = table[(table["kind"] == "full") & (table["form"] == "fused")].set_index("tokens")
+    full = table[(table["kind"] == FULL) & (table["form"] == OURS)].set_index("tokens")
     if full.empty:
         return []
     rows = []
-    for (kind, form), own in table[table["kind"] != "full"].groupby(["kind", "form"], sort=False):
+    for (kind, form), own in table[table["kind"] != FULL].groupby(["kind", "form"], sort=False):
         own = own.set_index("tokens")
         ratios = {part: (own[part] / full[part]).to_dict() for part in ("seconds", "kept_mib")}
         rows.append({"kind": kind, "form": form, **{part: crossing(ratio) for part, ratio in ratios.items()}})

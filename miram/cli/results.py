@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params
+from miram import kinds, layout, params
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.provenance import record
 
@@ -87,7 +87,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     figures = {  # of one protocol: what is reconstructed hardly differs
         out / f"reconstructions_{method}.png": path.parent / "reconstructions.npz"
         for (protocol, method), path in finished.items()
-        if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
+        if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
     }
     outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")]
     outputs += [out / file for file in ("set_aside.md", "summary.json", "pretraining.csv")] + [*figures]

@@ -81,6 +81,11 @@ class MoCoV3(nn.Module):
         return 2 * self.temperature * F.cross_entropy(logits, own)
 
 
+def build(encoder: Encoder, *, moco: dict) -> MoCoV3:
+    """Return the model of the objective `mocov3`; `moco` holds its three keywords, and may hold more."""
+    return MoCoV3(encoder, **{name: moco[name] for name in ("projector_width", "projector_out", "temperature")})
+
+
 def _gather(keys: Tensor) -> Tensor:
     """The keys of all processes in the order of their ranks, (B, F) -> (W·B, F), without gradient."""
     if not distributed.is_initialized():

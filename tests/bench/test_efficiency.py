@@ -51,7 +51,7 @@ def test_without_full_attention_nothing_is_said_to_cost_less():
 
 def test_without_a_method_whose_attention_is_measured_the_bench_stops_before_it_begins(tmp_path):
     mae = params.stage_values(DEMO, "pretrain", "strict", "mae")
-    with pytest.raises(MiramError, match="No method has objective miram"):
+    with pytest.raises(MiramError, match="No method has an attention to measure"):
         bench({"mae": mae}, tmp_path, "cpu", quick=True, command="")
 
 
