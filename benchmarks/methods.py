@@ -17,12 +17,12 @@ import torch
 from benchmarks.mocov3_plain import straightforward_loss
 from miram import params
 from miram.bench.efficiency import crossovers
-from miram.bench.memory import kept_bytes
 from miram.bench.models import attention_layer, forward_and_backward, in_form, loss_of, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.layout import BENCH
+from miram.planning.kept import kept_bytes
 
 TOKENS = (197, 785, 3137, 12_545)
 STEP_SIDE, STEP_IMAGES = 112, 16

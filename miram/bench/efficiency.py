@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from miram.bench.figures import draw_attention, draw_steps
-from miram.bench.memory import kept_bytes, peak_bytes
+from miram.bench.memory import peak_bytes
 from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import measure_pipeline
@@ -24,6 +24,7 @@ from miram.bench.training import CROPS, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
+from miram.planning.kept import kept_bytes
 from miram.planning.memory import fit, least_images, memory_of
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token

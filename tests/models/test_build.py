@@ -3,12 +3,12 @@ from functools import partial
 import pytest
 import torch
 
-from miram.bench.memory import kept_bytes
 from miram.models.build import build_pretrainer
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE
 from miram.models.miram import MIRAM
 from miram.models.mocov3 import MoCoV3
+from miram.planning.kept import kept_bytes
 
 VALUES = {
     "side": 24,
