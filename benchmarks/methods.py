@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.mocov3_plain import straightforward_loss
 from miram import params
-from miram.bench.efficiency import crossovers
+from miram.bench.growth import crossovers
 from miram.bench.models import attention_layer, forward_and_backward, in_form, loss_of, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline

@@ -27,10 +27,11 @@ MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that not every o
 
 @dataclass(frozen=True)
 class Drawing:
-    """Colour and marker of a kind in every figure, as matplotlib names them."""
+    """Colour, marker and line of a kind in every figure, as matplotlib names them."""
 
     colour: str
     marker: str
+    dashes: tuple[float, ...] = ()  # lengths on and off, in line widths; empty: solid
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,6 @@ def _nystrom_faults(options: Options, setting: Setting) -> Iterable[str]:
         yield f"pinv_init {init} is for backend fused, not package"
 
 
-# colours: Okabe and Ito's, told apart by the colour-blind as well; markers, for print without colour
 ATTENTION: dict[str, Attention] = {
     FULL: Attention(
         build="miram.models.attention.full:build",
@@ -146,14 +146,14 @@ ATTENTION: dict[str, Attention] = {
     "linformer": Attention(
         build="miram.models.attention.linformer:build",
         options=LinformerOptions,
-        drawing=Drawing("#E69F00", "s"),
+        drawing=Drawing("#E69F00", "s", (5, 1.5)),
         first_layer="net.layers.0.0.fn",
         forms=(OURS, PACKAGE),
     ),
     "performer": Attention(
         build="miram.models.attention.performer:build",
         options=PerformerOptions,
-        drawing=Drawing("#0072B2", "^"),
+        drawing=Drawing("#0072B2", "^", (1.5, 1.5)),
         first_layer="net.layers.0.0.fn",
         forms=(OURS, PACKAGE),
         faults=_performer_faults,
@@ -174,7 +174,7 @@ OBJECTIVES: dict[str, Objective] = {
         build="miram.models.mae:MAE",
         reads=("decoder", "mask_ratio", "loss_on"),
         masked=True,
-        drawing=Drawing("#CC79A7", "v"),
+        drawing=Drawing("#CC79A7", "v", (6, 1.5, 1.5, 1.5)),
     ),
     "miram": Objective(
         build="miram.models.miram:build",
@@ -186,7 +186,7 @@ OBJECTIVES: dict[str, Objective] = {
         build="miram.models.mocov3:build",
         reads=("moco",),
         masked=False,
-        drawing=Drawing("#D55E00", "P"),
+        drawing=Drawing("#D55E00", "P", (5, 1.5)),
         pool="class",
         least_images=2,
     ),

@@ -63,8 +63,7 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
 
     def work() -> dict[str, Any]:
-        methods = list(dict.fromkeys(cell.method for cell in params.cells(chosen)))
-        inside = out / "metrics.csv", methods, pretrained, benches, CLAIMS, out
+        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, CLAIMS, out
         return weigh(*inside, preset=params.name_of(chosen), headline=headline)
 
     do_stage(chosen, "efficiency", inputs, outputs, work)
@@ -103,6 +102,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
+        values["kinds"] = params.kinds_of(chosen)
         return comparison(out / "metrics.csv", PAPER, *records, out, preset=name, **values)
 
     do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
@@ -144,6 +144,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             claims_yaml=CLAIMS,
             bench_jsons=benches,
             parameters=asdict(chosen),
+            kinds=params.kinds_of(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 

@@ -84,7 +84,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
         "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
-        "report": {"statistics": {"confidence": statistics.confidence}},
+        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
         "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}

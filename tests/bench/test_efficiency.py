@@ -8,7 +8,8 @@ import pytest
 
 from miram import params
 from miram.bench import efficiency
-from miram.bench.efficiency import bench, crossing, crossovers, exponents
+from miram.bench.efficiency import bench
+from miram.bench.growth import crossing, crossovers, exponents
 from miram.bench.timing import interleaved
 from miram.errors import MiramError
 from miram.planning.hours import hours, pretraining_job
