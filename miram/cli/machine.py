@@ -20,14 +20,14 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.planning.doctor import all_made_gb, examine, held_gb
 
     values = params.stage_values(chosen, "doctor")
-    places = {name: value for name, value in values["settings"].items() if name.endswith(("_url", "folder"))}
     counts = {name: values[name] for name in ("protocols", "networks")}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(values["methods"], encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
     made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
     facts = {
-        "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
+        "source": chosen.source,
+        "settings": {} if params.is_embedded(chosen) else values["settings"],
         "methods": values["methods"],
         "accelerator": chosen.compute.accelerator,
         "devices": chosen.compute.devices,

@@ -26,11 +26,15 @@ Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "c
 
 @dataclass(frozen=True, config=STRICT)
 class Tcia:
-    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources."""
+    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources.
+
+    `fallback`: the source that gives what this one does not.
+    """
 
     collection: str
     api_url: str
     csv_url: str
+    fallback: Literal["idc"] | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,7 +42,7 @@ class Idc:
     """The Imaging Data Commons."""
 
     collection: str
-    bucket_url: str
+    bucket_urls: Annotated[list[str], Several]
     csv_url: str
     films: Literal["rows", "whole"]
 

@@ -9,7 +9,7 @@ import requests
 
 from miram.data.case_lists import PATHS, needed_series, read_lesions
 from miram.data.transfer.http import Fault, Http, beginning
-from miram.data.transfer.sources import Series, open_source
+from miram.data.transfer.sources import SOURCES, Series, open_source
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 from miram.layout import CASE_CSVS
@@ -36,10 +36,11 @@ def list_archive(
     """
     csv_dir = Path(csv_dir)
     http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
-    fetch_case_lists(http, settings["csv_url"], csv_dir)
-    lesions = read_lesions(csv_dir)
     try:
-        listed = open_source(source, http, settings).list_series(needed_series(lesions))
+        opened = open_source(source, http, settings)  # first: a folder without DICOM files is told at once
+        fetch_case_lists(http, settings["csv_url"], csv_dir)
+        lesions = read_lesions(csv_dir)
+        listed = opened.list_series(needed_series(lesions))
     except Fault as fault:
         raise no_answer(source, settings, fault) from fault
     table = series_table(lesions, listed)
@@ -55,6 +56,7 @@ def list_archive(
         "images": int(table["images"].sum()),
         "bytes": int(table["bytes"].sum()),
         "absent_series": absent,
+        "listed_by": opened.origin,
         "case_lists": {name: sha256_file(csv_dir / name) for name in CASE_CSVS},
     }
 
@@ -62,9 +64,14 @@ def list_archive(
 def fetch_case_lists(http: Http, csv_url: str, csv_dir: Path) -> None:
     """Copy the four case lists from an address or a folder into `csv_dir`."""
     for name in CASE_CSVS:
-        body = _fetch_list(http, csv_url, name) if "://" in csv_url else _read_list(Path(csv_url) / name)
+        body = case_list(http, csv_url, name)
         with atomic_path(csv_dir / name) as temporary:
             temporary.write_bytes(body)
+
+
+def case_list(http: Http, csv_url: str, name: str) -> bytes:
+    """A case list from an address or a folder; raises MiramError when it is not there, or none."""
+    return _fetch_list(http, csv_url, name) if "://" in csv_url else _read_list(Path(csv_url) / name)
 
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFrame:
@@ -85,10 +92,12 @@ def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFra
 
 def no_answer(source: str, settings: dict[str, Any], fault: Fault) -> MiramError:
     """The error of a source that does not give what it is asked for."""
-    place = next((value for name, value in settings.items() if name in ("api_url", "bucket_url", "folder")), source)
+    place = next((value for name, value in settings.items() if name in ("api_url", "bucket_urls", "folder")), source)
+    others = " or ".join(f"`source: {kind}`" for kind in SOURCES if kind != source)
     return MiramError(
-        f"{place} does not give what was asked for: {fault}",
-        f"Check sources.{source} in params.yaml and the network, then run again; what is verified is kept.",
+        f"{', '.join(place) if isinstance(place, list) else place} does not give what was asked for: {fault}",
+        f"Check sources.{source} in params.yaml and the network, or choose {others} there, then run again; what is "
+        "verified is kept.",
     )
 
 
