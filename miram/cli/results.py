@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params
+from miram import kinds, layout, params
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
@@ -64,8 +64,7 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
 
     def work() -> dict[str, Any]:
-        methods = list(dict.fromkeys(cell.method for cell in params.cells(chosen)))
-        inside = out / "metrics.csv", methods, pretrained, benches, CLAIMS, out
+        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, CLAIMS, out
         return weigh(*inside, preset=params.name_of(chosen), headline=headline)
 
     do_stage(chosen, "efficiency", inputs, outputs, work)
@@ -88,7 +87,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     figures = {  # of one protocol: what is reconstructed hardly differs
         out / f"reconstructions_{method}.png": path.parent / "reconstructions.npz"
         for (protocol, method), path in finished.items()
-        if protocol == protocols[0] and chosen.methods[method].objective != "mocov3"
+        if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
     }
     outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")]
     outputs += [out / file for file in ("set_aside.md", "summary.json", "pretraining.csv")] + [*figures]
@@ -104,6 +103,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
+        values["kinds"] = params.kinds_of(chosen)
         return comparison(out / "metrics.csv", PAPER, *records, out, preset=name, **values)
 
     do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
@@ -145,6 +145,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             claims_yaml=CLAIMS,
             bench_jsons=benches,
             parameters=asdict(chosen),
+            kinds=params.kinds_of(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 

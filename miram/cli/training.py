@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miram import layout, params
+from miram import kinds, layout, params
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
@@ -36,7 +36,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         inputs.append(given_file("encoder_init", values["encoder_init"]))
     out = layout.pretrain(chosen.preset, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
-    if values["objective"] != "mocov3":
+    if kinds.is_masked(values["objective"]):
         outputs.append(out / "reconstructions.npz")
     do_stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *store, seen, pictured, **values), *place)
 

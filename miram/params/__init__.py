@@ -15,6 +15,7 @@ from miram.params.stages import (
     headline,
     is_embedded,
     kept,
+    kinds_of,
     name_of,
     stage_values,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "headline",
     "is_embedded",
     "kept",
+    "kinds_of",
     "load",
     "name_of",
     "stage_values",

@@ -12,6 +12,7 @@ from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
+from miram.looks import looks
 from miram.provenance import record
 from miram.report.figures import draw_comparison
 
@@ -62,6 +63,7 @@ def comparison(
     out_dir: Path,
     *,
     preset: str,
+    kinds: Mapping[str, str],
     confidence: float,
     specificity: float,
 ) -> dict[str, object]:
@@ -70,7 +72,7 @@ def comparison(
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). Only pretrain_seconds and
+    method). `kinds` are those of the methods, which give their looks. Only pretrain_seconds and
     pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
     pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -99,7 +101,7 @@ def comparison(
         temporary.write_text(_markdown(table, paper, preset, confidence, specificity), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
         temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
-    draw_comparison(table, runs, out_dir / "comparison.png", preset=preset, confidence=confidence)
+    draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     gaps = {"/".join(row[name] for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
 

@@ -113,8 +113,8 @@ def build(config: dict, backend: str | None) -> nn.Module:
         attention=kind,
         backend=backend,
         options=options,
-        scale=config.get("scale"),
-        target=config.get("highres_target"),
+        highres={"scale": config.get("scale"), "target": config.get("highres_target")},
+        encoder_init=None,
         loss_on=config.get("loss_on"),
         mask_ratio=config.get("mask_ratio"),
         moco={

@@ -166,10 +166,8 @@ def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):
     assert "methods.mae: 1 image(s) at side 112, with all crops," in found.remedy
 
 
-def test_memory_is_predicted_without_a_gpu_but_not_for_the_libraries_attention(methods):
+def test_memory_is_predicted_without_a_gpu(methods):
     assert "no GPU to compare" in doctor.check_memory(methods, None, crops_bytes=0).text
-    package = {"miram-nystrom": {**methods["miram-nystrom"], "backend": "package"}}
-    assert doctor.check_memory(package, GB, crops_bytes=0).text.endswith("not predicted for backend package.")
 
 
 def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
