@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout, params
-from miram.provenance import record
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
+from miram.provenance import record
 
 PAPER = Path("workflow", "resources", "paper.csv")
 CLAIMS = PAPER.with_name("claims.yaml")
@@ -72,8 +72,8 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
-    from miram.report.figures import draw_reconstructions
     from miram.evaluate.summary import write_curves, write_summary
+    from miram.report.figures import draw_reconstructions
     from miram.report.table import comparison, write_set_aside
 
     preset, name = chosen.preset, params.name_of(chosen)
@@ -177,7 +177,7 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
-    idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}
+    idle = set() if params.is_embedded(chosen) else {"archive"}
     idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
     idle |= set() if params.explained(chosen) else {"explain"}
     jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]

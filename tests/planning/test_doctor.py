@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from miram.planning import doctor
 from miram import layout, params
 from miram.cli import main
+from miram.cli.stage import pretrainings
 from miram.errors import MiramError
+from miram.planning import doctor, gpu
 from miram.planning.memory import memory_of
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def methods():
     """The values of each pre-training of preset paper."""
-    return params.stage_values(params.load(ROOT / "params.yaml", "paper"), "doctor")["methods"]
+    return pretrainings(params.load(ROOT / "params.yaml", "paper"))
 
 
 @pytest.fixture
@@ -39,14 +40,14 @@ def asked(tmp_path, monkeypatch):
     return ask
 
 
-H100 = doctor.Gpu("NVIDIA H100", (9, 0))
+H100 = gpu.Gpu("NVIDIA H100", (9, 0))
 
 
 def check_accelerator(accelerator="auto", **changes):
     """What is found of a machine that will do, but for the changes."""
     facts = {"devices": 1, "preset": "paper", "built": "13.0", "driver": (13, 1), "gpus": [H100]}
     kernels = ["sm_75", "sm_80", "sm_90", "compute_120"]
-    return doctor.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
+    return gpu.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
 
 
 def write(path, size):
@@ -96,7 +97,7 @@ def test_fewer_gpus_than_devices_are_stopped():
 
 
 def test_a_gpu_for_which_torch_holds_no_kernels_is_stopped():
-    volta = doctor.Gpu("Tesla V100", (7, 0))
+    volta = gpu.Gpu("Tesla V100", (7, 0))
     finding = check_accelerator(devices=2, gpus=[H100, volta])
     assert finding.level == "stop" and finding.remedy
     assert "Tesla V100 has compute capability 7.0" in finding.text and "sm_75, sm_80" in finding.text
@@ -120,7 +121,7 @@ def test_a_gpu_for_which_torch_holds_no_kernels_is_stopped():
     ],
 )
 def test_kernels_run_on_the_devices_that_they_are_made_for(capability, kernels, runs):
-    assert doctor.runs_on(capability, kernels) == runs
+    assert gpu.runs_on(capability, kernels) == runs
 
 
 def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_fits(methods):
@@ -154,7 +155,7 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 
 
 def test_preset_paper_896_takes_the_gpu_that_it_names():
-    own = params.stage_values(params.load(ROOT / "params.yaml", "paper-896"), "doctor")["methods"]
+    own = pretrainings(params.load(ROOT / "params.yaml", "paper-896"))
     crops_bytes = doctor.CROP_BYTES * (doctor.LESIONS + doctor.FILMS)
     assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
     assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
@@ -258,28 +259,28 @@ def test_the_version_of_the_driver_is_that_of_its_cuda(monkeypatch):
             number._obj.value = 12040
             return 0
 
-    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: Driver())
-    assert doctor.driver_cuda() == (12, 4)
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: Driver())
+    assert gpu.driver_cuda() == (12, 4)
 
 
 def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config.local").write_text("[core]\n    remote = store\n")
-    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)  # a GPU, and far too small
-    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_name", lambda place: "a card")
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_capability", lambda place: (3, 5))
-    monkeypatch.setattr(doctor.torch.cuda, "mem_get_info", lambda: (1, 1))
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)  # a GPU, and far too small
+    monkeypatch.setattr(gpu.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda place: "a card")
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_capability", lambda place: (3, 5))
+    monkeypatch.setattr(gpu.torch.cuda, "mem_get_info", lambda: (1, 1))
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apptainer" else None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
         accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=1.0,
-        hours={"a card (bench)": "3.0 h (0.1 days)"},
-    )["findings"]  # fmt: skip
-    assert {finding["level"] for finding in found} == {"ok"}
-    texts = {finding["text"] for finding in found}
+        hours={"a card (bench)": "3.0 h (0.1 days)"}, elsewhere=False,
+    )  # fmt: skip
+    assert {finding.level for finding in found} == {"ok"}
+    texts = {finding.text for finding in found}
     assert "Containers: apptainer" in texts
     assert any("up to 1.9 GB to make" in text and "2.0 GB free." in text for text in texts)
     assert "DVC remote: store, of unknown address" in texts
@@ -292,6 +293,7 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
         doctor.examine(
             tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
             accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=1.0, hours={},
+            elsewhere=False,
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",

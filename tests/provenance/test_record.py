@@ -102,13 +102,18 @@ def copied_package(tmp_path, monkeypatch):
     root = tmp_path / "miram"
     shutil.copytree(record.ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(record, "ROOT", root)
-    record.module_digest.cache_clear()
+    forget()
     yield root
+    forget()
+
+
+def forget():
     record.module_digest.cache_clear()
+    record._parsed.cache_clear()
 
 
 def digests():
-    record.module_digest.cache_clear()
+    forget()
     return {stage: record.code_digest(stage) for stage in record.STAGE_MODULES}
 
 
