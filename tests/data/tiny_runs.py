@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from tiny_archive import Server
 
-from miram.data.transfer.films import Places, cut_films
 from miram.data.transfer.catalogue import list_archive
+from miram.data.transfer.films import Places, cut_films
 
 CROPS = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
 CROPS |= {"backgrounds_per_film": 1, "backgrounds_seed": 0}

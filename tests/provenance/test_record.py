@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from miram.provenance import record
 from miram.errors import MiramError
+from miram.provenance import record
 
 
 @pytest.fixture
@@ -136,8 +136,8 @@ def test_code_changes_the_digests_of_its_own_stage_and_of_those_that_import_it(c
 
     assert changed_by(copied_package / "train" / "finetune.py", add) == {"finetune", "explain"}
     assert changed_by(copied_package / "models" / "encoder.py", add) == {"pretrain", "finetune", "probe", "explain"}
-    assert changed_by(copied_package / "data" / "phantom" / "tissue.py", add) == {"archive"}
-    assert changed_by(copied_package / "evaluate" / "page" / "style.css", add) == {"report"}
+    assert changed_by(copied_package / "phantom" / "tissue.py", add) == {"archive"}
+    assert changed_by(copied_package / "report" / "page" / "style.css", add) == {"report"}
 
 
 def test_what_changes_no_result_changes_no_digest(copied_package):
