@@ -82,7 +82,8 @@ def check_accelerator(
     if driver is None:
         return Finding(
             "stop",
-            "There is no NVIDIA driver here, and without a GPU this preset takes months.",
+            "There is no NVIDIA driver here"
+            + ("." if preset == "demo" else ", and without a GPU this preset takes months."),
             "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
             "(Apptainer); or set compute.accelerator: cpu if you mean it.",
         )

@@ -29,25 +29,15 @@ def asked(tmp_path, monkeypatch):
     facts = {}
     monkeypatch.setattr(doctor, "examine", lambda folder, **given: facts.update(given) or {})
 
-    def ask(changes=None):
+    def ask(changes=None, *options):
         text = (ROOT / "params.yaml").read_text()
         for old, new in (changes or {}).items():
             text = text.replace(old, new)
         (tmp_path / "params.yaml").write_text(text)
-        assert main(["--preset", "paper", "doctor"]) == 0
+        assert main(["--preset", "paper", "doctor", *options]) == 0
         return dict(facts)
 
     return ask
-
-
-H100 = gpu.Gpu("NVIDIA H100", (9, 0))
-
-
-def check_accelerator(accelerator="auto", **changes):
-    """What is found of a machine that will do, but for the changes."""
-    facts = {"devices": 1, "preset": "paper", "built": "13.0", "driver": (13, 1), "gpus": [H100]}
-    kernels = ["sm_75", "sm_80", "sm_90", "compute_120"]
-    return gpu.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
 
 
 def write(path, size):
@@ -58,70 +48,6 @@ def write(path, size):
 def test_an_old_python_is_stopped():
     assert doctor.check_python((3, 10)).level == "stop"
     assert doctor.check_python((3, 11)).level == "ok"
-
-
-@pytest.mark.parametrize(
-    ("built", "driver", "reason"),
-    [
-        (None, None, "no NVIDIA driver"),
-        ("13.0", None, "no NVIDIA driver"),
-        (None, (12, 4), "build for CPUs"),
-        ("13.0", (12, 4), "newer than the driver's 12.4"),
-        ("12.8", (12, 4), "finds no device"),
-    ],
-)
-def test_a_gpu_that_torch_cannot_use_stops_preset_paper_with_the_reason(built, driver, reason):
-    finding = check_accelerator("auto", preset="paper", built=built, driver=driver, gpus=[])
-    assert finding.level == "stop" and finding.remedy
-    assert reason in finding.text
-
-
-def test_the_cpu_is_enough_for_the_demo_and_allowed_for_the_paper():
-    facts = {"built": None, "driver": None, "gpus": []}
-    assert check_accelerator("auto", preset="demo", **facts).level == "ok"
-    assert check_accelerator("cuda", preset="demo", **facts).level == "stop"
-    assert check_accelerator("cpu", preset="paper", **facts).level == "warning"
-
-
-def test_a_gpu_that_torch_finds_is_named():
-    finding = check_accelerator()
-    assert finding.level == "ok"
-    assert "NVIDIA H100" in finding.text and "CUDA 13.1" in finding.text
-
-
-def test_fewer_gpus_than_devices_are_stopped():
-    assert check_accelerator(devices=4, gpus=[H100] * 4).level == "ok"
-    finding = check_accelerator(devices=4)
-    assert finding.level == "stop" and "compute.devices: 1" in finding.remedy
-    assert "compute.devices is 4, and torch finds 1 GPU(s): NVIDIA H100" in finding.text
-
-
-def test_a_gpu_for_which_torch_holds_no_kernels_is_stopped():
-    volta = gpu.Gpu("Tesla V100", (7, 0))
-    finding = check_accelerator(devices=2, gpus=[H100, volta])
-    assert finding.level == "stop" and finding.remedy
-    assert "Tesla V100 has compute capability 7.0" in finding.text and "sm_75, sm_80" in finding.text
-    assert check_accelerator(devices=1, gpus=[H100, volta]).level == "ok"
-
-
-@pytest.mark.parametrize(
-    ("capability", "kernels", "runs"),
-    [
-        ((8, 9), ["sm_80"], True),  # a later one of the same generation
-        ((8, 0), ["sm_86"], False),
-        ((9, 0), ["sm_80", "sm_100"], False),
-        ((12, 1), ["sm_75", "compute_120"], True),  # PTX is compiled where it runs
-        ((10, 0), ["compute_120"], False),
-        ((9, 0), ["sm_90a"], True),
-        ((10, 3), ["sm_100a", "compute_100a"], False),
-        ((12, 0), ["compute_100f", "sm_100f"], False),
-        ((10, 3), ["sm_100f"], True),
-        ((7, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"], False),
-        ((9, 0), [], False),
-    ],
-)
-def test_kernels_run_on_the_devices_that_they_are_made_for(capability, kernels, runs):
-    assert gpu.runs_on(capability, kernels) == runs
 
 
 def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_fits(methods):
@@ -225,6 +151,33 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
     assert (found["addresses"], found["crops_bytes"]) == ({"sources.images.folder": "own"}, 1000)
 
 
+def test_nothing_is_asked_that_the_stages_ahead_do_not_need(asked):
+    devices = {"threads: 8, devices: 1": "threads: 8, devices: 4"}
+    everything = asked(devices)
+    assert len(everything["addresses"]) == 2 and everything["methods"] and not everything["elsewhere"]
+    assert (everything["accelerator"], everything["devices"]) == ("auto", 4)
+    tuned = asked(devices, "--stages", "finetune", "explain")
+    assert (tuned["addresses"], tuned["methods"]) == ({}, {})
+    assert (tuned["accelerator"], tuned["devices"]) == ("auto", 1)
+    assert asked(devices, "--stages", "pretrain")["devices"] == 4
+    fetched = asked(devices, "--stages", "catalogue", "crops", "--elsewhere")
+    assert (fetched["addresses"], fetched["accelerator"]) == (everything["addresses"], None)
+    assert fetched["elsewhere"]
+
+
+def test_what_runs_elsewhere_is_asked_neither_for_its_gpu_nor_for_its_network(tmp_path, methods, monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
+    facts = {
+        **{"keep_dicom": True, "methods": methods, "accelerator": "cuda", "devices": 1, "preset": "paper"},
+        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 1.0, "hours": {}, "elsewhere": True},
+    }
+    here = doctor.examine(tmp_path, addresses={"sources.local.folder": str(tmp_path)}, **facts)
+    assert any(str(tmp_path) in finding.text for finding in here)
+    with pytest.raises(MiramError, match="1 of 5 checks stop"):  # the disk, which is the same one
+        doctor.examine(tmp_path / "none yet" / "paper", addresses={"sources.tcia.api_url": DEAD}, **facts)
+
+
 def test_a_source_that_does_not_answer_is_named_with_its_parameter():
     finding = doctor.check_address("sources.tcia.api_url", DEAD, timeout_seconds=1.0)
     assert finding.level == "stop"
@@ -251,16 +204,6 @@ def test_a_missing_dvc_remote_is_a_warning_and_one_is_named_with_its_address(tmp
     assert doctor.check_remote([shared, own]) == ("ok", "DVC remote: store, s3://bucket/miram", "")
     own.write_text("['remote \"store\"']\n    url = /mnt/my%20own\n")
     assert doctor.check_remote([shared, own]).text == "DVC remote: store, /mnt/my%20own"
-
-
-def test_the_version_of_the_driver_is_that_of_its_cuda(monkeypatch):
-    class Driver:
-        def cuDriverGetVersion(self, number):
-            number._obj.value = 12040
-            return 0
-
-    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: Driver())
-    assert gpu.driver_cuda() == (12, 4)
 
 
 def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monkeypatch):

@@ -31,9 +31,11 @@ if unknown:
 @cache
 def OWN_IMAGES():
     """The images that one's own table names, looked for once a process."""
+    if P.source != params.IMAGES:
+        return []
     from miram.data.own_images import image_paths
 
-    return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder)) if P.source == params.IMAGES else []
+    return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder))
 
 
 @cache
