@@ -29,6 +29,12 @@ for options in sys.argv[1:]:
         main(["--cores", "2", *options.split()])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
+APPTAINER = """#!/bin/sh
+if [ "$1" = --version ]; then echo apptainer version 1.3.0; exit; fi
+while [ "$1" != bash ]; do shift; done
+echo "$3" >> in-image
+exec "$@"
+"""
 
 
 def with_local(document):
@@ -66,26 +72,39 @@ def planned(said):
     return set(re.findall(r"^(\w+) +\d+$", said, re.MULTILINE)) - {"total", "all"}
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_one_call_plans_all_that_a_change_asks_for_and_no_image_is_read_again(source, tmp_path):
+def stand_in(project):
+    """The PATH with an Apptainer that has no image: what would run there runs here, and is written down."""
+    (project / "miram.sif").touch()
+    (project / "bin").mkdir()
+    (project / "bin" / "apptainer").write_text(APPTAINER)
+    (project / "bin" / "apptainer").chmod(0o755)
+    return f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(("source", "contained"), [("images", False), ("local", True)])
+def test_one_call_plans_all_that_a_change_asks_for_and_no_image_is_read_again(source, contained, tmp_path):
     project, preset = project_of(source, tmp_path)
     for rules in project.glob("workflow/rules/*.smk"):  # the jobs, and the preflight, make empty files
         made = re.sub(r'(shell:\n\s+)"\{MIRAM\}[^"]*"(\s+"[^"]*")?', r'\1"touch {output}"', rules.read_text())
         rules.write_text(re.sub(r'f"\{MIRAM\} doctor.*?"', '"touch examined"', made))
-    options = ["--quiet host"]
+    through = "--use-singularity" if contained else "--quiet host"
+    options = [through]
     for name in CHANGES:
         shutil.copy(project / "params.yaml", project / "kept.yaml")
         change(project, preset, name)
         (project / "params.yaml").rename(project / f"{name}.yaml")
         (project / "kept.yaml").rename(project / "params.yaml")
-        options.append(f"--dry-run --config params={name}.yaml")
-    said = finished(project, [sys.executable, "-c", RUNS, *options]).stdout
+        options.append(f"{through} --dry-run --config params={name}.yaml")
+    said = finished(project, ["env", f"PATH={stand_in(project)}", sys.executable, "-c", RUNS, *options]).stdout
     first, *plans = said.split("run:")[1:]
     own = {"claims"} if source == "images" else set()
     for plan, (_, expected) in zip(plans, CHANGES.values(), strict=True):
         assert planned(plan) - {"probe"} == expected - own, plan
     assert "This machine is examined" in first and (project / "examined").exists()
     assert "This machine is examined" not in "".join(plans)
+    in_image = (project / "in-image").read_text().splitlines() if contained else []
+    assert len(in_image) == (16 if contained else 0)
+    assert [place for place, line in enumerate(in_image) if "touch examined" in line] == [0][: len(in_image)]
 
 
 def test_what_the_preflight_stops_has_not_begun_and_its_own_words_are_shown(tmp_path):
