@@ -7,19 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
 import torch
 
+from miram.data.cbis_ddsm.cases import ARCHIVE_BYTES
 from miram.errors import MiramError
 from miram.planning.finding import Finding
 from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
+from miram.planning.sources import REMOTE, check_source
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
 # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
 CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
@@ -29,7 +28,8 @@ REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
 def examine(
     folder: Path,
     *,
-    addresses: Mapping[str, str],
+    source: str,
+    settings: Mapping[str, Any],
     methods: Mapping[str, Mapping[str, Any]],
     accelerator: str | None,
     devices: int,
@@ -43,14 +43,13 @@ def examine(
 ) -> list[Finding]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses` are the source's by their keys in params.yaml, none when it is not read; `methods` the values of each
-    pre-training; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and downloads;
-    `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those of all
-    trainings by the device that they are known for.
+    `source`, `settings`: as in `check_source`, of a source that is not read an empty block; `methods` are the values
+    of each pre-training; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and
+    downloads; `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those
+    of all trainings by the device that they are known for.
     """
     disk = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
-    remote = {name for name, address in addresses.items() if "://" in address}
-    asked = [name for name in addresses if not (elsewhere and name in remote)]
+    remote = bool(settings) and source in REMOTE
     findings = [check_python(sys.version_info[:2])]
     if accelerator is not None and not elsewhere:
         findings.append(find_accelerator(accelerator, devices, preset))
@@ -60,12 +59,12 @@ def examine(
         check_hours(hours),
         check_disk(
             folder,
-            ARCHIVE_GB if remote else 0.0,
+            ARCHIVE_BYTES / 1e9 if settings and source in REMOTE else 0.0,
             made_gb,
             keep_dicom,
             shutil.disk_usage(disk).free / 1e9,
         ),
-        *[check_address(name, addresses[name], timeout_seconds) for name in asked],
+        *check_source(source, {} if remote and elsewhere else settings, timeout_seconds),
         check_container([name for name in CONTAINERS if shutil.which(name)]),
         check_remote([Path(".dvc", name) for name in ("config", "config.local")]),
     ]
@@ -173,23 +172,6 @@ def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool
     if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
-
-
-def check_address(name: str, address: str, timeout_seconds: float) -> Finding:
-    """Whether anything answers at a URL of the source, or its folder is there; what it holds does not matter here."""
-    if "://" not in address:
-        if Path(address).is_dir():
-            return Finding("ok", f"Source: folder {address}")
-        return Finding("stop", f"There is no folder {address}.", f"Mend {name} in params.yaml, or mount it.")
-    try:
-        requests.get(address, timeout=timeout_seconds, stream=True).close()
-    except requests.RequestException as error:
-        return Finding(
-            "stop",
-            f"Nothing answers at {name} {address} ({type(error).__name__}).",
-            f"Check the network and its proxy, or set another {name} in params.yaml.",
-        )
-    return Finding("ok", f"Source: {address} answers")
 
 
 def check_container(found: Iterable[str]) -> Finding:
