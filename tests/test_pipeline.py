@@ -176,7 +176,7 @@ def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
     assert "Unknown key pretrain.mask_ration" in stopped.stdout + stopped.stderr
 
 
-def test_what_computes_on_a_gpu_reserves_it_the_preflight_as_well(tmp_path):
+def test_what_computes_on_a_gpu_reserves_it(tmp_path):
     folder = copied_project(tmp_path)
     reserved = '{rule.name: rule.resources["gpu"].value for rule in workflow.rules if "gpu" in rule.resources}'
     with open(folder / "Snakefile", "a") as file:
@@ -184,8 +184,8 @@ def test_what_computes_on_a_gpu_reserves_it_the_preflight_as_well(tmp_path):
     edit(folder, lambda document: document["presets"]["paper"]["compute"].update(devices=4))
     said = finished(folder, [*RUN, "--list-rules", "--config", "preset=paper"]).stdout
     gpus = json.loads(re.search("^gpus (.*)$", said, re.MULTILINE)[1])
-    of_all, of_one = dict.fromkeys(("doctor", "pretrain"), 4), dict.fromkeys(("finetune", "probe", "explain"), 1)
-    assert {rule: number for rule, number in gpus.items() if number} == of_all | of_one
+    of_one = dict.fromkeys(("finetune", "probe", "explain"), 1)
+    assert {rule: number for rule, number in gpus.items() if number} == {"pretrain": 4} | of_one
 
 
 def test_containers_without_their_image_are_refused_with_the_command_that_builds_it(project):
@@ -350,13 +350,6 @@ def with_own_images(document):
     for preset in document["presets"].values():
         preset["methods"] = {}
     document["presets"]["demo"]["finetune"]["epochs"] = 5
-
-
-def test_the_preflight_comes_before_images_of_ones_own_too(tmp_path):
-    folder = small_project(tmp_path / "project")
-    own_images(tmp_path / "images")
-    edit(folder, with_own_images)
-    assert {"doctor", "images"} <= jobs(folder)
 
 
 @pytest.mark.slow

@@ -58,7 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
-    add("doctor", machine.doctor, "check this machine against what the preset needs (first stage of preset paper)")
+    text = "check this machine against what the preset needs; the workflow asks it before its first job"
+    ready = add("doctor", machine.doctor, text)
+    ready.add_argument(
+        "--stages",
+        nargs="+",
+        choices=params.EXAMINED,
+        default=params.EXAMINED,
+        metavar="STAGE",
+        help="what is to be done, if not all of %(choices)s: what other stages need is not asked",
+    )
+    ready.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="on other machines, as a cluster's: GPU and network are not asked",
+    )
     add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
     cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
     cut.add_argument(

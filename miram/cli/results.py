@@ -201,7 +201,7 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
-    idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}
+    idle = set() if params.is_embedded(chosen) else {"archive"}
     idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
     idle |= set() if params.explained(chosen) else {"explain"}
     jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]

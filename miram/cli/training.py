@@ -22,6 +22,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     place = protocol, method = arguments.protocol, arguments.method
     check_known("protocol", protocol, chosen.splits.protocols)
     check_known("method", method, chosen.methods)
+    _require_accelerator(chosen)
     inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack")]
     inputs.append(layout.record("splits", chosen.preset, protocol))
     for path in inputs:
@@ -63,6 +64,7 @@ def _classify(
     own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
+    _require_accelerator(chosen)
     preset = chosen.preset
     inputs = [layout.record(name, preset) for name in ("crops", "pack")]
     inputs.append(layout.record("splits", preset, cell.protocol))
@@ -90,6 +92,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
     from miram.train.explain import explain as examine
 
+    _require_accelerator(chosen)
     preset, (protocol, task, _) = chosen.preset, params.headline(chosen)
     finished = {cell.method: path for cell, path in finished_of(chosen, params.explained(chosen)).items()}
     if not finished:
@@ -112,6 +115,13 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         [out / "relevance.npz", out / "embedding.csv"],
         lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, **values),
     )
+
+
+def _require_accelerator(chosen: params.Params) -> None:
+    """Stop a training of a preset that means a GPU where there is none: a cluster's preflight runs elsewhere."""
+    from miram.planning.gpu import require_accelerator
+
+    require_accelerator(chosen.compute.accelerator, chosen.preset)
 
 
 def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:

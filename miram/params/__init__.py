@@ -8,7 +8,10 @@ from miram.params.reading import load
 from miram.params.schema import PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
+    EXAMINED,
     IMAGES,
+    READING,
+    TRAINING,
     cells,
     explained,
     final_stages,
@@ -22,8 +25,11 @@ from miram.params.stages import (
 
 __all__ = [
     "EMBEDDED",
+    "EXAMINED",
     "IMAGES",
     "PRESETS",
+    "READING",
+    "TRAINING",
     "Params",
     "cells",
     "explained",

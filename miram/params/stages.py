@@ -14,6 +14,9 @@ TUNING = (  # values of `finetune` that train the encoder
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
+READING = ("catalogue", "crops", "images")  # the stages that read the source
+TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
+EXAMINED = (*READING, *TRAINING)  # those before which the machine is examined
 PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
 
@@ -67,14 +70,8 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
-    methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
     sections = {
         "archive": {"archive": params.archive},
-        "doctor": {
-            **{**_source_values(params), "methods": methods, "compute": asdict(params.compute)},
-            **{"protocols": len(params.splits.protocols), "networks": len(kept(params))},
-            "backgrounds_per_film": pretrain.backgrounds_per_film,
-        },
         "catalogue": _source_values(params),
         "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
