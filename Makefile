@@ -38,11 +38,11 @@ $(VENV)/installed: requirements.lock requirements-cuda.lock pyproject.toml
 
 demo: setup ## the whole pipeline on the embedded archive, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=demo
-	@cat results/demo/comparison.md
+	@$(BIN)/miram --preset demo show
 
 paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
-	@cat results/paper/comparison.md
+	@$(BIN)/miram --preset paper show
 
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest

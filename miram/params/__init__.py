@@ -5,17 +5,15 @@ argument of the operation. There is no default in code for what stands in the fi
 """
 
 from miram.params.reading import load
-from miram.params.schema import PRESETS, Params
+from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
-    IMAGES,
     cells,
     explained,
     final_stages,
     headline,
     is_embedded,
     kept,
-    name_of,
     stage_values,
 )
 
@@ -31,6 +29,5 @@ __all__ = [
     "is_embedded",
     "kept",
     "load",
-    "name_of",
     "stage_values",
 ]

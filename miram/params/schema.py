@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 DEMO = "demo"  # the preset of the phantom archive
+IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 PRESETS = (DEMO, "paper", "paper-448", "paper-896")
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -51,8 +52,9 @@ class Local:
 
 @dataclass(frozen=True, config=STRICT)
 class Images:
-    """Images of one's own, and the table of them."""
+    """Images of one's own, the table of them, and the name of the folders of what is made of them."""
 
+    name: str
     folder: str
     table_csv: str
 
@@ -311,3 +313,13 @@ class Params:
     finetune: Finetune
     statistics: Statistics
     compute: Compute
+
+    @property
+    def name(self) -> str:
+        """The name of the run, and so of its folders: the preset's, or that of a data set of one's own."""
+        return self.sources.images.name if self.source == IMAGES else self.preset
+
+    @property
+    def title(self) -> str:
+        """What the results are of, as `miram.evaluate.markdown.subject` reads it: the preset, and where it ran."""
+        return f"{self.preset} on {self.name}" if self.source == IMAGES else self.preset

@@ -5,9 +5,8 @@ from typing import Any
 
 from miram import layout
 from miram.layout import Cell
-from miram.params.schema import Method, Params
+from miram.params.schema import IMAGES, Method, Params
 
-IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
 TUNING = (  # values of `finetune` that train the encoder
@@ -77,7 +76,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
             "backgrounds_per_film": pretrain.backgrounds_per_film,
         },
         "catalogue": _source_values(params),
-        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": _settings(params, IMAGES) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
@@ -89,11 +88,6 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
-
-
-def name_of(params: Params) -> str:
-    """What the results are of: the preset's archive, or images of one's own."""
-    return IMAGES if params.source == IMAGES else params.preset
 
 
 def final_stages(params: Params) -> tuple[str, ...]:
@@ -108,7 +102,12 @@ def is_embedded(params: Params) -> bool:
 
 
 def _source_values(params: Params) -> dict[str, Any]:
-    return {"source": params.source, "settings": asdict(getattr(params.sources, params.source))}
+    return {"source": params.source, "settings": _settings(params, params.source)}
+
+
+def _settings(params: Params, source: str) -> dict[str, Any]:
+    """What a source is asked for; the name of a data set decides its folders, and no result."""
+    return {name: value for name, value in asdict(getattr(params.sources, source)).items() if name != "name"}
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:

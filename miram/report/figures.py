@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.layout import FULL
@@ -71,7 +71,7 @@ def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, pres
         for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}")
         save(figure, path)
 
 
@@ -131,7 +131,7 @@ def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, 
             for axes, image in zip(column, stack[:rows], strict=True):
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axes.set_axis_off()
-        figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Masked reconstruction by {method}\n{subject(preset)}")
         figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
         save(figure, path)
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate.claims import read_limits
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.layout import FULL, Cell
@@ -81,7 +81,7 @@ def report(
         "preset": preset,
         "demo": preset == "demo",
         "judged": "claims" in stages,
-        "label": PRESET_LABELS[preset],
+        "label": subject(preset),
         "modes": MODES,
         "looks": looks,
         "percent": f"{100 * confidence:g} %",
