@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout
-from miram.data.transfer.lock import read_lock
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.progress import track
@@ -145,6 +144,8 @@ def _against_record(project: Path, path: Path, expected: Expected, *, light: boo
 
 def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
     """Data of another release than that of the results, and DICOM files that are not the data's."""
+    from miram.data.transfer.lock import read_lock  # pandas and pydicom, seconds that `shortfalls` need not wait
+
     locks = [folder / layout.LOCK for folder in (results, data) if (folder / layout.LOCK).is_file()]
     if len({sha256_file(lock) for lock in locks}) > 1:
         yield f"{locks[1]} is not the data lock of the results, {locks[0]}."
