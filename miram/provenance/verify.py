@@ -44,6 +44,8 @@ def verify(results: Path, expected: Expected, *, name: str, films: bool) -> dict
     project = Path(os.path.relpath(results.resolve().parent.parent))
     if not results.is_dir():
         raise MiramError(f"There is no folder {results}.", "Name a results folder, or run the workflow first.")
+    if results.resolve().name != name:
+        print(f"note      The parameters are those of {layout.results(name)}.")
     data, runs = project / layout.data(name), project / layout.runs(name)
     found = {path for folder in (data, runs) for path in _json_files(folder)}
     wanted = {project / path for path in expected}

@@ -83,6 +83,13 @@ def test_a_folder_that_was_left_behind_is_noted_and_no_mismatch(project, capsys)
     assert f"note      {DATA} is not here" in capsys.readouterr().out
 
 
+def test_results_of_a_run_of_another_name_are_told_which_the_parameters_make(project, capsys):
+    verify(RESULTS, expected(), name="demo", films=False)
+    assert "The parameters are those of" not in capsys.readouterr().out
+    verify(RESULTS, expected(), name="my-images", films=False)
+    assert "note      The parameters are those of results/my-images." in capsys.readouterr().out
+
+
 def test_a_job_without_its_record_is_named_with_its_files_where_the_other_runs_are_here(project, capsys):
     shutil.rmtree(RUNS / "a")
     assert mismatches(capsys) == [
