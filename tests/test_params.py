@@ -8,7 +8,7 @@ from miram import layout, params
 from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
-from miram.evaluate.markdown import subject
+from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.scores import METRICS
 from miram.params.schema import Metric
 
@@ -107,6 +107,8 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         *(("name: my-images", f"name: {name}", f"sources.images.name: {name!r} in") for name in TAKEN),
         ("name: my-images", "name: 2024", "sources.images.name: 2024 in"),
         ("    name: my-images", "    #", "sources.images.name is missing"),
+        ("fallback: null", "fallback: idc", "holds nothing of an archive that is `embedded`"),
+        ("fallback: null", "fallback: local", "sources.tcia.fallback: 'local'"),
     ],
 )
 def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, named):
@@ -136,6 +138,7 @@ def test_own_images_have_folders_of_their_own_whatever_the_preset(tmp_path):
     assert layout.log("images", demo.name) == Path("logs/my-images/images.log")
     assert subject(demo.title) == "my-images: own images, small models of preset demo"
     assert subject(large.title) == "my-images: own images, models of full size, 224 -> 448 px of preset paper-448"
+    assert [preset_of(chosen.title) for chosen in (demo, large)] == ["demo", "paper-448"]
     assert "name" not in params.stage_values(demo, "images")["images"]  # it decides no result
 
 

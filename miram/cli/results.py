@@ -189,6 +189,29 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     check(folder, _expected(chosen), name=chosen.name, films=arguments.films)
 
 
+def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
+    """Compare two results folders, the second by default as git has the first at HEAD; 1 when they do not agree."""
+    from miram.provenance.compare import committed
+    from miram.provenance.compare import compare as weigh
+
+    first = arguments.first or layout.results(chosen.name)
+    name = str(first)
+    try:
+        if arguments.second:
+            found = weigh(first, arguments.second, (name, str(arguments.second)))
+        else:
+            with committed(first) as (folder, commit):
+                other = "the published results" if arguments.brief else f"{name} of HEAD ({commit})"
+                found = weigh(first, folder, (name, other))
+    except MiramError as fault:
+        if not arguments.brief:
+            raise
+        print(f"{name} is not compared with the published results: {fault.message}")
+        return MiramError.exit_code
+    print(found.verdict if arguments.brief else found.page)
+    return 0 if found.agrees else MiramError.exit_code
+
+
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
     idle = {"doctor"} if params.is_embedded(chosen) else {"doctor", "archive"}

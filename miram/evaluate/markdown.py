@@ -12,10 +12,15 @@ MODELS = {  # of each preset
 LINE_WIDTH = 110  # characters; the files are printed on terminals too
 
 
+def preset_of(title: str) -> str:
+    """The preset that a title names, alone or before a data set."""
+    return title.partition(" on ")[0]
+
+
 def subject(title: str) -> str:
     """What results are of, in one line; `title`: a preset, or "PRESET on NAME" for the data set NAME of one's own."""
-    preset, is_own, name = title.partition(" on ")
-    if is_own:
+    preset, _, name = title.partition(" on ")
+    if name:
         return f"{name}: own images, {MODELS[preset]} of preset {preset}"
     if preset == "demo":
         return f"DEMO: phantom lesions and {MODELS[preset]}; says nothing about the methods"

@@ -13,6 +13,7 @@ TUNING = (  # values of `finetune` that train the encoder
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
+OWN = ("folder", "table_csv")  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
@@ -67,6 +68,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+    own = {name: getattr(params.sources.images, name) for name in OWN}
     methods = {name: _pretrain_values(params, method) for name, method in params.methods.items()}
     sections = {
         "archive": {"archive": params.archive},
@@ -76,7 +78,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
             "backgrounds_per_film": pretrain.backgrounds_per_film,
         },
         "catalogue": _source_values(params),
-        "images": {"images": _settings(params, IMAGES) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
@@ -102,12 +104,14 @@ def is_embedded(params: Params) -> bool:
 
 
 def _source_values(params: Params) -> dict[str, Any]:
-    return {"source": params.source, "settings": _settings(params, params.source)}
-
-
-def _settings(params: Params, source: str) -> dict[str, Any]:
-    """What a source is asked for; the name of a data set decides its folders, and no result."""
-    return {name: value for name, value in asdict(getattr(params.sources, source)).items() if name != "name"}
+    """The source and its block of params.yaml; as `fallback` source and block of another one, or None."""
+    settings = asdict(getattr(params.sources, params.source))
+    if settings.get("fallback"):
+        other = settings["fallback"]
+        own = asdict(getattr(params.sources, other))
+        # Whole, as films of TCIA come: the data lock then names the same instances, wherever they came from.
+        settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
+    return {"source": params.source, "settings": settings}
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterato
         yield fault.message
         return
     for name, sha256 in files.items():
-        yield from _differing(results / name, sha256, results / METADATA)
+        yield from differing(results / name, sha256, results / METADATA)
     if alone:
         yield from _unnamed(results, {*files, METADATA}, f"nothing in {results / METADATA}")
     yield from _changed(results / METADATA, made, summary(expected.values()))
@@ -138,7 +138,7 @@ def _against_record(project: Path, path: Path, expected: Expected, *, light: boo
         if light and Path(name) not in expected and Path(name).parts[0] not in LIGHT:
             continue
         if (project / name).parent.is_dir() or Path(name).parts[0] == "runs":
-            yield from _differing(project / name, sha256, path)
+            yield from differing(project / name, sha256, path)
     wanted = expected.get(path.relative_to(project))
     if wanted is not None:
         yield from _changed(path, summary([(stage, values)]), summary([wanted]))
@@ -167,7 +167,8 @@ def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
                 yield f"{folder} lacks the instance {lost.sop_uid} of {locks[0]}."
 
 
-def _differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
+def differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
+    """What is wrong with a file of which `witness` tells the SHA-256, if anything."""
     if not file.is_file():
         yield f"{file}, named by {witness}, is missing."
     elif sha256_file(file) != sha256:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate.claims import read_limits
-from miram.evaluate.markdown import subject
+from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.layout import FULL, Cell
@@ -78,7 +78,8 @@ def report(
     limits = read_limits(claims_yaml)
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
-        "preset": preset,
+        "preset": preset_of(preset),
+        "command": f"miram --preset {preset_of(preset)}",
         "demo": preset == "demo",
         "judged": "claims" in stages,
         "label": subject(preset),
