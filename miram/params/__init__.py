@@ -5,11 +5,10 @@ argument of the operation. There is no default in code for what stands in the fi
 """
 
 from miram.params.reading import load
-from miram.params.schema import PRESETS, Params
+from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
     EXAMINED,
-    IMAGES,
     READING,
     TRAINING,
     cells,
@@ -19,7 +18,6 @@ from miram.params.stages import (
     is_embedded,
     kept,
     kinds_of,
-    name_of,
     stage_values,
 )
 
@@ -39,6 +37,5 @@ __all__ = [
     "kept",
     "kinds_of",
     "load",
-    "name_of",
     "stage_values",
 ]

@@ -5,14 +5,14 @@ from typing import Any
 
 from miram import kinds, layout
 from miram.layout import Cell
-from miram.params.schema import Method, Params
+from miram.params.schema import IMAGES, Method, Params
 
-IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 TUNING = (  # values of `finetune` that train the encoder
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
+OWN = ("folder", "table_csv")  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 READING = ("catalogue", "crops", "images")  # the stages that read the source
 TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
@@ -70,10 +70,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+    own = {name: getattr(params.sources.images, name) for name in OWN}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
-        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
@@ -85,11 +86,6 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
-
-
-def name_of(params: Params) -> str:
-    """What the results are of: the preset's archive, or images of one's own."""
-    return IMAGES if params.source == IMAGES else params.preset
 
 
 def final_stages(params: Params) -> tuple[str, ...]:
