@@ -19,7 +19,7 @@ from miram.bench.efficiency import crossovers
 from miram.bench.memory import kept_bytes
 from miram.bench.models import attention_layer, forward_and_backward, in_form, pretraining_step
 from miram.bench.output import write_results
-from miram.bench.pipeline import CROPS, CROP_SIDE, measure_pipeline
+from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.layout import BENCH
 

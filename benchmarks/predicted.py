@@ -16,8 +16,8 @@ from miram.bench.memory import kept_bytes
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import machine
-from miram.planning.memory import least_images, memory_of
 from miram.layout import BENCH
+from miram.planning.memory import least_images, memory_of
 
 SIDES = (112, 224, 448)  # px
 MIB = 2**20

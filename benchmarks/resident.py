@@ -18,8 +18,8 @@ from miram import params
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import clock, machine
-from miram.planning.memory import FULL, memory_of
 from miram.layout import BENCH
+from miram.planning.memory import FULL, memory_of
 from miram.train.device import peak_memory
 
 MEASURED_SIDE, PREDICTED_SIDE = 448, 896  # px

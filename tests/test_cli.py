@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from miram import layout, params
-from miram.provenance import record
 from miram.cli import main
 from miram.cli.stage import do_stage, unfinished_logs
+from miram.provenance import record
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]

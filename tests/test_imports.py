@@ -7,6 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "miram"
 TORCH = {"torch", "timm", "torchvision", "lightning_fabric"}
+
+
+def rooms(*names: str) -> set[str]:
+    return {f"miram.{name}" for name in names}
+
+
 FORBIDDEN = {  # part of the package -> what it may not import
     "": {"snakemake", "dvc", "benchmarks"},
     "params": TORCH,
@@ -15,12 +21,15 @@ FORBIDDEN = {  # part of the package -> what it may not import
     "errors.py": TORCH,
     "files.py": TORCH,
     "progress.py": TORCH,
-    "models": {f"miram.{room}" for room in ("params", "provenance", "planning", "data", "phantom", "train", "evaluate", "report")},
-    "phantom": TORCH | {f"miram.{room}" for room in ("params", "planning", "models", "train", "evaluate", "report")},
-    "data": TORCH | {f"miram.{room}" for room in ("params", "planning", "phantom", "models", "train", "evaluate", "report")},
-    "train": {f"miram.{room}" for room in ("params", "planning", "phantom", "evaluate", "report")},
-    "evaluate": TORCH | {f"miram.{room}" for room in ("params", "planning", "data", "phantom", "models", "train", "report")},
-    "report": TORCH | {f"miram.{room}" for room in ("params", "planning", "data", "phantom", "models", "train")},
+    "models": {
+        f"miram.{room}"
+        for room in ("params", "provenance", "planning", "data", "phantom", "train", "evaluate", "report")
+    },
+    "phantom": TORCH | rooms("params", "planning", "models", "train", "evaluate", "report"),
+    "data": TORCH | rooms("params", "planning", "phantom", "models", "train", "evaluate", "report"),
+    "train": rooms("params", "planning", "phantom", "evaluate", "report"),
+    "evaluate": TORCH | rooms("params", "planning", "data", "phantom", "models", "train", "report"),
+    "report": TORCH | rooms("params", "planning", "data", "phantom", "models", "train"),
 }
 
 

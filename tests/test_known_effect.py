@@ -8,10 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from miram.phantom.lesions import draw_lesion
 from miram.evaluate.claims import NOT_REPRODUCED, OPEN, REPRODUCED, judge
 from miram.evaluate.metrics import evaluate
 from miram.layout import Cell
+from miram.phantom.lesions import draw_lesion
 from miram.train.finetune import finetune
 from miram.train.store import pack
 

@@ -16,8 +16,8 @@ import torch
 from miram.bench.models import forms_of, in_form, pretraining_step
 from miram.bench.pipeline import write_store
 from miram.bench.timing import interleaved, medians, timed
-from miram.planning.hours import CBIS_DDSM
 from miram.errors import MiramError
+from miram.planning.hours import CBIS_DDSM
 from miram.planning.memory import fit
 from miram.train.pretrain import pretrain
 

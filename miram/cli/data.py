@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from miram import layout, params
-from miram.provenance import record
 from miram.cli.stage import check_known, do_stage, store_of
 from miram.errors import ParameterError
+from miram.provenance import record
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -79,8 +79,8 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it."""
-    from miram.data.transfer.films import plan_films
     from miram.data.transfer.catalogue import list_archive
+    from miram.data.transfer.films import plan_films
 
     places = _places(chosen)
     transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}

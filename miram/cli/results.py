@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout, params
-from miram.provenance import record
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
+from miram.provenance import record
 
 PAPER = Path("workflow", "resources", "paper.csv")
 CLAIMS = PAPER.with_name("claims.yaml")
@@ -72,8 +72,8 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the comparison table, the figures and the list of lesions set aside."""
-    from miram.report.figures import draw_reconstructions
     from miram.evaluate.summary import write_curves, write_summary
+    from miram.report.figures import draw_reconstructions
     from miram.report.table import comparison, write_set_aside
 
     preset, name = chosen.preset, params.name_of(chosen)

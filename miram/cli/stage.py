@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout, params
-from miram.provenance import record
 from miram.errors import ParameterError
 from miram.files import sole_writer
+from miram.provenance import record
 
 
 def do_stage(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout, params
-from miram.provenance import record
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
+from miram.provenance import record
 
 NO_DEVICE = "research software, not a medical device"
 

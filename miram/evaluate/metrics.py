@@ -17,7 +17,7 @@ from miram.evaluate.predictions import (
     majority_answer,
     read_predictions,
 )
-from miram.evaluate.scores import Answers, MEANS_OVER_CLASSES, METRICS, scores
+from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
 from miram.evaluate.statistics import ONE_PATIENT, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from miram.evaluate.scores import Answers, ROUNDING, calibration_gaps, decisions, detection, right
+from miram.evaluate.scores import ROUNDING, Answers, calibration_gaps, decisions, detection, right
 
 AT_ONCE = 1000  # weightings, as they all stand in memory; changes no result
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from miram import layout
 from miram.errors import ParameterError
-from miram.params.schema import ATTENTION_OPTIONS, DEMO, Method, PRESETS, Params, Pretrain
+from miram.params.schema import ATTENTION_OPTIONS, DEMO, PRESETS, Method, Params, Pretrain
 from miram.params.stages import EMBEDDED, IMAGES, MASKED_ONLY, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set

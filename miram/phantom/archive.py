@@ -17,10 +17,10 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from miram.phantom.lesions import Lesion, draw_lesion, place
-from miram.phantom.tissue import Breast, GREYS, load_breasts, vary
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.phantom.lesions import Lesion, draw_lesion, place
+from miram.phantom.tissue import GREYS, Breast, load_breasts, vary
 from miram.progress import track
 
 MANIFEST = "CBIS-DDSM-All-doiJNLP-zzWs5zfZ.tcia"

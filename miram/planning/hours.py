@@ -14,7 +14,7 @@ import pandas as pd
 
 from miram.data import tasks
 from miram.data.splits import pretraining_backgrounds, pretraining_lesions
-from miram.layout import Cell, FULL
+from miram.layout import FULL, Cell
 
 FORWARD = 1 / 3  # of the operations of a training step
 HOUR, DAY = 3600, 24

@@ -16,9 +16,9 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from miram import __version__
-from miram.provenance import record
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
+from miram.provenance import record
 
 METADATA = "ro-crate-metadata.json"
 LICENCE = "https://spdx.org/licenses/Apache-2.0"

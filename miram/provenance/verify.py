@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from miram import layout
-from miram.provenance.crate import METADATA, read_crate, summary
 from miram.data.transfer.lock import read_lock
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.progress import track
+from miram.provenance.crate import METADATA, read_crate, summary
 from miram.provenance.record import KEYS, is_record
 
 UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/<preset>/: thousands of files, and no record

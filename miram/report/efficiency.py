@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from miram.provenance import record
-from miram.report.charts import draw_growth, looks
 from miram.evaluate.claims import Limits, read_limits
-from miram.report.figures import STYLE, save
 from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
 from miram.evaluate.predictions import SECTION, TEST
 from miram.files import atomic_path
+from miram.provenance import record
+from miram.report.charts import draw_growth, looks
+from miram.report.figures import STYLE, save
 
 FULL, OURS, NAIVE = "full", "fused", "naive"
 COSTS = {"kept_mib": "kept memory of a layer, MiB", "seconds": "time of a layer, s"}

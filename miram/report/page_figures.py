@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from miram.evaluate.claims import Limits
+from miram.evaluate.predictions import TEST
 from miram.report import charts, curves
 from miram.report.charts import Look
-from miram.evaluate.claims import Limits
-from miram.report.efficiency import Bench, COSTS, verdicts
+from miram.report.efficiency import COSTS, Bench, verdicts
 from miram.report.figures import RECONSTRUCTION_COLUMNS
 from miram.report.page_tables import readable, select
 from miram.report.pictures import overlay, png_uri, read_picture
-from miram.evaluate.predictions import TEST
 from miram.report.study import Study
 from miram.report.svg import inline_svg
 

@@ -8,11 +8,11 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from miram.report.charts import Look
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION, TEST
-from miram.report.study import Study
 from miram.files import sha256_file
+from miram.report.charts import Look
+from miram.report.study import Study
 
 METRICS = {  # metric -> heading, meaning; in the order of the columns
     "accuracy": ("accuracy", "share of lesions whose answer is right"),

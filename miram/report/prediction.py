@@ -7,9 +7,9 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
+from miram.files import atomic_path
 from miram.report.figures import BLUE, DOTS_PER_INCH, STYLE
 from miram.report.pictures import overlay
-from miram.files import atomic_path
 
 
 def draw_prediction(

@@ -9,14 +9,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from miram.report import charts, curves, page_figures, page_tables
 from miram.evaluate.claims import read_limits
-from miram.report.efficiency import read_benches
 from miram.evaluate.markdown import PRESET_LABELS
 from miram.evaluate.predictions import SECTION
-from miram.report.study import Run, Study
 from miram.files import atomic_path
-from miram.layout import Cell, FULL
+from miram.layout import FULL, Cell
+from miram.report import charts, curves, page_figures, page_tables
+from miram.report.efficiency import read_benches
+from miram.report.study import Run, Study
 
 PAGE = Path(__file__).parent / "page"
 MODES = {

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from miram.provenance import record
 from miram.errors import MiramError
 from miram.evaluate.predictions import TEST, answers_of, read_predictions
 from miram.evaluate.scores import Answers
+from miram.provenance import record
 
 TEXT = {"lesion_id": str, "label": str}  # columns whose values may look like numbers: a label may be 0
 

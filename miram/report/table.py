@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from miram.provenance import record
 from miram.errors import MiramError
-from miram.report.figures import draw_comparison
 from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import Cell, FROM_SCRATCH, FULL, IMAGENET
+from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
+from miram.provenance import record
+from miram.report.figures import draw_comparison
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from miram.train.augment import Draw, SOLARISE_THRESHOLD
+from miram.train.augment import SOLARISE_THRESHOLD, Draw
 
 BOXES_AT_ONCE = 32  # padded to the largest of them; decides memory, not results
 BICUBIC_UNIT = 2**22  # PIL's weights are multiples of its inverse; float64 then sums without error

@@ -15,9 +15,9 @@ from torch import nn
 from miram.files import atomic_path
 from miram.models.export import load_classifier
 from miram.train.augment import to_images
+from miram.train.classifiers import build_encoder, labelled_lesions, read_split
 from miram.train.device import device_name, one_device
 from miram.train.finetune import probabilities
-from miram.train.classifiers import build_encoder, labelled_lesions, read_split
 from miram.train.probe import Pooled, features
 from miram.train.store import Store
 

@@ -22,7 +22,6 @@ from miram.models.classifier import Classifier
 from miram.models.export import save_classifier
 from miram.progress import track
 from miram.train.augment import finetune_view, stream, to_images
-from miram.train.device import one_device, out_of_memory_as
 from miram.train.classifiers import (
     Split,
     best,
@@ -35,6 +34,7 @@ from miram.train.classifiers import (
     validation_scores,
     write_outcome,
 )
+from miram.train.device import one_device, out_of_memory_as
 from miram.train.schedule import warmup_cosine
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers

@@ -23,7 +23,6 @@ from miram.errors import MiramError
 from miram.models.classifier import pooling
 from miram.models.encoder import Encoder
 from miram.train.augment import to_images
-from miram.train.device import one_device
 from miram.train.classifiers import (
     best,
     build_encoder,
@@ -35,6 +34,7 @@ from miram.train.classifiers import (
     validation_scores,
     write_outcome,
 )
+from miram.train.device import one_device
 from miram.train.store import Store
 
 FEATURES_BATCH = 64  # images; decides memory, not results

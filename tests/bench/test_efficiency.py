@@ -10,8 +10,8 @@ from miram import params
 from miram.bench import efficiency
 from miram.bench.efficiency import bench, crossing, crossovers, exponents
 from miram.bench.timing import interleaved
-from miram.planning.hours import hours, pretraining_job
 from miram.errors import MiramError
+from miram.planning.hours import hours, pretraining_job
 
 DEMO = params.load(Path(__file__).parents[2] / "params.yaml", "demo")
 

@@ -11,7 +11,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from miram.evaluate.scores import Answers, MEANS_OVER_CLASSES, METRICS, scores
+from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
 from miram.evaluate.weighted import weighted_scores
 
 OPTIONS = {"specificity": 0.8, "threshold": 0.5, "bins": 10}

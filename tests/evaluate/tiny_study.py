@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from miram import layout
-from miram.provenance import record
 from miram.layout import Cell
+from miram.provenance import record
 
 FOUR = ("BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC")
 MARGINS = ("ILL_DEFINED", "CIRCUMSCRIBED", "SPICULATED", "MICROLOBULATED", "OBSCURED")

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from tiny_runs import run_tiny
 
-from miram.phantom.archive import write_archive
-from miram.phantom.server import running
 from miram.data.splits import write_splits
 from miram.data.tasks import CLASSES, labels
+from miram.phantom.archive import write_archive
+from miram.phantom.server import running
 
 
 @pytest.fixture(scope="module")

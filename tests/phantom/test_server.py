@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import requests
 
-from miram.phantom.server import running
 from miram.errors import MiramError
+from miram.phantom.server import running
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from miram.planning import doctor
 from miram import layout, params
 from miram.cli import main
 from miram.errors import MiramError
+from miram.planning import doctor
 from miram.planning.memory import memory_of
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there

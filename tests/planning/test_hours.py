@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from miram.planning import hours as budget
 from miram import params
 from miram.cli import main
 from miram.data.case_lists import read_lesions
 from miram.data.splits import split_lesions
-from miram.layout import Cell, FULL
+from miram.layout import FULL, Cell
+from miram.planning import hours as budget
 
 ROOT = Path(__file__).parents[2]
 PAPER = params.load(ROOT / "params.yaml", "paper")

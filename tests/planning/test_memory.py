@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.predicted import compare
 from miram import params
 from miram.bench.memory import kept_bytes, peak_bytes
-from benchmarks.predicted import compare
 from miram.errors import MiramError
-from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
 from miram.models.export import save_encoder
+from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
 from miram.train import checkpoint
 from miram.train.pretrain import parameter_groups
 from miram.train.recipe import Recipe

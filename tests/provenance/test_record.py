@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from miram.provenance import record
 from miram.errors import MiramError
+from miram.provenance import record
 
 
 @pytest.fixture

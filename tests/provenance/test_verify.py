@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rocrate.rocrate import ROCrate
 
-from miram.provenance import record
-from miram.provenance.crate import METADATA, write_crate
 from miram.errors import MiramError
 from miram.layout import LOCK
+from miram.provenance import record
+from miram.provenance.crate import METADATA, write_crate
 from miram.provenance.verify import verify
 
 DATA, RUNS, RESULTS = (Path(kind, "demo") for kind in ("data", "runs", "results"))

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from miram.report import curves
 from miram.evaluate.scores import Answers
+from miram.report import curves
 from miram.report.study import Run
 
 CLASSES = ("A", "B", "C")

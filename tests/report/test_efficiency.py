@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_study import HEADLINE, PRETRAINED, write_bench, write_study
 
 from miram.errors import MiramError
-from miram.report.charts import looks
 from miram.evaluate.claims import Limits, read_limits
+from miram.report.charts import looks
 from miram.report.efficiency import efficiency, read_benches, verdicts
 from miram.report.page_figures import costs
 from miram.report.page_tables import leader, metric_groups

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from miram.errors import MiramError
-from miram.report import figures
 from miram.evaluate.metrics import MAJORITY
+from miram.report import figures
 from miram.report.prediction import draw_prediction
 
 draw_comparison = partial(figures.draw_comparison, confidence=0.9)

@@ -8,8 +8,8 @@ import pytest
 from miram.errors import MiramError
 from miram.evaluate.markdown import LINE_WIDTH
 from miram.evaluate.metrics import MAJORITY
-from miram.report.table import comparison, write_set_aside
 from miram.layout import Cell
+from miram.report.table import comparison, write_set_aside
 
 PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
 TASK = "pathology_4class"

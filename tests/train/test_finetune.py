@@ -13,6 +13,7 @@ from miram.models.encoder import Encoder
 from miram.models.export import load_classifier
 from miram.train import finetune as module
 from miram.train.augment import to_images
+from miram.train.classifiers import Split, labelled_lesions, read_split
 from miram.train.finetune import (
     FinetuneViews,
     class_weights,
@@ -22,7 +23,6 @@ from miram.train.finetune import (
     mixing_shares,
     shuffled_batches,
 )
-from miram.train.classifiers import Split, labelled_lesions, read_split
 from miram.train.store import Store
 
 VALUES = {

@@ -11,10 +11,10 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from tiny_classifier import FOUR, saved_classifier
 
 from miram import layout
-from miram.provenance import record
 from miram.cli import main
 from miram.errors import MiramError
 from miram.models.export import load_classifier
+from miram.provenance import record
 from miram.train.augment import to_images
 from miram.train.explain import relevance
 from miram.train.predict import cut, predict, read_picture

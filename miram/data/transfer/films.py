@@ -20,15 +20,22 @@ import numpy as np
 import pandas as pd
 
 from miram.data.case_lists import read_lesions
-from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS, cut_backgrounds, cut_film, save_png
+from miram.data.cutting import (
+    BACKGROUND_COLUMNS,
+    LESION_COLUMNS,
+    SET_ASIDE_COLUMNS,
+    cut_backgrounds,
+    cut_film,
+    save_png,
+)
 from miram.data.dicom import open_pixels
+from miram.data.rows import remove_others, write_rows
+from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.ledger import History, Ledger, open_ledger, read_ledger
-from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.lock import write_lock
 from miram.data.transfer.plan import Needed, describe, film_series, make_plan, require_space
 from miram.data.transfer.receipt import read_receipt
-from miram.data.rows import remove_others, write_rows
 from miram.data.transfer.sources import Series, Source, open_source
 from miram.data.transfer.sources.series import OpenFilm
 from miram.errors import MiramError

@@ -17,8 +17,8 @@ from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 from miram.data.breast import MAP_ROWS
 from miram.data.case_lists import needed_series, read_lesions
 from miram.data.dicom import Film
-from miram.data.transfer.ledger import read_ledger
 from miram.data.transfer.catalogue import series_table
+from miram.data.transfer.ledger import read_ledger
 from miram.data.transfer.sources.idc import HEADER_BYTES, RemotePixels, read_index
 from miram.errors import MiramError
 
