@@ -19,10 +19,6 @@ def test_what_a_test_does_to_torch_ends_with_it(turn):
     torch.set_grad_enabled(False)
 
 
-def test_a_test_that_needs_no_torch_does_not_import_it(tmp_path):
-    (tmp_path / "conftest.py").symlink_to(Path(__file__).with_name("conftest.py"))
-    test = "import sys\ndef test_nothing():\n    assert 'torch' not in sys.modules\n"
-    (tmp_path / "test_nothing.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_nothing.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+def test_a_test_that_needs_no_torch_does_not_import_it():
+    code = "import sys, conftest; conftest._reset_torch(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent).returncode == 0

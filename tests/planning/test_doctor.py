@@ -225,7 +225,7 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
 
 
 def test_a_source_that_does_not_answer_is_named_with_its_parameter():
-    finding = doctor.check_address("sources.tcia.api_url", DEAD, timeout_seconds=1.0)
+    finding = doctor.check_address("sources.tcia.api_url", DEAD, timeout_seconds=20.0)
     assert finding.level == "stop"
     assert DEAD in finding.text
     assert "sources.tcia.api_url" in finding.remedy
@@ -275,7 +275,7 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
-        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=1.0,
+        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=20.0,
         hours={"a card (bench)": "3.0 h (0.1 days)"},
     )["findings"]  # fmt: skip
     assert {finding["level"] for finding in found} == {"ok"}
@@ -291,7 +291,7 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
     with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
             tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
-            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=1.0, hours={},
+            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=20.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
