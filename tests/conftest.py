@@ -1,17 +1,19 @@
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes is a fact of the machine and its load, and no fault of the code. The same examples each time.
+# How long an example takes is a fact of the machine and its load, and no fault of the code. Each run has the same ones.
 settings.register_profile("unhurried", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 ROOT = Path(__file__).parent.parent
-LONG_MARKS = {"slow", "gpu", "container", "cluster"}
-LONG_SECONDS = 7200.0  # a test with such a mark may take hours; the others have the limit of pyproject.toml
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+LONG_MARKS = {line.partition(":")[0] for line in SETTINGS["markers"]}  # the default suite has none of them
+LONG_SECONDS = 7200.0  # limit of a test with such a mark; the others have that of pyproject.toml
 
 
 @pytest.hookimpl(trylast=True)  # once those that were not asked for are gone

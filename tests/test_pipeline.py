@@ -213,7 +213,8 @@ def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_p
         running = subprocess.Popen(
             RUN, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
         )
-        wait_until(lambda log=log: (folder / "logs/demo" / log).exists() or running.poll() is not None, 1800)
+        started = folder / "logs/demo" / log
+        wait_until(lambda started=started, run=running: started.exists() or run.poll() is not None, 1800)
         assert running.poll() is None, f"the run ended before {log}"
         time.sleep(1.0)
         if "/pretrain/" in log:  # its jobs too; at the other stages they are left working, as a lone kill does
