@@ -1,3 +1,5 @@
+"""Fixtures that the tests of evaluation and of the report share: predictions, and a study made of them."""
+
 import json
 from pathlib import Path
 
