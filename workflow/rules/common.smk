@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,6 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 from miram import layout, params
 from miram.provenance import record
-from miram.data.own_images import image_paths
 from miram.errors import MiramError
 
 unknown = set(config) - {"preset", "params", "container"}
@@ -26,10 +26,28 @@ if unknown:
     raise WorkflowError(
         f"--config {sorted(unknown)}: only preset, params=FILE and container=IMAGE are read; every other value stands in params.yaml."
     )
+
+
+@cache
+def OWN_IMAGES():
+    """The images that one's own table names, looked for once a process."""
+    if P.source != params.IMAGES:
+        return []
+    from miram.data.own_images import image_paths
+
+    return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder))
+
+
+@cache
+def EXTRA_IMAGES():
+    """One's own images for pre-training alone."""
+    return layout.extra_pngs(P.pretrain.extra_images)
+
+
 try:
     P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
-    OWN_IMAGES = image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder)) if P.source == params.IMAGES else []
-    EXTRA_IMAGES = layout.extra_pngs(P.pretrain.extra_images)
+    if workflow.is_main_process:  # of a cluster's jobs those alone look for them whose inputs they are
+        OWN_IMAGES(), EXTRA_IMAGES()
 except MiramError as error:
     raise WorkflowError(str(error))
 
@@ -56,7 +74,7 @@ if workflow.is_main_process:
         fcntl.flock(run_lock, fcntl.LOCK_EX)
 
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
-RESULTS = layout.results(P.preset)
+RESULTS = layout.results(P.name)
 RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs.yaml").read_text())[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
@@ -79,12 +97,17 @@ def WILDCARDS(stage):
 
 def RECORD(stage, *place):
     """Path of a stage's record; where no place is given, with wildcards."""
-    return str(layout.record(stage, P.preset, *(place or WILDCARDS(stage))))
+    return str(layout.record(stage, P.name, *(place or WILDCARDS(stage))))
+
+
+def MADE(stage):
+    """Paths of what a stage writes into the results folder."""
+    return layout.result_files(stage, P.name)
 
 
 def LOG(stage):
     """Path of what a stage's jobs say, with wildcards."""
-    return str(layout.log(stage, P.preset, *WILDCARDS(stage)))
+    return str(layout.log(stage, P.name, *WILDCARDS(stage)))
 
 
 def values(stage):
