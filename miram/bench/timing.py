@@ -62,7 +62,7 @@ def medians(calls: list[Phases]) -> Phases:
 def machine() -> dict[str, object]:
     """Processor, GPU, threads and versions."""
     info = Path("/proc/cpuinfo")  # Linux tells the model there; elsewhere Python knows at least the kind
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(params.load(arguments.params, arguments.preset), arguments)
@@ -38,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="miram", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+        "--params", type=Path, default=layout.default_params(), help="parameter file (default: %(default)s)"
     )
     parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")

@@ -30,6 +30,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
         "methods": values["methods"],
         "accelerator": chosen.compute.accelerator,
+        "precision": chosen.compute.precision,
         "devices": chosen.compute.devices,
         "preset": chosen.preset,
         "crops_bytes": crops_bytes,

@@ -9,9 +9,6 @@ from miram import layout, params
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.provenance import record
 
-PAPER = Path("workflow", "resources", "paper.csv")
-CLAIMS = PAPER.with_name("claims.yaml")
-
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of every cell that has finished, and the differences between methods."""
@@ -45,9 +42,9 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         tables = out / "metrics.csv", out / "differences.csv"
-        return judge(CLAIMS, PAPER, *tables, benches, out, preset=preset, **values)
+        return judge(layout.claims_yaml(), layout.paper_csv(), *tables, benches, out, preset=preset, **values)
 
-    do_stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
+    do_stage(chosen, "claims", [source, layout.claims_yaml(), layout.paper_csv(), *benches], outputs, work)
 
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -59,12 +56,12 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
     source, benches = layout.record("evaluate", preset), layout.benches()
     record.read(source)
-    inputs = [source, CLAIMS, *benches, *(path for path in pretrained.values() if path.exists())]
+    inputs = [source, layout.claims_yaml(), *benches, *(path for path in pretrained.values() if path.exists())]
     outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
 
     def work() -> dict[str, Any]:
         methods = list(dict.fromkeys(cell.method for cell in params.cells(chosen)))
-        inside = out / "metrics.csv", methods, pretrained, benches, CLAIMS, out
+        inside = out / "metrics.csv", methods, pretrained, benches, layout.claims_yaml(), out
         return weigh(*inside, preset=params.name_of(chosen), headline=headline)
 
     do_stage(chosen, "efficiency", inputs, outputs, work)
@@ -103,9 +100,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
-        return comparison(out / "metrics.csv", PAPER, *records, out, preset=name, **values)
+        return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=name, **values)
 
-    do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
+    do_stage(chosen, "table", [*inputs, layout.paper_csv()], outputs, work)
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -140,14 +137,20 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             explained_cells=explained,
             crops=layout.data(preset) / "crops",
             data_lock=None if own else layout.data(preset) / layout.LOCK,
-            paper_csv=PAPER,
-            claims_yaml=CLAIMS,
+            paper_csv=layout.paper_csv(),
+            claims_yaml=layout.claims_yaml(),
             bench_jsons=benches,
             parameters=asdict(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    do_stage(chosen, "report", [*finished, PAPER, CLAIMS, *benches], [results / "report.html"], work)
+    do_stage(
+        chosen,
+        "report",
+        [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
+        [results / "report.html"],
+        work,
+    )
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -47,6 +47,7 @@ def examine(
     addresses: Mapping[str, str],
     methods: Mapping[str, Mapping[str, Any]],
     accelerator: str,
+    precision: str,
     devices: int,
     preset: str,
     crops_bytes: float,
@@ -68,6 +69,7 @@ def examine(
         check_python(sys.version_info[:2]),
         check_accelerator(
             accelerator,
+            precision=precision,
             devices=devices,
             preset=preset,
             built=torch.version.cuda,
@@ -111,6 +113,7 @@ def check_python(version: tuple[int, int]) -> Finding:
 def check_accelerator(
     accelerator: str,
     *,
+    precision: str,
     devices: int,
     preset: str,
     built: str | None,
@@ -142,11 +145,18 @@ def check_accelerator(
                 f"{len(gpus)}.",
             )
         return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and preset == "demo")
+    if on_cpu and precision == "16-mixed":
+        return Finding(
+            "stop",
+            "compute.precision is 16-mixed, which needs a GPU, and training would run on the CPU.",
+            "Set compute.precision: 32-true or bf16-mixed, or run on a machine with an NVIDIA GPU.",
+        )
     if accelerator == "cpu" and preset != "demo":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
         )
-    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
+    if on_cpu:
         return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
     if driver is None:
         return Finding(

@@ -85,7 +85,7 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
     can be had again.
     """
     try:
-        made = json.loads(path.read_text())
+        made = json.loads(path.read_text(encoding="utf-8"))
         if KEYS.isdisjoint(made):
             return  # JSON of another kind
         files = {**made["inputs"], **made["outputs"]}
