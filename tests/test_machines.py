@@ -265,11 +265,11 @@ def test_apptainer_is_told_to_mount_them(elsewhere):
     (work / "miram.sif").touch()
     edited(work, extra_images=f"{beside}/my images", encoder_init="../beside/weights/vit.pth")
     said = work / "said.json"
-    stand_in = f"""import json, sys
+    stand_in = f"""import json, os, sys
 if sys.argv[1:] == ["--version"]:
     print("apptainer version 1.3.6")
 else:
-    json.dump(sys.argv[1:], open({str(said)!r}, "w"))
+    json.dump([*sys.argv[1:], "UTF-8: " + os.environ["PYTHONUTF8"]], open({str(said)!r}, "w"))
     sys.exit(1)"""
     (work / "apptainer.py").write_text(stand_in, encoding="utf-8")
     path = program(work / "bin", "apptainer", f'exec {sys.executable} {work}/apptainer.py "$@"')
@@ -280,7 +280,7 @@ else:
     bound = [after for word, after in pairwise(words) if word == "--bind"]
     for folder in (beside / "disk", beside / "my images", beside / "weights", ROOT.resolve()):
         assert bound.count(str(folder)) == 1
-    assert "--nv" in words
+    assert "--nv" in words and "UTF-8: 1" in words
 
 
 def test_in_our_image_what_is_not_mounted_is_named_with_the_option_that_mounts_it(elsewhere):

@@ -44,7 +44,14 @@ H100 = doctor.Gpu("NVIDIA H100", (9, 0))
 
 def check_accelerator(accelerator="auto", **changes):
     """What is found of a machine that will do, but for the changes."""
-    facts = {"devices": 1, "preset": "paper", "built": "13.0", "driver": (13, 1), "gpus": [H100]}
+    facts = {
+        "precision": "32-true",
+        "devices": 1,
+        "preset": "paper",
+        "built": "13.0",
+        "driver": (13, 1),
+        "gpus": [H100],
+    }
     kernels = ["sm_75", "sm_80", "sm_90", "compute_120"]
     return doctor.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
 
@@ -224,6 +231,14 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
     assert (found["addresses"], found["crops_bytes"]) == ({"sources.images.folder": "own"}, 1000)
 
 
+def test_float16_without_a_gpu_is_stopped_before_training_would_take_another():
+    for place in ({"accelerator": "auto", "preset": "demo"}, {"accelerator": "cpu"}):
+        finding = check_accelerator(**place, precision="16-mixed", gpus=[])
+        assert finding.level == "stop" and "16-mixed, which needs a GPU" in finding.text
+        assert check_accelerator(**place, precision="bf16-mixed", gpus=[]).level != "stop"
+    assert check_accelerator(precision="16-mixed").level == "ok"
+
+
 def test_a_source_that_does_not_answer_is_named_with_its_parameter():
     finding = doctor.check_address("sources.tcia.api_url", DEAD, timeout_seconds=1.0)
     assert finding.level == "stop"
@@ -275,8 +290,8 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
-        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=1.0,
-        hours={"a card (bench)": "3.0 h (0.1 days)"},
+        accelerator="cpu", precision="32-true", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9,
+        timeout_seconds=1.0, hours={"a card (bench)": "3.0 h (0.1 days)"},
     )["findings"]  # fmt: skip
     assert {finding["level"] for finding in found} == {"ok"}
     texts = {finding["text"] for finding in found}
@@ -291,7 +306,8 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
     with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
             tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
-            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=1.0, hours={},
+            accelerator="cpu", precision="32-true", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8,
+            timeout_seconds=1.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",

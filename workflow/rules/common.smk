@@ -14,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 os.environ["PYTHONPATH"] = workflow.basedir
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
+os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their files in the encoding of the locale
 
 from miram import layout, params
 from miram.planning import mounts
