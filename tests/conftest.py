@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["study_fixtures"]
 
 
 @pytest.fixture(scope="session")

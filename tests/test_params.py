@@ -100,6 +100,8 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
             "in demo alone",
         ),
         ("source: tcia #", "source: local #", "source: local in"),
+        ("fallback: null", "fallback: idc", "holds nothing of an archive that is `embedded`"),
+        ("fallback: null", "fallback: local", "sources.tcia.fallback: 'local'"),
     ],
 )
 def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, named):

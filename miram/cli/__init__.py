@@ -16,12 +16,15 @@ REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter."""
+    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter.
+
+    `compare` gives 1 for results that do not agree.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(params.load(arguments.params, arguments.preset), arguments)
+        return arguments.run(params.load(arguments.params, arguments.preset), arguments) or 0
     except MiramError as error:
         print(f"miram {arguments.stage}: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
@@ -34,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,4 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
+    text = "compare two results folders: do their numbers agree, and what differs between the runs"
+    weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
+    weigh.add_argument("first", type=Path, metavar="A", help="a results folder")
+    weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
+    weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
     return parser

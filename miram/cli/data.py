@@ -52,7 +52,9 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         with _source(chosen, "catalogue") as values:
-            return list_archive(data / "csv", data / "series.csv", **values, **_tries(chosen))
+            return list_archive(
+                data / "csv", data / "series.csv", **values, **_tries(chosen), carried=_is_carried(chosen)
+            )
 
     do_stage(chosen, "catalogue", inputs, outputs, work)
 
@@ -78,8 +80,12 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it."""
-    from miram.data.transfer.catalogue import list_archive
+    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it.
+
+    Of CBIS-DDSM that needs no network, but for a local folder it reads what that holds.
+    """
+    from miram.data.case_lists import leak_in_words, read_lesions
+    from miram.data.transfer.catalogue import list_archive, list_carried
     from miram.data.transfer.films import plan_films
 
     places = _places(chosen)
@@ -87,8 +93,14 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
     with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
         if not layout.record("catalogue", chosen.preset).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
-            where = {name: values[name] for name in ("source", "settings")}
-            list_archive(places.csv_dir, places.series_csv, **where, **_tries(chosen))
+            if _is_carried(chosen) and chosen.source != "local":
+                list_carried(places.csv_dir, places.series_csv)
+                print("before `miram catalogue`: by the case lists and the index that are installed, without network")
+            else:
+                where = {name: values[name] for name in ("source", "settings")}
+                more = _tries(chosen) | {"carried": _is_carried(chosen)}
+                list_archive(places.csv_dir, places.series_csv, **where, **more)
+        print(leak_in_words(read_lesions(places.csv_dir)))
         plan_films(places, **values, **transfer)
 
 
@@ -159,6 +171,13 @@ def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _tries(chosen: params.Params) -> dict[str, Any]:
     return {name: getattr(chosen.transfer, name) for name in ("attempts", "timeout_seconds", "backoff_seconds")}
+
+
+def _is_carried(chosen: params.Params) -> bool:
+    """Whether the archive is CBIS-DDSM, whose case lists come with this software."""
+    from miram.data.cbis_ddsm.cases import carries
+
+    return not params.is_embedded(chosen) and carries(params.stage_values(chosen, "catalogue")["settings"])
 
 
 def _places(chosen: params.Params) -> Any:

@@ -20,14 +20,14 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.planning.doctor import all_made_gb, examine, held_gb
 
     values = params.stage_values(chosen, "doctor")
-    places = {name: value for name, value in values["settings"].items() if name.endswith(("_url", "folder"))}
     counts = {name: values[name] for name in ("protocols", "networks")}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(values["methods"], encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
     made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
     facts = {
-        "addresses": {f"sources.{chosen.source}.{n}": v for n, v in places.items() if v != params.EMBEDDED},
+        "source": chosen.source,
+        "settings": {} if params.is_embedded(chosen) else values["settings"],
         "methods": values["methods"],
         "accelerator": chosen.compute.accelerator,
         "precision": chosen.compute.precision,
@@ -48,8 +48,9 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _crops_bytes(chosen: params.Params) -> float:
     """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
+    from miram.data.cbis_ddsm.cases import carried_lesions
     from miram.data.own_images import image_paths
-    from miram.planning.doctor import CROP_BYTES, FILMS, LESIONS
+    from miram.planning.doctor import CROP_BYTES
 
     store = store_of(chosen)[0]
     if store.exists():
@@ -59,7 +60,10 @@ def _crops_bytes(chosen: params.Params) -> float:
     if chosen.source == params.IMAGES:
         given += image_paths(Path(images.table_csv), Path(images.folder))
     of_cbis = not (chosen.source == params.IMAGES or params.is_embedded(chosen))
-    cut = LESIONS + FILMS * chosen.pretrain.backgrounds_per_film if of_cbis else 0
+    cut = 0
+    if of_cbis:
+        films = carried_lesions()["film_uid"]
+        cut = len(films) + films.nunique() * chosen.pretrain.backgrounds_per_film
     return CROP_BYTES * cut + sum(path.stat().st_size for path in given)
 
 
@@ -102,7 +106,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
     """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
-    from miram.planning.hours import CBIS_DDSM, count_images
+    from miram.planning.hours import count_images, listed_images
 
     folder = layout.data(chosen.preset)
     tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
@@ -112,8 +116,9 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
         raise MiramError(
             f"The lesions of preset {chosen.preset} are not divided yet.", "Run the workflow, or its stage `splits`."
         )
-    listed = CBIS_DDSM[protocol]
-    return listed._replace(backgrounds=listed.backgrounds * chosen.pretrain.backgrounds_per_film)
+    division = {name: getattr(chosen.splits, name) for name in ("validation_fraction", "candidates", "seed")}
+    per_film = chosen.pretrain.backgrounds_per_film
+    return listed_images(protocol, chosen.finetune.tasks, backgrounds_per_film=per_film, **division)
 
 
 def _hours(chosen: params.Params) -> dict[str, str]:

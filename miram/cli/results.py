@@ -7,6 +7,7 @@ from typing import Any
 
 from miram import layout, params
 from miram.cli.stage import classifiers, do_stage, unfinished_logs
+from miram.errors import MiramError
 from miram.provenance import record
 
 
@@ -176,6 +177,28 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     folder = arguments.folder or layout.results(chosen.preset)
     check(folder, _expected(chosen), preset=chosen.preset, films=arguments.films)
+
+
+def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
+    """Compare two results folders, the second by default as git has the first at HEAD; 1 when they do not agree."""
+    from miram.provenance.compare import committed
+    from miram.provenance.compare import compare as weigh
+
+    name = str(arguments.first)
+    try:
+        if arguments.second:
+            found = weigh(arguments.first, arguments.second, (name, str(arguments.second)))
+        else:
+            with committed(arguments.first) as (folder, commit):
+                other = "the published results" if arguments.brief else f"{name} of HEAD ({commit})"
+                found = weigh(arguments.first, folder, (name, other))
+    except MiramError as fault:
+        if not arguments.brief:
+            raise
+        print(f"{name} is not compared with the published results: {fault.message}")
+        return MiramError.exit_code
+    print(found.verdict if arguments.brief else found.page)
+    return 0 if found.agrees else MiramError.exit_code
 
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:

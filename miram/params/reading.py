@@ -177,6 +177,9 @@ def _check_together(params: Params, path: Path) -> None:
         f"sources.tcia: api_url and csv_url are `embedded` both, with an archive section, in {DEMO} alone": (
             {*embedded, params.archive is not None} != {params.preset == DEMO}
         ),
+        f"sources.tcia: fallback {tcia.fallback} holds nothing of an archive that is `embedded`": (
+            is_embedded(params) and tcia.fallback is not None
+        ),
         f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] goes with images, and with no other": (
             set(own) != {params.source == IMAGES}
         ),

@@ -24,11 +24,15 @@ Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "c
 
 @dataclass(frozen=True, config=STRICT)
 class Tcia:
-    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources."""
+    """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources.
+
+    `fallback`: the source that gives what this one does not.
+    """
 
     collection: str
     api_url: str
     csv_url: str
+    fallback: Literal["idc"] | None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,7 +40,7 @@ class Idc:
     """The Imaging Data Commons."""
 
     collection: str
-    bucket_url: str
+    bucket_urls: Annotated[list[str], Several]
     csv_url: str
     films: Literal["rows", "whole"]
 
@@ -224,6 +228,7 @@ class Statistics:
     resamples: Annotated[int, Field(ge=2000)]  # fewer leave a handful of draws beyond Holm's limits
     seed: Whole
     confidence: OpenFraction
+    min_draws_share: OpenFraction
     power: OpenFraction
     specificity: Fraction
     threshold: OpenFraction

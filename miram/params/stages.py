@@ -119,7 +119,14 @@ def is_embedded(params: Params) -> bool:
 
 
 def _source_values(params: Params) -> dict[str, Any]:
-    return {"source": params.source, "settings": asdict(getattr(params.sources, params.source))}
+    """The source and its block of params.yaml; as `fallback` source and block of another one, or None."""
+    settings = asdict(getattr(params.sources, params.source))
+    if settings.get("fallback"):
+        other = settings["fallback"]
+        own = asdict(getattr(params.sources, other))
+        # Whole, as films of TCIA come: the data lock then names the same instances, wherever they came from.
+        settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
+    return {"source": params.source, "settings": settings}
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,17 @@ COLLECTION = "CBIS-DDSM"
 API, UPLOADS = "/nbia-api/services/v4/", "/uploads/"
 LICENSE_NAME, LICENSE_URI = "CC BY 3.0", "http://creativecommons.org/licenses/by/3.0/"
 TAGS = ("PatientID", "StudyInstanceUID", "SeriesDescription", "Modality")  # of a series, beside its own UID
+FILTERS = {"Collection", "SeriesInstanceUID", "PatientID", "StudyInstanceUID", "Modality"}  # of getSeries
+POSTED_NAMES = {  # of the columns of getSeriesMetadata, where they are not those of getSeries
+    "SeriesInstanceUID": "Series Instance UID",
+    "PatientID": "Patient ID",
+    "StudyInstanceUID": "Study Instance UID",
+    "SeriesDescription": "Series Description",
+    "ImageCount": "Image Count",
+    "FileSize": "File Size",
+    "LicenseName": "License Name",
+    "LicenseURI": "License URI",
+}
 MEMBER_DATE = (2016, 1, 1, 0, 0, 0)  # the same zip for the same series
 CHUNK_BYTES = 1 << 16
 
@@ -81,6 +92,7 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(address.query).items()}
         calls = {
+            "getCollectionValues": self._get_collections,
             "getSeries": self._get_series,
             "getImage": lambda query: self._get_image(query, hashes=False),
             "getImageWithMD5Hash": lambda query: self._get_image(query, hashes=True),
@@ -102,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         uids = parse_qs(body).get("list", [""])[-1].split(",")
         rows = [self._metadata(uid) for uid in uids if self._folder(uid)]
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]) if rows else ["Series UID"])
+        writer = csv.DictWriter(text, list(rows[0]) if rows else list(POSTED_NAMES.values()))
         writer.writeheader()
         writer.writerows(rows)
         self._answer(200, "text/csv", text.getvalue().encode())
@@ -110,16 +122,17 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *values: object) -> None:
         """Nothing: the client says what it does."""
 
+    def _get_collections(self, query: dict[str, str]) -> None:
+        self._answer_json(query, set(), lambda: [{"Collection": COLLECTION}])
+
     def _get_series(self, query: dict[str, str]) -> None:
-        unknown = set(query) - {"Collection", "format", "SeriesInstanceUID"}
-        if unknown or query.get("format", "json") != "json":
-            self._answer(400, "text/plain", f"Unknown parameter: {', '.join(sorted(unknown)) or 'format'}".encode())
-            return
-        chosen = query.get("Collection", COLLECTION) == COLLECTION
-        rows = [self._series(folder) for folder in sorted((self.server.archive / "series").iterdir()) if chosen]
-        wanted = query.get("SeriesInstanceUID")
-        found = [row for row in rows if wanted in (None, row["SeriesInstanceUID"])]
-        self._answer(200, "application/json", json.dumps(found).encode())
+        wanted = {name: query[name] for name in FILTERS & query.keys()}
+
+        def find() -> list[dict[str, object]]:
+            rows = map(self._series, sorted((self.server.archive / "series").iterdir()))
+            return [row for row in rows if wanted.items() <= row.items()]
+
+        self._answer_json(query, FILTERS, find)
 
     def _get_image(self, query: dict[str, str], hashes: bool) -> None:
         folder = self._folder(query.get("SeriesInstanceUID", ""))
@@ -167,8 +180,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _metadata(self, uid: str) -> dict[str, object]:
         row = self._series(self._folder(uid))
-        names = {"SeriesInstanceUID": "Series UID", "PatientID": "Subject ID", "ImageCount": "Number of Images"}
-        return {names.get(name, name): value for name, value in row.items()}
+        return {POSTED_NAMES.get(name, name): value for name, value in row.items()}
+
+    def _answer_json(self, query: dict[str, str], known: set[str], find: Callable[[], list[dict[str, object]]]) -> None:
+        unknown = query.keys() - known - {"format"}
+        if unknown or query.get("format", "json") != "json":
+            self._answer(400, "text/plain", f"Unknown parameter: {', '.join(sorted(unknown)) or 'format'}".encode())
+        else:
+            self._answer(200, "application/json", json.dumps(find()).encode())
 
     def _answer(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -7,31 +7,23 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import requests
 import torch
 
+from miram.data.cbis_ddsm.cases import ARCHIVE_BYTES
 from miram.errors import MiramError
+from miram.planning.finding import Finding
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
+from miram.planning.sources import REMOTE, check_source
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
 # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
 CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
 REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
-
-
-class Finding(NamedTuple):
-    """One line of the preflight."""
-
-    level: Literal["ok", "warning", "stop"]
-    text: str
-    remedy: str = ""
 
 
 class Gpu(NamedTuple):
@@ -44,7 +36,8 @@ class Gpu(NamedTuple):
 def examine(
     folder: Path,
     *,
-    addresses: Mapping[str, str],
+    source: str,
+    settings: Mapping[str, Any],
     methods: Mapping[str, Mapping[str, Any]],
     accelerator: str,
     precision: str,
@@ -58,11 +51,10 @@ def examine(
 ) -> dict[str, Any]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `addresses` are the source's by their keys in params.yaml, `methods` the values of each pre-training,
+    `source`, `settings`: as in `check_source`; `methods` are the values of each pre-training,
     `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those of all
     trainings by the device that they are known for.
     """
-    remote = any("://" in address for address in addresses.values())
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu_bytes = torch.cuda.mem_get_info()[1] if visible else None
     findings = [
@@ -81,12 +73,12 @@ def examine(
         check_hours(hours),
         check_disk(
             folder,
-            ARCHIVE_GB if remote else 0.0,
+            ARCHIVE_BYTES / 1e9 if settings and source in REMOTE else 0.0,
             made_gb,
             keep_dicom,
             shutil.disk_usage(folder.resolve()).free / 1e9,
         ),
-        *[check_address(name, url, timeout_seconds) for name, url in addresses.items()],
+        *check_source(source, settings, timeout_seconds),
         check_container([name for name in CONTAINERS if shutil.which(name)]),
         check_remote([Path(".dvc", name) for name in ("config", "config.local")]),
     ]
@@ -287,23 +279,6 @@ def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool
     if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
     return Finding("stop", text, f"Free space on the disk of {folder}, or link that folder to a larger one.")
-
-
-def check_address(name: str, address: str, timeout_seconds: float) -> Finding:
-    """Whether anything answers at a URL of the source, or its folder is there; what it holds does not matter here."""
-    if "://" not in address:
-        if Path(address).is_dir():
-            return Finding("ok", f"Source: folder {address}")
-        return Finding("stop", f"There is no folder {address}.", f"Mend {name} in params.yaml, or mount it.")
-    try:
-        requests.get(address, timeout=timeout_seconds, stream=True).close()
-    except requests.RequestException as error:
-        return Finding(
-            "stop",
-            f"Nothing answers at {name} {address} ({type(error).__name__}).",
-            f"Check the network and its proxy, or set another {name} in params.yaml.",
-        )
-    return Finding("ok", f"Source: {address} answers")
 
 
 def check_container(found: Iterable[str]) -> Finding:

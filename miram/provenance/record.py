@@ -2,7 +2,7 @@
 
 A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
 lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
-its device. Presence of a file proves nothing: a reader checks it against its record.
+its device, and what torch had of the CPU. Presence of a file proves nothing: a reader checks it against its record.
 """
 
 import ast
@@ -30,6 +30,7 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
 IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
+CPU_INFO = Path("/proc/cpuinfo")  # Linux names the processor's model there
 BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
 STAGE_MODULES = {  # where a stage's code begins
     "doctor": "miram.planning.doctor",
@@ -71,7 +72,7 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "image": os.environ.get(IMAGE),
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
+        "machine": {"system": platform.platform(), "processor": processor_name()},
     }
 
 
@@ -120,6 +121,13 @@ def is_record(path: Path) -> bool:
 def lock_digest() -> str | None:
     """SHA-256 of requirements.lock; None where the package lies without it."""
     return sha256_file(LOCK) if LOCK.exists() else None
+
+
+def processor_name() -> str:
+    """The processor's model; where the system does not name it, the kind of machine."""
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _check_image() -> None:

@@ -74,7 +74,7 @@ def _against_crate(results: Path, expected: Mapping[Path, tuple[str, dict[str, A
         yield fault.message
         return
     for name, sha256 in files.items():
-        yield from _differing(results / name, sha256, results / METADATA)
+        yield from differing(results / name, sha256, results / METADATA)
     yield from _changed(results / METADATA, made, summary(expected.values()))
 
 
@@ -95,7 +95,7 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
         return
     for name, sha256 in files.items():
         if (project / name).parent.is_dir() or Path(name).parts[0] == "runs":
-            yield from _differing(project / name, sha256, path)
+            yield from differing(project / name, sha256, path)
     wanted = expected.get(path.relative_to(project))
     if wanted is not None:
         yield from _changed(path, summary([(stage, values)]), summary([wanted]))
@@ -122,7 +122,8 @@ def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
                 yield f"{folder} lacks the instance {lost.sop_uid} of {locks[0]}."
 
 
-def _differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
+def differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
+    """What is wrong with a file of which `witness` tells the SHA-256, if anything."""
     if not file.is_file():
         yield f"{file}, named by {witness}, is missing."
     elif sha256_file(file) != sha256:

@@ -79,6 +79,7 @@ def report(
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
         "preset": preset,
+        "command": f"miram --preset {preset}",
         "demo": preset == "demo",
         "judged": "claims" in stages,
         "label": PRESET_LABELS[preset],

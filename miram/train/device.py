@@ -81,6 +81,15 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 
+def device_facts(device: torch.device) -> dict[str, object]:
+    """Where torch computes, for a record: the device, the widest CPU instructions that it may use, its CPU threads."""
+    return {
+        "device": device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def peak_memory(device: torch.device) -> tuple[int, str]:
     """Bytes, and what they are: "cuda allocated" (torch's tensors on the GPU) or "resident set" (the whole process)."""
     if device.type == "cuda":

@@ -37,7 +37,7 @@ from miram.train.device import (
     check_compiler,
     check_gpus,
     check_precision,
-    device_name,
+    device_facts,
     out_of_memory_as,
     peak_memory,
     prepare_torch,
@@ -252,7 +252,7 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory,
             "peak_memory_kind": peak_memory(self.fabric.device)[1],
-            "device": device_name(self.fabric.device),
+            **device_facts(self.fabric.device),
             "devices": self.fabric.world_size,
         }
 

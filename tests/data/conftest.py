@@ -1,8 +1,10 @@
 from collections.abc import Iterator
 from functools import cache
 
+import idc_index_data
 import pytest
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of
+from tiny_bucket import Bucket, write_index
 
 from miram.phantom import archive as phantom
 
@@ -27,5 +29,15 @@ def archive() -> Archive:
 @pytest.fixture
 def server(archive: Archive) -> Iterator[Server]:
     running = Server(archive)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def bucket(archive: Archive, tmp_path, monkeypatch) -> Iterator[Bucket]:
+    """The archive as the Imaging Data Commons has it, and the index that says so."""
+    write_index(archive, tmp_path / "index.parquet")
+    monkeypatch.setattr(idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", tmp_path / "index.parquet")
+    running = Bucket(archive)
     yield running
     running.close()

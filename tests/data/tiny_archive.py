@@ -161,6 +161,7 @@ class Server:
         self.asked: Counter[str] = Counter()
         self.unlisted: set[str] = set()  # what the archive does not have
         self.left_out: set[str] = set()  # what its list of the collection lacks, though it has it
+        self.out: Misbehave | None = None  # what every call of the API gets, but no case list
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -184,6 +185,8 @@ class Server:
         files = self.archive.series.get(uid, {})
         if "//" in path:
             send(handler, b"", 404)
+        elif self.out and "/services/" in path:
+            self.out(handler, files)
         elif self.faults.get(uid):
             self.faults[uid].pop(0)(handler, files)
         elif call == "getSeries" and named:
@@ -191,6 +194,8 @@ class Server:
             send(handler, json.dumps(found).encode() if found else b"")
         elif call == "getSeries":
             send(handler, json.dumps(self.listing(self.left_out)).encode())
+        elif call == "getCollectionValues":
+            send(handler, b'[{"Collection": "ANOTHER"}, {"Collection": "CBIS-DDSM"}]')
         elif call == "getImageWithMD5Hash":
             send(handler, zip_bytes(files))
         else:

@@ -44,8 +44,10 @@ class Bucket:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.faults: dict[tuple[str, str], list[Misbehave]] = {}
+        self.asked = 0
         self.sent: Counter[str] = Counter()  # bytes of each series
         self.multipart: set[str] = set()  # series whose ETags are no MD5
+        self.out: Misbehave | None = None  # what every request gets
         bucket = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,6 +63,10 @@ class Bucket:
         self.url = f"http://127.0.0.1:{self._http.server_port}/bucket"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.asked += 1
+        if self.out:
+            self.out(handler, {})
+            return
         address = urlsplit(handler.path)
         query = parse_qs(address.query)
         folder, _, name = address.path.removeprefix("/bucket/").partition("/")

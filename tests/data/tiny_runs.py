@@ -34,7 +34,7 @@ def tcia(server: Server) -> dict[str, object]:
 
 
 def list_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:
-    return list_archive(folder / "csv", folder / "series.csv", **where, **TRIES | changes)
+    return list_archive(folder / "csv", folder / "series.csv", **where, **{**TRIES, "carried": False, **changes})
 
 
 def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=False, crops=CROPS, **changes):

@@ -32,7 +32,13 @@ def urls(archive):
 def test_the_series_are_listed_with_counts_and_sizes_also_damaged_ones(urls):
     answer = requests.get(f"{urls[0]}getSeries", {"Collection": "CBIS-DDSM", "format": "json"}, timeout=10).json()
     assert [(row["SeriesInstanceUID"], row["ImageCount"], row["FileSize"]) for row in answer] == [("1.2.3", 2, 200_016)]
-    assert requests.get(f"{urls[0]}getSeries", {"Collection": "Other"}, timeout=10).json() == []
+    for other in ({"Collection": "Other"}, {"PatientID": "nobody"}, {"SeriesInstanceUID": "9.9"}):
+        assert requests.get(f"{urls[0]}getSeries", other, timeout=10).json() == []
+
+
+def test_the_collections_are_listed(urls):
+    answer = requests.get(f"{urls[0]}getCollectionValues", timeout=10)
+    assert answer.json() == [{"Collection": "CBIS-DDSM"}]
 
 
 def test_a_zip_comes_without_length_and_with_the_right_sums(urls):
@@ -55,7 +61,7 @@ def test_the_plain_zip_has_a_license_and_no_sums(urls):
 def test_metadata_is_posted_for_and_comes_as_csv(urls):
     answer = requests.post(f"{urls[0]}getSeriesMetadata", {"list": "1.2.3,9.9"}, timeout=10)
     rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert [(row["Series UID"], row["Number of Images"]) for row in rows] == [("1.2.3", "2")]
+    assert [(row["Series Instance UID"], row["Image Count"]) for row in rows] == [("1.2.3", "2")]
 
 
 def test_case_lists_are_served_and_nothing_outside(urls):

@@ -162,7 +162,7 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 
 def test_preset_paper_896_takes_the_gpu_that_it_names():
     own = params.stage_values(params.load(ROOT / "params.yaml", "paper-896"), "doctor")["methods"]
-    crops_bytes = doctor.CROP_BYTES * (doctor.LESIONS + doctor.FILMS)
+    crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
     assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
     assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
 
@@ -228,7 +228,8 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
             ", calc_type, calc_distribution]": "]",
         }
     )
-    assert (found["addresses"], found["crops_bytes"]) == ({"sources.images.folder": "own"}, 1000)
+    assert found["settings"] == {"folder": "own", "table_csv": "own/table.csv"}
+    assert (found["source"], found["crops_bytes"]) == ("images", 1000)
 
 
 def test_float16_without_a_gpu_is_stopped_before_training_would_take_another():
@@ -239,17 +240,12 @@ def test_float16_without_a_gpu_is_stopped_before_training_would_take_another():
     assert check_accelerator(precision="16-mixed").level == "ok"
 
 
-def test_a_source_that_does_not_answer_is_named_with_its_parameter():
-    finding = doctor.check_address("sources.tcia.api_url", DEAD, timeout_seconds=1.0)
-    assert finding.level == "stop"
-    assert DEAD in finding.text
-    assert "sources.tcia.api_url" in finding.remedy
-
-
-def test_a_local_source_must_be_there(tmp_path):
-    assert doctor.check_address("sources.local.folder", str(tmp_path), 1.0).level == "ok"
-    finding = doctor.check_address("sources.local.folder", str(tmp_path / "gone"), 1.0)
-    assert finding.level == "stop" and "sources.local.folder" in finding.remedy
+def test_the_source_is_asked_as_the_stages_ask_it_with_what_stands_in_for_it(asked):
+    found = asked()
+    assert found["source"] == "tcia" and found["settings"]["api_url"].startswith("https://nbia.")
+    assert found["settings"]["fallback"]["source"] == "idc"
+    assert len(found["settings"]["fallback"]["settings"]["bucket_urls"]) == 2
+    assert asked({"fallback: idc": "fallback: null"})["settings"]["fallback"] is None
 
 
 def test_a_missing_container_program_is_a_warning():
@@ -289,7 +285,7 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apptainer" else None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
-        tmp_path, keep_dicom=True, addresses={"sources.local.folder": str(tmp_path)}, methods=methods,
+        tmp_path, keep_dicom=True, source="images", settings={"folder": str(tmp_path)}, methods=methods,
         accelerator="cpu", precision="32-true", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9,
         timeout_seconds=1.0, hours={"a card (bench)": "3.0 h (0.1 days)"},
     )["findings"]  # fmt: skip
@@ -303,14 +299,15 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
 
 def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    gone = {"collection": "CBIS-DDSM", "api_url": DEAD, "csv_url": DEAD, "fallback": None}
     with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
-            tmp_path, keep_dicom=False, addresses={"source.api_url": DEAD, "source.csv_url": DEAD}, methods=methods,
+            tmp_path, keep_dicom=False, source="tcia", settings=gone, methods=methods,
             accelerator="cpu", precision="32-true", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8,
             timeout_seconds=1.0, hours={},
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
-                  "up to 62.8 GB to make", "stop    Nothing answers at",
+                  "up to 62.8 GB to make", "stop    TCIA does not answer as it should: http",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

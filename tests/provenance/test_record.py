@@ -26,6 +26,19 @@ def test_a_record_says_what_made_the_outputs(written):
     assert set(found) >= {"stage", "inputs", "outputs", "code", "lock", "image", "git", "versions", "machine"}
 
 
+def test_the_processor_is_named_by_its_model_or_where_that_is_unknown_by_its_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(record.platform, "processor", lambda: "")
+    monkeypatch.setattr(record.platform, "machine", lambda: "arm64")
+    assert record.processor_name() == "arm64"
+    record.CPU_INFO.write_text("processor\t: 0\nCPU part\t: 0xd40\n")
+    assert record.processor_name() == "arm64"
+    record.CPU_INFO.write_text("processor\t: 0\nmodel name\t: AMD EPYC: 7B13\nmodel name\t: other\n")
+    assert record.processor_name() == "AMD EPYC: 7B13"
+    begun = record.begin(tmp_path / "crops.json", stage="crops", values={}, inputs=[])
+    assert begun["machine"]["processor"] == "AMD EPYC: 7B13"
+
+
 def test_code_that_was_copied_into_an_image_names_the_commit_it_came_from(tmp_path, monkeypatch):
     built_from = {"commit": "4c239ca", "dirty": False}
     (tmp_path / "commit.json").write_text(json.dumps(built_from))

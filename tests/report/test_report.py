@@ -20,7 +20,7 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync"),
 )
 SECTIONS = (
-    *("verdicts", "table", "differences", "curves", "confusion", "calibration", "learning", "efficiency"),
+    *("table", "differences", "verdicts", "curves", "confusion", "calibration", "learning", "efficiency"),
     *("reconstructions", "relevance", "embedding", "errors", "audit", "gaps", "provenance"),
 )
 LIMIT = 15_000_000  # bytes
@@ -155,15 +155,29 @@ def test_the_same_files_give_the_same_page(tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_verdicts_come_first_and_the_demo_gives_none(page, tmp_path):
+def test_the_table_comes_first_and_the_demo_folds_its_evidence_and_gives_no_verdict(page, tmp_path):
     text = page[0].read_text()
-    assert text.index('id="verdicts"') < text.index('id="table"')
+    assert text.index('id="table"') < text.index('id="differences"') < text.index('id="verdicts"')
     assert "not reproduced" in text
     assert "DEMO" not in text
     demo = made(tmp_path, "demo", **SMALL)[0].read_text()
     assert "Demo: no verdict" in demo
     assert "<title>DEMO" in demo
     assert set(re.findall(r'class="pill ([a-z-]+)"', demo)) == {"no-verdict"}
+    folded = demo.index("<details><summary>No verdicts in the demo")
+    assert folded < demo.index('class="pill no-verdict"')
+    assert "No verdicts in the demo" not in text
+
+
+def test_evidence_without_a_protocol_begins_with_no_colon(page):
+    assert "<b></b>" not in page[0].read_text()
+
+
+def test_under_each_figure_stands_the_command_that_makes_it(page):
+    text = page[0].read_text()
+    for section in ("differences", "curves", "calibration", "learning", "efficiency", "reconstructions", "embedding"):
+        part = text[text.index(f'<section id="{section}">') :]
+        assert "<code>miram --preset paper report</code>" in part[: part.index("</section>")], section
 
 
 def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from miram.errors import MiramError
-from miram.train.device import check_compiler, one_device, usable_accelerator
+from miram.train.device import check_compiler, device_facts, one_device, usable_accelerator
 from miram.train.pretrain import pretrain
 
 
@@ -46,3 +46,11 @@ def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     fabric = one_device("cpu", "32-true", threads=1)
     assert (fabric.world_size, fabric.global_rank) == (1, 0)
+
+
+def test_a_record_tells_the_instructions_and_threads_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    facts = device_facts(torch.device("cpu"))
+    assert facts.pop("device").startswith("cpu (")
+    assert facts == {"cpu_capability": "AVX512", "threads": 3}

@@ -96,6 +96,7 @@ def test_weights_move_and_the_facts_and_files_are_there(objective, tmp_path, run
     start = recipe_of(objective).build().encoder.state_dict()
     encoder = load_file(tmp_path / "encoder.safetensors")
     assert any(not torch.equal(value, start[name]) for name, value in encoder.items())
+    assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert facts["steps"] == 9 and facts["images"] == 12 and facts["epochs"] == 3
     assert facts["seconds"] > 0 and facts["peak_memory_bytes"] > 10**7 and facts["peak_memory_kind"] == "resident set"
     log = pd.read_csv(tmp_path / "log.csv")

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -32,10 +33,10 @@ from miram.data.dicom import open_pixels
 from miram.data.rows import remove_others, write_rows
 from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.http import Fault, Http
-from miram.data.transfer.ledger import History, Ledger, open_ledger, read_ledger
+from miram.data.transfer.ledger import UNTOLD, History, Ledger, open_ledger, read_ledger
 from miram.data.transfer.lock import write_lock
 from miram.data.transfer.plan import Needed, describe, film_series, make_plan, require_space
-from miram.data.transfer.receipt import read_receipt
+from miram.data.transfer.receipt import Item, read_receipt
 from miram.data.transfer.sources import Series, Source, open_source
 from miram.data.transfer.sources.series import OpenFilm
 from miram.errors import MiramError
@@ -245,29 +246,40 @@ def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
     final = work.places.dicom_dir / uid
     needed = work.series[uid]
     series = Series(uid, needed.images, needed.bytes)
-    present = read_receipt(final)
+    present, known = read_receipt(final), work.ledger.history.verified.get(uid)
     if present is not None:
-        if work.ledger.history.verified.get(uid) != present:
-            work.ledger.verified(uid, present, 0.0)
+        if known != present:
+            work.ledger.verified(uid, UNTOLD, present, 0.0)
         return None
     start = time.monotonic()
     read_rows = work.source.read_rows if is_film else None
-    fetched = work.places.dicom_dir / PARTIAL / uid
+    partial = work.places.dicom_dir / PARTIAL / uid
     try:
         if read_rows is None:
-            items, open_film = work.source.fetch_series(series, fetched), None
+            fetched, open_film = work.source.fetch_series(series, partial), None
+            _require_same(known, fetched.items, work.places.ledger)
         else:
-            items, open_film = None, read_rows(series, fetched)
+            fetched, open_film = None, read_rows(series, partial)
         if final.exists():  # its receipt did not hold, else it would not have been fetched
             shutil.rmtree(final)
-        fetched.rename(final)
+        partial.rename(final)
     finally:
-        shutil.rmtree(fetched, ignore_errors=True)
-    if items is None:
-        work.ledger.fetched(uid, series.bytes)
+        shutil.rmtree(partial, ignore_errors=True)
+    if fetched is None:
+        work.ledger.fetched(uid, work.source.origin, series.bytes)
     else:
-        work.ledger.verified(uid, items, time.monotonic() - start)
+        work.ledger.verified(uid, *fetched, time.monotonic() - start)
     return open_film
+
+
+def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> None:
+    """Raise Fault when a series that was verified before, wherever it came from, comes with other bytes."""
+    before, now = ({(item.sop_uid, item.sha256) for item in files} for files in (known or items, items))
+    if before != now:
+        raise Fault(
+            f"its files are not those that were verified before; to take them, remove its lines from {ledger}",
+            lasting=True,
+        )
 
 
 def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
@@ -323,6 +335,7 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
     write_rows(done, LESION_COLUMNS, places.lesions_csv)
     verified = {uid: items for uid, items in history.verified.items() if uid in series}
     write_lock(verified, places.lock)
+    origins = Counter(history.origins[uid] for uid in series if uid in history.origins)
     words = [word for row in done for word in row["repairs"].split(";") if word]
     return {
         "lesions": len(done),
@@ -330,6 +343,7 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
         "backgrounds": len(backgrounds),
         "films": len({row["film_uid"] for row in done}),
         "repairs": {word: words.count(word) for word in sorted(set(words))},
+        "origins": dict(sorted(origins.items())),
         "verified_series": len(verified),
         "verified_images": sum(map(len, verified.values())),
         "verified_bytes": sum(item.bytes for items in verified.values() for item in items),

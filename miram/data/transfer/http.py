@@ -52,6 +52,11 @@ class Http:
         """End all requests of all threads as soon as they next wait or read; they raise Fault."""
         self._stopped.set()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
     def get(
         self,
         url: str,

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 from miram.data.transfer.receipt import Item
 from miram.errors import MiramError
 
+UNTOLD = "untold"  # the origin of a series that lay on the disk, with no line that tells it
+
 
 @dataclass
 class History:
@@ -25,6 +27,7 @@ class History:
     states: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # of the series that are set aside
     verified: dict[str, list[Item]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)  # the kind of source that gave a series
     films: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last line of each film that was cut
     transferred_bytes: int = 0
     transfer_seconds: float = 0.0
@@ -39,6 +42,8 @@ class History:
         self.states[series] = state
         if state == "set_aside":
             self.reasons[series] = line["reason"]
+        if state in ("verified", "fetched"):
+            self.origins[series] = line.get("origin", UNTOLD)
         if state == "verified":
             self.verified[series] = [Item(**item) for item in line["files"]]
             self.transferred_bytes += sum(item.bytes for item in self.verified[series])
@@ -60,16 +65,17 @@ class Ledger:
         if series not in self.history.states:
             self._add({"state": "planned", "series": series, "role": role, "images": images, "bytes": bytes})
 
-    def fetched(self, series: str, bytes: int) -> None:
+    def fetched(self, series: str, origin: str, bytes: int) -> None:
         """Enter a film of which only the needed rows come; no hash can be told of it."""
-        self._add({"state": "fetched", "series": series, "bytes": bytes})
+        self._add({"state": "fetched", "series": series, "origin": origin, "bytes": bytes})
 
-    def verified(self, series: str, items: list[Item], seconds: float) -> None:
+    def verified(self, series: str, origin: str, items: list[Item], seconds: float) -> None:
         """Enter a series that lies there whole; `seconds`: what its transfer took, 0 where it was there."""
         self._add(
             {
                 "state": "verified",
                 "series": series,
+                "origin": origin,
                 "seconds": round(seconds, 3),
                 "files": [item._asdict() for item in items],
             }

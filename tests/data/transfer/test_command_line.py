@@ -39,7 +39,8 @@ def project(folder: Path, server: Server) -> Path:
     document["transfer"] |= {"attempts": ATTEMPTS, "timeout_seconds": 5.0}
     paper = document["presets"]["paper"]
     paper["transfer"]["backoff_seconds"] = 0.05
-    paper["sources"]["tcia"] = {"api_url": f"{server.url}/services/v4", "csv_url": f"{server.url}/uploads"}
+    paper["sources"]["tcia"] |= {"api_url": f"{server.url}/services/v4", "csv_url": f"{server.url}/uploads"}
+    paper["sources"]["tcia"]["fallback"] = None
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     done = miram(folder, "catalogue")

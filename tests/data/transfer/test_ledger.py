@@ -22,8 +22,8 @@ def test_a_series_goes_through_its_states_and_the_file_tells_them(tmp_path):
     with open_ledger(path) as ledger:
         for uid in ("film", "mask", "lost"):
             ledger.plan(uid, "film", 1, 10)
-        ledger.verified("film", [ITEM], 2.0)
-        ledger.fetched("mask", 10)
+        ledger.verified("film", "tcia", [ITEM], 2.0)
+        ledger.fetched("mask", "idc", 10)
         ledger.set_aside("lost", "HTTP status 500")
         ledger.cropped("film", ["film", "mask"], "key", [{"lesion_id": "a"}], [], [])
         history = ledger.history
@@ -31,8 +31,17 @@ def test_a_series_goes_through_its_states_and_the_file_tells_them(tmp_path):
     assert history.states == {"film": "cropped", "mask": "cropped", "lost": "set_aside"}
     assert history.reasons == {"lost": "HTTP status 500"}
     assert history.verified == {"film": [ITEM]}
+    assert history.origins == {"film": "tcia", "mask": "idc"}
     assert (history.transferred_bytes, history.transfer_seconds) == (10, 2.0)
     assert read_ledger(path) == history
+
+
+def test_a_ledger_of_before_that_tells_no_origin_is_read(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(
+        json.dumps({"state": "verified", "series": "film", "seconds": 1.0, "files": [ITEM._asdict()]}) + "\n"
+    )
+    assert read_ledger(path).origins == {"film": "untold"}
 
 
 def test_a_series_is_planned_once(tmp_path):
@@ -45,7 +54,7 @@ def test_a_series_is_planned_once(tmp_path):
 def test_a_line_that_a_kill_tore_is_ignored_and_removed(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with open_ledger(path) as ledger:
-        ledger.verified("film", [ITEM], 0.0)
+        ledger.verified("film", "tcia", [ITEM], 0.0)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole + whole[:length])

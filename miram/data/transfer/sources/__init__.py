@@ -3,6 +3,7 @@
 from typing import Any
 
 from miram.data.transfer.http import Http
+from miram.data.transfer.sources.fallback import Fallback
 from miram.data.transfer.sources.idc import Idc
 from miram.data.transfer.sources.local import Local
 from miram.data.transfer.sources.series import Series, Source
@@ -13,5 +14,13 @@ __all__ = ["SOURCES", "Series", "Source", "open_source"]
 
 
 def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
-    """A source of a kind with its block of parameters; `csv_url` in it is the case lists' and not its own."""
-    return SOURCES[kind](http, **{name: value for name, value in settings.items() if name != "csv_url"})
+    """A source of a kind with its block of parameters.
+
+    In the block `csv_url` is the case lists' and not its own; `fallback` is None, or source and settings of another one
+    for what this one does not give.
+    """
+    fallback = settings.get("fallback")
+    source = SOURCES[kind](http, **{k: value for k, value in settings.items() if k not in ("csv_url", "fallback")})
+    if fallback is None:
+        return source
+    return Fallback(http, source, lambda: open_source(fallback["source"], http, fallback["settings"]))

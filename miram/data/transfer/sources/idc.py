@@ -2,15 +2,17 @@
 
 A series is the folder `crdc_series_uuid` of the bucket. The wheel idc-index-data gives UIDs, numbers of files and sizes
 to the byte, without a request; the bucket gives each file's size and, as its ETag, mostly its MD5 (Amazon S3 API
-reference, ListObjectsV2 and Object). Any server with that API will do: `bucket_url` is its address with the bucket's.
+reference, ListObjectsV2 and Object). Any server with that API will do: each of `bucket_urls` is the address of one with
+the bucket's, and holds the same files. The first is asked; where it fails, the next.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 from xml.etree import ElementTree
 
 import idc_index_data
@@ -22,10 +24,11 @@ import requests
 from miram.data.dicom import DicomError, Film, open_pixels, read_film
 from miram.data.transfer.http import Fault, Http, beginning
 from miram.data.transfer.receipt import Item, hash_file, write_receipt
-from miram.data.transfer.sources.series import OpenFilm, Series
+from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
 from miram.data.transfer.sources.tcia import require_series
 from miram.data.transfer.unpack import PLAIN_DICOM_NAME
 
+T = TypeVar("T")
 COLUMNS = ["collection_id", "SeriesInstanceUID", "crdc_series_uuid", "instanceCount", "series_size_MB"]
 BATCH_ROWS = 50_000  # of the index's million: all at once take half a GB
 LONGEST_LIST_BYTES = 10_000_000
@@ -52,24 +55,38 @@ class Object(NamedTuple):
 class Idc:
     """A collection of the Imaging Data Commons; of films, by choice, only the rows that are read."""
 
-    def __init__(self, http: Http, *, collection: str, bucket_url: str, films: Literal["rows", "whole"]) -> None:
+    origin = "idc"
+
+    def __init__(self, http: Http, *, collection: str, bucket_urls: list[str], films: Literal["rows", "whole"]) -> None:
         self._http = http
-        self._bucket_url = bucket_url.rstrip("/")
+        self._bucket_urls = [url.rstrip("/") for url in bucket_urls]  # the one that answered last comes first
         self._entries = read_index(collection)
         self._pool = ThreadPoolExecutor(ROWS_AT_A_TIME)
         self.read_rows = self._read_rows if films == "rows" else None
+
+    def ask(self) -> dict[str, Fault | None]:
+        """Ask each bucket for the files of a series: None where it answers as it should, else its Fault."""
+        series = next(iter(self._entries.values())).series
+        answers: dict[str, Fault | None] = {}
+        for url in self._bucket_urls:
+            try:
+                self._http.get(f"{url}/", self._list_query(series), self._list_reader(series))
+                answers[url] = None
+            except Fault as fault:
+                answers[url] = fault
+        return answers
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
         """Those of the series `uids` that the index has."""
         return {uid: self._entries[uid].series for uid in uids if uid in self._entries}
 
-    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+    def fetch_series(self, series: Series, folder: Path) -> Fetched:
         """Fetch every file of a series; see `Source`."""
         objects = self._list(series)
         folder.mkdir()
         items = [self._fetch(series.uid, one, folder) for one in objects]
         write_receipt(folder, items)
-        return items
+        return Fetched(self.origin, items)
 
     def _read_rows(self, series: Series, folder: Path) -> OpenFilm:
         objects = self._list(series)
@@ -79,13 +96,13 @@ class Idc:
             for one in objects:
                 self._fetch(series.uid, one, folder)
             return open_pixels
-        url = self._url(series.uid, objects[0])
-        pixels = RemotePixels(film, lambda start, end: self._bytes(url, start, end), self._pool)
+        path = self._path(series.uid, objects[0])
+        pixels = RemotePixels(film, lambda start, end: self._bytes(path, start, end), self._pool)
         return lambda _: pixels
 
     def _read_header(self, uid: str, one: Object, folder: Path) -> Film | None:
         """The facts of a film, of which the header alone is put into `folder`; None where it is not usable."""
-        header = self._bytes(self._url(uid, one), 0, min(HEADER_BYTES, one.bytes))
+        header = self._bytes(self._path(uid, one), 0, min(HEADER_BYTES, one.bytes))
         path = folder / one.name
         with open(path, "wb") as stream:
             stream.write(header)
@@ -96,14 +113,14 @@ class Idc:
         except DicomError:
             return None
 
-    def _bytes(self, url: str, start: int, end: int) -> bytes:
+    def _bytes(self, path: str, start: int, end: int) -> bytes:
         def read(response: requests.Response) -> bytes:
             body = b"".join(self._http.chunks(response, end - start))
             if len(body) != end - start:
                 raise Fault(f"{len(body)} of {end - start} bytes came")
             return body
 
-        return self._http.get(url, {}, read, (start, end))
+        return self._get(path, {}, read, (start, end))
 
     def _fetch(self, uid: str, one: Object, folder: Path) -> Item:
         path = folder / one.name
@@ -117,14 +134,51 @@ class Idc:
                 raise Fault(f"{one.name} has {length} bytes with MD5 {md5}, not {one.bytes} with {one.md5 or 'any'}")
             return Item(one.name, length, md5, sha256, require_series(path, uid))
 
-        return self._http.get(self._url(uid, one), {}, read)
+        return self._get(self._path(uid, one), {}, read)
 
-    def _url(self, uid: str, one: Object) -> str:
-        return f"{self._bucket_url}/{self._entries[uid].folder}/{one.name}"
+    def _path(self, uid: str, one: Object) -> str:
+        return f"{self._entries[uid].folder}/{one.name}"
+
+    def _get(
+        self,
+        path: str,
+        query: dict[str, str],
+        read: Callable[[requests.Response], T],
+        byte_range: tuple[int, int] | None = None,
+    ) -> T:
+        """What `Http.get` gives at `path` of the first bucket that answers; raises Fault when none does."""
+        faults: dict[str, Fault] = {}
+        for url in self._bucket_urls:
+            try:
+                answer = self._http.get(f"{url}/{path}", query, read, byte_range)
+            except Fault as fault:
+                faults[url] = fault
+                if self._http.stopped:
+                    raise
+            else:
+                self._prefer(url, faults)
+                return answer
+        if len(faults) == 1:
+            raise faults.popitem()[1]
+        named = "; ".join(f"{url}: {fault}" for url, fault in faults.items())
+        raise Fault(named, unreachable=all(fault.unreachable for fault in faults.values()))
+
+    def _prefer(self, url: str, faults: dict[str, Fault]) -> None:
+        """Ask `url` first from now on, after those before it have failed."""
+        if faults and self._bucket_urls[0] in faults:
+            failed, fault = next(iter(faults.items()))
+            print(f"{failed} does not answer as it should ({fault}); {url} does", file=sys.stderr, flush=True)
+            self._bucket_urls = [url, *(other for other in self._bucket_urls if other != url)]
 
     def _list(self, series: Series) -> list[Object]:
         """The files of a series in the bucket, as many and as large together as the index says."""
-        prefix = f"{self._entries[series.uid].folder}/"
+        return self._get("", self._list_query(series), self._list_reader(series))
+
+    def _list_query(self, series: Series) -> dict[str, str]:
+        return {"list-type": "2", "prefix": f"{self._entries[series.uid].folder}/"}
+
+    def _list_reader(self, series: Series) -> Callable[[requests.Response], list[Object]]:
+        prefix = self._list_query(series)["prefix"]
 
         def read(response: requests.Response) -> list[Object]:
             objects = _objects(b"".join(self._http.chunks(response, LONGEST_LIST_BYTES)), prefix)
@@ -134,7 +188,7 @@ class Idc:
                 raise Fault(f"the bucket holds {len(objects)} images of {total} bytes, {announced}")
             return objects
 
-        return self._http.get(f"{self._bucket_url}/", {"list-type": "2", "prefix": prefix}, read)
+        return read
 
 
 class RemotePixels:
@@ -183,7 +237,9 @@ def read_index(collection: str) -> dict[str, Entry]:
 def _objects(body: bytes, prefix: str) -> list[Object]:
     try:
         root = ElementTree.fromstring(body)
-        space = root.tag.removesuffix("ListBucketResult")
+        space, is_list, _ = root.tag.partition("ListBucketResult")
+        if not is_list:
+            raise ValueError(f"its root is {root.tag}")
         objects = []
         for entry in root.iter(f"{space}Contents"):
             key, size, etag = (entry.findtext(f"{space}{tag}", "") for tag in ("Key", "Size", "ETag"))

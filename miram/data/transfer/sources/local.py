@@ -6,17 +6,19 @@ files differently, and none of the names is read here. Nothing is copied: a seri
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.receipt import Item, Uids, hash_file, read_uids, write_receipt
-from miram.data.transfer.sources.series import Series
+from miram.data.transfer.sources.series import Fetched, Series
 from miram.errors import MiramError
 from miram.progress import track
 
 PREAMBLE_BYTES = 128  # then the four letters DICM (PS3.10, 7.1)
+OTHERS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG", "ZIP": b"PK\x03\x04"}  # how the files of usual mirrors begin
 
 
 class Found(NamedTuple):
@@ -29,20 +31,33 @@ class Found(NamedTuple):
 class Local:
     """The DICOM files below a folder; films are read where they lie."""
 
+    origin = "local"
     read_rows = None
 
     def __init__(self, _http: Http, *, folder: str) -> None:
-        self._files = find_series(Path(folder))
+        self._folder = Path(folder)
+        require_dicom(self._folder)
+        self._files = find_series(self._folder)
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
-        """Those of the series `uids` that the folder holds; nothing tells whether one of their files is missing."""
-        return {
+        """Those of the series `uids` that the folder holds; nothing tells whether one of their files is missing.
+
+        Raises MiramError when it holds none of them.
+        """
+        found = {
             uid: Series(uid, len(files), sum(found.path.stat().st_size for found in files))
             for uid in uids
             if (files := self._files.get(uid))
         }
+        if not found:
+            raise MiramError(
+                f"{self._folder} (sources.local.folder) holds {len(self._files)} DICOM series, and none that the case "
+                "lists name.",
+                "Name the folder that holds the archive of these case lists, or take source: tcia or idc.",
+            )
+        return found
 
-    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+    def fetch_series(self, series: Series, folder: Path) -> Fetched:
         """Link the files of a series; see `Source`."""
         files = self._files.get(series.uid, [])
         if len(files) != series.images:
@@ -57,7 +72,24 @@ class Local:
             except OSError as error:
                 raise Fault(f"{found.path} cannot be read: {error.strerror}", lasting=True) from error
         write_receipt(folder, items)
-        return items
+        return Fetched(self.origin, items)
+
+
+def require_dicom(folder: Path) -> None:
+    """Raise MiramError that tells what `folder` holds instead, unless a DICOM file lies below it."""
+    if not folder.is_dir():
+        raise MiramError(
+            f"{folder} is no folder (sources.local.folder).", "Name the folder that holds the DICOM files, or mount it."
+        )
+    kinds: Counter[str] = Counter()
+    for path in _files(folder):
+        start = _start(path)
+        if _is_dicom(start):
+            return
+        kinds[next((kind for kind, letters in OTHERS.items() if start.startswith(letters)), "other")] += 1
+    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in (*OTHERS, "other") if kinds[kind])
+    held = f"files of it: {counted}" if counted else "no other file either"
+    raise MiramError(f"{folder} (sources.local.folder) holds no DICOM file; {held}.", _instead(kinds))
 
 
 def find_series(folder: Path) -> dict[str, list[Found]]:
@@ -66,10 +98,6 @@ def find_series(folder: Path) -> dict[str, list[Found]]:
     Other files are left alone; one that should be DICOM and is none is told. Raises MiramError when a file cannot be
     read, or two of one SOPInstanceUID are not of one length.
     """
-    if not folder.is_dir():
-        raise MiramError(
-            f"{folder} is no folder (sources.local.folder).", "Name the folder that holds the DICOM files."
-        )
     series: dict[str, dict[str, Path]] = {}
     for path in track(_files(folder.resolve()), "DICOM headers"):
         uids = _read_uids(path)
@@ -97,16 +125,39 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read_uids(path: Path) -> Uids | None:
     """What a DICOM file says it is; None for any other file."""
+    is_dicom = _is_dicom(_start(path))
     try:
-        with open(path, "rb") as stream:
-            stream.seek(PREAMBLE_BYTES)
-            is_dicom = stream.read(4) == b"DICM"
         uids = read_uids(path) if is_dicom else None
     except OSError as error:
         raise _unreadable(error) from error
     if uids is None and (is_dicom or path.suffix == ".dcm"):
         print(f"skipped: {path} is not a DICOM file", file=sys.stderr, flush=True)
     return uids
+
+
+def _start(path: Path) -> bytes:
+    """As much of a file as tells whether it is DICOM."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(PREAMBLE_BYTES + 4)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _is_dicom(start: bytes) -> bool:
+    return start[PREAMBLE_BYTES:] == b"DICM"
+
+
+def _instead(kinds: Counter[str]) -> str:
+    """What to do about a folder that holds such files and no DICOM."""
+    if kinds["ZIP"]:
+        return "Unpack the ZIP archives in that folder, then run again; or take source: tcia or idc."
+    if kinds["JPEG"] or kinds["PNG"]:
+        return (
+            "The crops are cut from the 16 bits of the DICOM films, which a mirror in JPEG or PNG has lost: take "
+            "source: tcia or idc, or name a folder with the DICOM files."
+        )
+    return "Name the folder that holds the DICOM files, or take source: tcia or idc."
 
 
 def _unreadable(error: OSError) -> MiramError:

@@ -20,8 +20,18 @@ class Series(NamedTuple):
     bytes: int
 
 
+class Fetched(NamedTuple):
+    """A series that lies there verified: the kind of source that gave it, and its files."""
+
+    origin: str
+    items: list[Item]
+
+
 class Source(Protocol):
     """One place that the archive is had from; threads share it."""
+
+    origin: str
+    """The kind of source that answers now: tcia, idc or local."""
 
     read_rows: Callable[[Series, Path], OpenFilm] | None
     """Put a film's header alone into a new folder and return what reads its pixels; None: films are fetched whole."""
@@ -29,7 +39,7 @@ class Source(Protocol):
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
         """Those of the series `uids` that the source has, by UID. Raises Fault when it does not say."""
 
-    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+    def fetch_series(self, series: Series, folder: Path) -> Fetched:
         """Put a series' verified DICOM files and their receipt into the new folder `folder`, and nothing else.
 
         Raises Fault when it could not be had complete and correct, OSError when the disk does not take it.

@@ -12,8 +12,8 @@ from pathlib import Path
 import requests
 
 from miram.data.transfer.http import Fault, Http, beginning
-from miram.data.transfer.receipt import Item, read_uids, write_receipt
-from miram.data.transfer.sources.series import Series
+from miram.data.transfer.receipt import read_uids, write_receipt
+from miram.data.transfer.sources.series import Fetched, Series
 from miram.data.transfer.unpack import unpack
 
 LONGEST_LIST_BYTES = 100_000_000
@@ -23,12 +23,27 @@ BODY = "body.zip"  # for a moment beside its files
 class Tcia:
     """A collection of an NBIA server; films come whole."""
 
+    origin = "tcia"
     read_rows = None
 
     def __init__(self, http: Http, *, collection: str, api_url: str) -> None:
         self._http = http
         self._collection = collection
         self._api_url = api_url.rstrip("/")
+
+    def ask(self) -> None:
+        """Ask for the names of all collections; raises Fault unless the answer holds this one."""
+
+        def read(response: requests.Response) -> None:
+            body = b"".join(self._http.chunks(response, LONGEST_LIST_BYTES))
+            try:
+                names = {row["Collection"] for row in json.loads(body)}
+            except (ValueError, KeyError, TypeError) as error:
+                raise Fault(f"no list of collections but {beginning(body)!r}") from error
+            if self._collection not in names:
+                raise Fault(f"the archive knows no collection {self._collection!r}", lasting=True)
+
+        self._http.get(f"{self._api_url}/getCollectionValues", {}, read)
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
         """Those of the series `uids` that the collection has.
@@ -45,10 +60,10 @@ class Tcia:
                 found[uid] = one
         return found
 
-    def fetch_series(self, series: Series, folder: Path) -> list[Item]:
+    def fetch_series(self, series: Series, folder: Path) -> Fetched:
         """Fetch the zip of a series and unpack what is right in it; see `Source`."""
 
-        def read(response: requests.Response) -> list[Item]:
+        def read(response: requests.Response) -> Fetched:
             shutil.rmtree(folder, ignore_errors=True)  # of a try before
             folder.mkdir()
             # Zips of DICOM are never much longer than what is in them; twice the size and a margin bounds both.
@@ -62,7 +77,7 @@ class Tcia:
             body.unlink()
             items = [item._replace(sop_uid=require_series(folder / item.file, series.uid)) for item in items]
             write_receipt(folder, items)
-            return items
+            return Fetched(self.origin, items)
 
         return self._http.get(f"{self._api_url}/getImageWithMD5Hash", {"SeriesInstanceUID": series.uid}, read)
 

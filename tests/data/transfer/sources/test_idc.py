@@ -1,9 +1,9 @@
 import io
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import idc_index_data
 import numpy as np
 import pandas as pd
 import pydicom
@@ -15,7 +15,8 @@ from tiny_bucket import Bucket, send, write_index
 from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
-from miram.data.case_lists import needed_series, read_lesions
+from miram.data.case_lists import needed_series
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import Film
 from miram.data.transfer.catalogue import series_table
 from miram.data.transfer.ledger import read_ledger
@@ -26,9 +27,8 @@ UID, FILM = "1.2.4.2", "1.2.3.2"
 
 
 @pytest.fixture
-def bucket(archive, tmp_path, monkeypatch) -> Iterator[Bucket]:
-    write_index(archive, tmp_path / "index.parquet")
-    monkeypatch.setattr(idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", tmp_path / "index.parquet")
+def second(archive) -> Iterator[Bucket]:
+    """Another bucket of the same files."""
     running = Bucket(archive)
     yield running
     running.close()
@@ -39,7 +39,7 @@ def idc(bucket: Bucket, folder: Path, films: str = "whole") -> dict[str, object]
     lists.mkdir(exist_ok=True)
     for name, body in bucket.archive.case_lists().items():
         (lists / name).write_bytes(body)
-    settings = {"collection": "cbis_ddsm", "bucket_url": bucket.url, "csv_url": str(lists), "films": films}
+    settings = {"collection": "cbis_ddsm", "bucket_urls": [bucket.url], "csv_url": str(lists), "films": films}
     return {"source": "idc", "settings": settings}
 
 
@@ -139,6 +139,11 @@ def html(handler, files):
     send(handler, b"<html><br></html>")
 
 
+def page(handler, files):
+    """Such as is well-formed XML."""
+    send(handler, b"<html><body>Moved</body></html>")
+
+
 def whole_instead(handler, files):
     send(handler, files["1-1.dcm"])
 
@@ -151,6 +156,7 @@ def whole_instead(handler, files):
         ("list", of_another_size, "holds 2 images of 18 bytes, the index announces 2"),
         ("list", outside, "not a plain DICOM file"),
         ("list", html, "no list of files but '<html>"),
+        ("list", page, r"no list of files but '<html>.*its root is html"),
         ("file", reset, "reset|Connection"),
         ("file", wrong_bytes, r"with MD5 \w+, not \d+ with \w+"),
         ("file", another_series, "has .* bytes with MD5"),
@@ -242,10 +248,43 @@ def test_a_window_of_remote_pixels_asks_for_its_rows():
     assert sorted(asked[1:]) == [(4 + row * 12, 4 + (row + 1) * 12) for row in (0, 4, 8)]
 
 
+@pytest.mark.parametrize("films", ["rows", "whole"])
+@pytest.mark.parametrize("answer", [status(503), html, None])
+def test_the_second_bucket_gives_what_the_first_does_not(archive, bucket, second, tmp_path, capsys, films, answer):
+    wanted = run_tiny(tmp_path / "wanted", idc(second, tmp_path, films))
+    where = idc(bucket, tmp_path, films)
+    where["settings"]["bucket_urls"].append(f"{second.url}/")
+    bucket.out = answer
+    if answer is None:
+        bucket.close()
+    assert run_tiny(tmp_path / "run", where) == wanted
+    assert made(tmp_path / "run") == made(tmp_path / "wanted")
+    told = capsys.readouterr().err
+    assert re.search(rf"{bucket.url} does not answer as it should \(.+\); {second.url} does", told)
+    assert bucket.asked <= 2 * 3  # of each worker's first film, and no more
+
+
+def test_one_file_that_the_first_bucket_lacks_comes_from_the_second(bucket, second, tmp_path):
+    where = idc(bucket, tmp_path)
+    where["settings"]["bucket_urls"].append(second.url)
+    bucket.faults["file", UID] = [status(404)]
+    assert run_tiny(tmp_path, where)["lesions"] == 4
+    assert not bucket.faults["file", UID] and second.sent[UID]
+
+
+def test_when_no_bucket_answers_each_is_named_with_its_reason(bucket, second, tmp_path):
+    where = idc(bucket, tmp_path)
+    where["settings"]["bucket_urls"].append(second.url)
+    list_tiny(tmp_path, where)
+    bucket.out, second.out = status(503), status(403)
+    with pytest.raises(MiramError, match=rf"{bucket.url}: HTTP status 503.*; {second.url}: HTTP status 403"):
+        cut_tiny(tmp_path, where)
+
+
 @pytest.fixture(scope="module")
-def real(shared):
+def real():
     """The real case lists, and the series that they need as the real index has them."""
-    lesions = read_lesions(shared / "data")
+    lesions = carried_lesions()
     entries = read_index("cbis_ddsm")
     return lesions, series_table(
         lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}

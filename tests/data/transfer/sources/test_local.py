@@ -1,9 +1,13 @@
 import errno
 import hashlib
+import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tiny_archive import dicom_bytes, mask_of, zip_bytes
 from tiny_runs import cut_tiny, list_tiny, made, run_tiny, tcia
 
 from miram.data.transfer.http import Http
@@ -19,6 +23,7 @@ FLAT = "{hash}"
 
 
 def lay_out(archive, folder: Path, pattern: str) -> dict[str, object]:
+    folder.mkdir(exist_ok=True)
     for n, (uid, files) in enumerate(archive.series.items()):
         for i, body in enumerate(files.values(), start=1):
             values = {"patient": f"P_{n:05d}", "uid": uid, "n": n, "i": i, "hash": hashlib.md5(body).hexdigest()}
@@ -134,3 +139,51 @@ def test_two_files_of_one_instance_that_differ_in_length_are_named(archive, tmp_
     (whole.parent / "copy.dcm").write_bytes(whole.read_bytes()[:-100])
     with pytest.raises(MiramError, match=r"1\.2\.3\.1/1-1\.dcm and .*/copy\.dcm are both instance [\d.]+, but not"):
         list_tiny(tmp_path, where)
+
+
+def image(kind: str, mode: str = "L") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, (8, 8)).save(stream, kind)
+    return stream.getvalue()
+
+
+MIRRORS = {
+    "JPEG": (
+        {"jpeg/1.3.6/1-1.jpg": image("JPEG"), "jpeg/1.3.6/2-1.jpeg": image("JPEG", "RGB")},
+        "2 JPEG, 5 other",
+        "16 bits",
+    ),
+    "PNG": ({"png/1.png": image("PNG")}, "1 PNG, 5 other", "16 bits"),
+    "ZIP": ({"1.2.3.1.zip": zip_bytes({"1-1.dcm": b"x"}), "p.jpg": image("JPEG")}, "1 JPEG, 1 ZIP, 5 other", "Unpack"),
+    "lists alone": ({}, "files of it: 5 other", "Name the folder"),
+}
+
+
+@pytest.mark.parametrize(("files", "told", "remedy"), MIRRORS.values(), ids=MIRRORS)
+def test_a_mirror_without_dicom_files_is_refused_at_once_by_what_it_holds(archive, tmp_path, files, told, remedy):
+    dicom, archive.series = archive.series, {}
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    for name, body in files.items():
+        path = tmp_path / "archive" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    with pytest.raises(MiramError, match=r"archive \(sources\.local\.folder\) holds no DICOM file") as caught:
+        list_tiny(tmp_path / "run", where)
+    assert told in caught.value.message and remedy in caught.value.remedy
+    assert not (tmp_path / "run").exists()
+    archive.series = dicom
+    lay_out(archive, tmp_path / "archive", CLASSIC)
+    assert run_tiny(tmp_path / "run", where)["origins"] == {"local": 8}
+
+
+def test_an_empty_folder_and_one_of_another_archive_are_named(archive, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MiramError, match="holds no DICOM file; no other file either"):
+        Local(Http(attempts=1, timeout_seconds=1.0, backoff_seconds=1.0), folder=str(tmp_path / "empty"))
+    where = lay_out(archive, tmp_path / "archive", CLASSIC)
+    for uid in archive.series:
+        shutil.rmtree(next((tmp_path / "archive").rglob(uid)))
+    other = dicom_bytes(mask_of((9, 9), (1, 1, 2, 2)), "9.9.9")
+    (tmp_path / "archive" / "1-1.dcm").write_bytes(other)
+    with pytest.raises(MiramError, match="holds 1 DICOM series, and none that the case lists name"):
+        list_tiny(tmp_path / "run", where)

@@ -1,0 +1,11 @@
+"""What the preflight finds."""
+
+from typing import Literal, NamedTuple
+
+
+class Finding(NamedTuple):
+    """One line of the preflight."""
+
+    level: Literal["ok", "warning", "stop"]
+    text: str
+    remedy: str = ""
