@@ -52,6 +52,9 @@ STAGE_MODULES = {  # where a stage's code begins
     "report": "miram.report.report",
     "crate": "miram.provenance.crate",
 }
+# git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one has
+# configured; here that owner's code runs anyway
+GIT = ("git", "-c", "safe.directory=*", "--no-optional-locks")
 OUTSIDE = "not a git repository"  # what git says, in English, where there is none
 PAGES = {"miram.report.report": "report/page/*"}  # files that are code of a module too
 
@@ -208,11 +211,8 @@ def _git() -> dict[str, Any] | None:
 
 
 def _ask_git(*words: str) -> str:
-    # git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one
-    # has configured; here that owner's code runs anyway
-    command = ["git", "-c", "safe.directory=*", "--no-optional-locks", *words]
     asked = {"cwd": ROOT.parent, "env": {**os.environ, "LC_ALL": "C"}, "encoding": "utf-8", "errors": "replace"}
-    return subprocess.run(command, check=True, capture_output=True, **asked).stdout.strip()
+    return subprocess.run([*GIT, *words], check=True, capture_output=True, **asked).stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:
