@@ -61,7 +61,21 @@ def _parser() -> argparse.ArgumentParser:
     add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
-    add("doctor", machine.doctor, "check this machine against what the preset needs (first stage of preset paper)")
+    text = "check this machine against what the preset needs; the workflow asks it before its first job"
+    ready = add("doctor", machine.doctor, text)
+    ready.add_argument(
+        "--stages",
+        nargs="+",
+        choices=params.EXAMINED,
+        default=params.EXAMINED,
+        metavar="STAGE",
+        help="what is to be done, if not all of %(choices)s: what other stages need is not asked",
+    )
+    ready.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="on other machines, as a cluster's: GPU and network are not asked",
+    )
     add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
     cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
     cut.add_argument(
@@ -109,12 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
     ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
+    add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
-    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     text = "compare two results folders: do their numbers agree, and what differs between the runs"
     weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
-    weigh.add_argument("first", type=Path, metavar="A", help="a results folder")
+    weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
     return parser

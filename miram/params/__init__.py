@@ -5,10 +5,12 @@ argument of the operation. There is no default in code for what stands in the fi
 """
 
 from miram.params.reading import load
-from miram.params.schema import PRESETS, Params
+from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
-    IMAGES,
+    EXAMINED,
+    READING,
+    TRAINING,
     cells,
     explained,
     final_stages,
@@ -16,14 +18,17 @@ from miram.params.stages import (
     headline,
     is_embedded,
     kept,
-    name_of,
+    kinds_of,
     stage_values,
 )
 
 __all__ = [
     "EMBEDDED",
+    "EXAMINED",
     "IMAGES",
     "PRESETS",
+    "READING",
+    "TRAINING",
     "Params",
     "cells",
     "explained",
@@ -32,7 +37,7 @@ __all__ = [
     "headline",
     "is_embedded",
     "kept",
+    "kinds_of",
     "load",
-    "name_of",
     "stage_values",
 ]

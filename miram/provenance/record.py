@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -33,7 +35,6 @@ IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its
 CPU_INFO = Path("/proc/cpuinfo")  # Linux names the processor's model there
 BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
 STAGE_MODULES = {  # where a stage's code begins
-    "doctor": "miram.planning.doctor",
     "archive": "miram.phantom.archive",
     "catalogue": "miram.data.transfer.catalogue",
     "crops": "miram.data.transfer.films",
@@ -146,34 +147,45 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
     """
     digest = hashlib.sha256()
     for name, tree in sorted(_closure(module).items()):
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+        digest.update(f"{name}\n{tree}\n".encode())
         for file in sorted(ROOT.glob(PAGES[name])) if name in PAGES else []:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _closure(module: str) -> dict[str, ast.Module]:
-    found: dict[str, ast.Module] = {}
+def _closure(module: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None or name in INFRASTRUCTURE:
             continue
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(found[name]):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found[name], imported = _parsed(path)
+        waiting += imported
     return found
+
+
+@cache
+def _parsed(path: Path) -> tuple[str, list[str]]:
+    """The syntax tree of a file without docstrings, as text, and what it imports; most stages share most files."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
+            imported.append(str(node.value).partition(":")[0])
+    return ast.dump(_without_docstrings(tree)), imported
 
 
 def _source(module: str) -> Path | None:

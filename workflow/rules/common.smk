@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,6 @@ os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their file
 from miram import layout, params
 from miram.planning import mounts
 from miram.provenance import record
-from miram.data.own_images import image_paths
 from miram.errors import MiramError
 from miram.files import lock
 
@@ -28,12 +28,30 @@ if unknown:
     raise WorkflowError(
         f"--config {sorted(unknown)}: only preset, params=FILE and container=IMAGE are read; every other value stands in params.yaml."
     )
+
+
+@cache
+def OWN_IMAGES():
+    """The images that one's own table names, looked for once a process."""
+    if P.source != params.IMAGES:
+        return []
+    from miram.data.own_images import image_paths
+
+    return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder))
+
+
+@cache
+def EXTRA_IMAGES():
+    """One's own images for pre-training alone."""
+    return layout.extra_pngs(P.pretrain.extra_images)
+
+
 try:
     PARAMS = Path(config.get("params", layout.default_params()))
     P = params.load(PARAMS, config.get("preset"))
     mounts.check_mounted(params.given_paths(P))
-    OWN_IMAGES = image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder)) if P.source == params.IMAGES else []
-    EXTRA_IMAGES = layout.extra_pngs(P.pretrain.extra_images)
+    if workflow.is_main_process:  # of a cluster's jobs those alone look for them whose inputs they are
+        OWN_IMAGES(), EXTRA_IMAGES()
 except MiramError as error:
     raise WorkflowError(str(error))
 
@@ -48,12 +66,12 @@ if workflow.deployment_settings.deployment_method and "://" not in IMAGE and not
 container: IMAGE
 
 
-# Apptainer mounts the working folder alone. Jobs on a cluster get what stands here, and come by here again.
-if workflow.deployment_settings.deployment_method:
+# Apptainer mounts the working folder alone. Jobs on a cluster are given what stands here.
+if workflow.deployment_settings.deployment_method and workflow.is_main_process:
     given = [*params.given_paths(P).values(), PARAMS, Path(workflow.basedir)]
-    made = [layout.data(P.preset), layout.runs(P.preset), layout.results(P.preset), layout.log("crops", P.preset).parent]
+    made = [layout.data(P.name), layout.runs(P.name), layout.results(P.name), layout.log("crops", P.name).parent]
     try:
-        binds = mounts.bind_options(mounts.folders_outside(given, [*OWN_IMAGES, *EXTRA_IMAGES], made))
+        binds = mounts.bind_options(mounts.folders_outside(given, [*OWN_IMAGES(), *EXTRA_IMAGES()], made))
     except MiramError as error:
         raise WorkflowError(str(error))
     own_args = workflow.deployment_settings.apptainer_args
@@ -68,7 +86,7 @@ if workflow.is_main_process:
     lock(run_lock, Path.cwd(), lambda: "Another run of this workflow is at work in this folder: waiting for its end.")
 
 MIRAM = f"miram --params {shlex.quote(str(PARAMS))} --preset {P.preset}"
-RESULTS = layout.results(P.preset)
+RESULTS = layout.results(P.name)
 RESERVED = yaml.safe_load(layout.resource("needs.yaml").read_text(encoding="utf-8"))[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
@@ -91,12 +109,17 @@ def WILDCARDS(stage):
 
 def RECORD(stage, *place):
     """Path of a stage's record; where no place is given, with wildcards."""
-    return str(layout.record(stage, P.preset, *(place or WILDCARDS(stage))))
+    return str(layout.record(stage, P.name, *(place or WILDCARDS(stage))))
+
+
+def MADE(stage):
+    """Paths of what a stage writes into the results folder."""
+    return layout.result_files(stage, P.name)
 
 
 def LOG(stage):
     """Path of what a stage's jobs say, with wildcards."""
-    return str(layout.log(stage, P.preset, *WILDCARDS(stage)))
+    return str(layout.log(stage, P.name, *WILDCARDS(stage)))
 
 
 def values(stage):
