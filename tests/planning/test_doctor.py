@@ -178,6 +178,13 @@ def test_what_runs_elsewhere_is_asked_neither_for_its_gpu_nor_for_its_network(tm
         doctor.examine(tmp_path / "none yet" / "paper", source="tcia", settings=gone, **facts)
 
 
+def test_float16_without_a_gpu_is_refused_where_training_would_take_place(asked, capsys, monkeypatch):
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    asked({"precision: 32-true #": "precision: 16-mixed #"}, "--elsewhere")
+    assert main(["--preset", "paper", "doctor"]) == 1
+    assert "16-mixed, which needs a GPU" in capsys.readouterr().err
+
+
 def test_the_source_is_asked_as_the_stages_ask_it_with_what_stands_in_for_it(asked):
     found = asked()
     assert found["source"] == "tcia" and found["settings"]["api_url"].startswith("https://nbia.")
