@@ -146,7 +146,7 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
             ", calc_type, calc_distribution]": "]",
         }
     )
-    assert found["settings"] == {"folder": "own", "table_csv": "own/table.csv"}
+    assert found["settings"] == {"name": "my-images", "folder": "own", "table_csv": "own/table.csv"}
     assert (found["source"], found["crops_bytes"]) == ("images", 1000)
 
 
