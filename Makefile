@@ -70,7 +70,7 @@ sif: ## make miram.sif from the Docker image, for Apptainer
 	apptainer build --force --disable-cache $(SIF_ARGS) $(SIF) docker-daemon:$(IMAGE):latest
 
 lint: setup ## what CI checks of style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: setup ## apply the style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

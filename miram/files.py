@@ -50,7 +50,7 @@ def sha256_file(path: Path) -> str:
 
 def sha256_pixels(pixels: "np.ndarray") -> str:
     """Hexadecimal SHA-256 of an image's pixels, row by row, little-endian."""
-    return hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<"), order="C", copy=False)).hexdigest()
+    return hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<"), order="C", copy=False).data).hexdigest()
 
 
 @contextmanager

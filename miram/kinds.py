@@ -17,6 +17,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Options = Mapping[str, Any]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # of computing, as Fabric names them
 
 FULL = "full"  # the attention that the others are compared with
 OURS, PACKAGE, NAIVE = "fused", "package", "naive"  # forms of attention: ours, the library's, the one of 2022

@@ -169,11 +169,11 @@ def benches() -> list[Path]:
 def record(stage: str, name: str, *place: int | str) -> Path:
     """The JSON record that a stage writes last; `place` holds the values that PLACES names for the stage."""
     if stage == "splits":
-        return splits(name, *place).with_suffix(".json")
+        return splits(name, *map(str, place)).with_suffix(".json")
     if stage == "pretrain":
-        return pretrain(name, *place) / "record.json"
+        return pretrain(name, *map(str, place)) / "record.json"
     if stage in ("finetune", "probe"):
-        return finetune(name, Cell(*place)) / "record.json"
+        return finetune(name, Cell(*map(str, place))) / "record.json"
     if stage == "images":
         return record("crops", name)  # in its place: what follows is the same
     if stage == "explain":
@@ -187,8 +187,8 @@ def log(stage: str, name: str, *place: int | str) -> Path:
     """What a stage's job said when the workflow last ran it; `place` as for `record`."""
     folder = Path("logs", name)
     if stage in ("finetune", "probe"):
-        return folder / f"{Cell(*place)}.log"
+        return folder / f"{Cell(*map(str, place))}.log"
     if stage == "pretrain":
-        protocol, method = place
+        protocol, method = map(str, place)
         return folder / protocol / stage / f"{method}.log"
-    return folder.joinpath(stage, *place).with_suffix(".log")
+    return folder.joinpath(stage, *map(str, place)).with_suffix(".log")

@@ -7,7 +7,7 @@ what the allocator gave at most beyond what was there before. Ratios travel, abs
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -33,16 +33,22 @@ TRAINING_SIDES = SIDES[:2]  # those of the paper
 GIGABYTES = (4, 8, 12, 24)
 FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # a GPU is not busy with fewer
 MIB = 2**20
-# tokens, sides; patches of the images of a measured step, all together, by device; calls, and seconds after which a
-# layer or a step is called no more
-QUICK = {
-    **{"tokens": TOKENS[:3], "sides": SIDES[:2], "patches": {"cpu": 196, "cuda": 12_544}},
-    **{"rounds": 2, "layer_seconds": 2.0, "step_seconds": 2.0, "training_steps": 40},
-}
-COMPLETE = {
-    **{"tokens": TOKENS, "sides": SIDES, "patches": {"cpu": 784, "cuda": 12_544}},
-    **{"rounds": 7, "layer_seconds": 20.0, "step_seconds": 10.0, "training_steps": 200},
-}
+
+
+class Scope(NamedTuple):
+    """How much is measured."""
+
+    tokens: tuple[int, ...]
+    sides: tuple[int, ...]
+    patches: dict[str, int]  # of the images of a measured step, all together, by device
+    rounds: int  # calls
+    layer_seconds: float  # after which a layer is called no more
+    step_seconds: float  # after which a step is called no more
+    training_steps: int
+
+
+QUICK = Scope(TOKENS[:3], SIDES[:2], {"cpu": 196, "cuda": 12_544}, 2, 2.0, 2.0, 40)
+COMPLETE = Scope(TOKENS, SIDES, {"cpu": 784, "cuda": 12_544}, 7, 20.0, 10.0, 200)
 
 
 def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, quick: bool, command: str) -> Path:
@@ -60,8 +66,8 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     scope = QUICK if quick else COMPLETE
     precision = "bf16-mixed" if device == "cuda" else "32-true"
     methods = {name: {**values, "precision": precision, "recompute": False} for name, values in methods.items()}
-    rounds, seconds, sides = scope["rounds"], scope["step_seconds"], scope["sides"]
-    attention = measure_attention(methods, scope["tokens"], rounds, scope["layer_seconds"], device)
+    rounds, seconds, sides = scope.rounds, scope.step_seconds, scope.sides
+    attention = measure_attention(methods, scope.tokens, rounds, scope.layer_seconds, device)
     results = {
         "command": command,
         "machine": machine(),
@@ -70,12 +76,12 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
         "attention": attention,
         "exponents": exponents(attention),
         "crossovers": crossovers(attention),
-        "steps": measure_steps(methods, sides, scope["patches"][device], rounds, seconds, device),
+        "steps": measure_steps(methods, sides, scope.patches[device], rounds, seconds, device),
         "pipeline": measure_pipeline(rounds),
         "finetuning": measure_finetuning(methods, sides[:-1], rounds, seconds, device),
     }
     if device == "cuda":  # a CPU is always busy
-        steps = scope["training_steps"]
+        steps = scope.training_steps
         results["training"] = measure_training(methods, TRAINING_SIDES, steps, crops_of_cbis_ddsm(), device)
     results["minutes"] = (clock() - start) / 60
     name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
@@ -224,7 +230,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     names = {"seconds": "faster than full: tokens", "kept_mib": "keeps less than full: tokens"}
     crossings = pd.DataFrame(results["crossovers"]).rename(columns=names)
     steps = pd.DataFrame(results["steps"]).drop(columns=["calls", "kind"])
-    steps = steps.round({name: 0 for name in steps if name.endswith("_mib")}).round(2)
+    steps = steps.round({name: 0 for name in map(str, steps) if name.endswith("_mib")}).round(2)
     pipeline = pd.DataFrame(
         [
             {"side": row["side"], **row["images_per_second"], "times_faster": row["times_faster"]}

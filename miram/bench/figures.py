@@ -23,8 +23,16 @@ def draw_attention(results: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (column, label) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
         for (kind, form), own in table.groupby(["kind", "form"], sort=False):
-            style = {"color": look[kind].colour, "marker": look[kind].marker, "ms": 4}
-            axes.plot(own["tokens"], own[column], LINES[form], **style, label=f"{kind}, {form}")
+            drawn = look[str(kind)]
+            axes.plot(
+                own["tokens"],
+                own[column],
+                LINES[str(form)],
+                color=drawn.colour,
+                marker=drawn.marker,
+                ms=4,
+                label=f"{kind}, {form}",
+            )
         _logarithmic(axes, "tokens", label, table["tokens"].unique())
     figure.legend(
         *axes.get_legend_handles_labels(),
@@ -48,7 +56,7 @@ def draw_steps(results: Mapping[str, Any], path: Path) -> None:
     time, memory = figure.subplots(1, 2)
     look = looks(dict(zip(table["method"], table["kind"], strict=True)))
     for method, own in table.groupby("method", sort=False):
-        colour, marker = look[method].colour, look[method].marker
+        colour, marker = look[str(method)].colour, look[str(method)].marker
         time.plot(own["side"], own["seconds_an_image"], color=colour, marker=marker, ms=4, label=method)
         memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=5, ls="none")
         memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)

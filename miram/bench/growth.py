@@ -38,8 +38,17 @@ def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (kind, form), own in table[table["kind"] != FULL].groupby(["kind", "form"], sort=False):
         own = own.set_index("tokens")
-        ratios = {part: (own[part] / full[part]).to_dict() for part in ("seconds", "kept_mib")}
-        rows.append({"kind": kind, "form": form, **{part: crossing(ratio) for part, ratio in ratios.items()}})
+        ratios = {part: own[part] / full[part] for part in ("seconds", "kept_mib")}
+        rows.append(
+            {
+                "kind": kind,
+                "form": form,
+                **{
+                    part: crossing(dict(zip(ratio.index.tolist(), ratio, strict=True)))
+                    for part, ratio in ratios.items()
+                },
+            }
+        )
     return rows
 
 

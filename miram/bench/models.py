@@ -50,8 +50,12 @@ def attention_layer(values: dict[str, Any], form: str, tokens: int, device: str)
     )
     layer = stack.get_submodule(kinds.ATTENTION[kind].first_layer).to(device)
     if form == kinds.NAIVE:
-        layer.fused_attn = False
+        _make_naive(layer)
     return layer
+
+
+def _make_naive(layer: nn.Module) -> None:
+    layer.fused_attn = False  # type: ignore[assignment]  # timm's switch, which torch's types do not know
 
 
 def loss_of(model: nn.Module, *inputs: Tensor | float) -> Tensor:
@@ -85,8 +89,8 @@ def pretraining_step(
     recipe = Recipe.of(values)
     model = recipe.build().to(device)
     if naive:
-        for block in model.highres.stack:
-            block.attn.fused_attn = False
+        for block in model.get_submodule("highres.stack").children():
+            _make_naive(block.get_submodule("attn"))
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
     inputs = recipe.random_inputs(images, device)

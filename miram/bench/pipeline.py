@@ -62,7 +62,8 @@ def _example_crops(folder: Path) -> tuple[list[Path], Store]:
 
 
 def _from_store(store: Store, side: int) -> torch.Tensor:
-    draws = [draw_view(*store[i].shape, 0.2, stream("view", 0, 0, i)) for i in range(len(store))]
+    shapes = [store[i].shape for i in range(len(store))]
+    draws = [draw_view(rows, columns, 0.2, stream("view", 0, 0, i)) for i, (rows, columns) in enumerate(shapes)]
     views = [render(store[i], side, draw) for i, draw in enumerate(draws)]
     return to_images(torch.from_numpy(np.stack(views)), 3)
 
@@ -73,8 +74,8 @@ def _from_png(paths: list[Path], side: int) -> torch.Tensor:
     images = []
     for number, path in enumerate(paths):
         random = np.random.default_rng(number)
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
         length = int(CROP_SIDE * np.sqrt(random.uniform(0.2, 1)))
         left, top = random.integers(0, CROP_SIDE - length + 1, 2).tolist()
         image = image.crop((left, top, left + length, top + length)).resize((side, side), Image.Resampling.BICUBIC)

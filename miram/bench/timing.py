@@ -3,14 +3,16 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 from miram.provenance.record import processor_name
 
 Phases = dict[str, float]  # seconds of the parts of one call, by name
+Name = TypeVar("Name", bound=Hashable)  # of what is measured
 
 
 def clock() -> float:
@@ -32,14 +34,15 @@ def timed(function: Callable[[], object]) -> Callable[[], Phases]:
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Phases]], rounds: int, budget_seconds: float
-) -> dict[str, list[Phases]]:
+    functions: Mapping[Name, Callable[[], Phases]], rounds: int, budget_seconds: float
+) -> dict[Name, list[Phases]]:
     """Call every function once to warm up, then all in turn for so many rounds; what each call returned, by name.
 
     A function whose calls, the first included, have taken `budget_seconds` is called no more; what the first took
     counts where there is no other.
     """
-    first, results, spent = {}, {name: [] for name in functions}, {}
+    results: dict[Name, list[Phases]] = {name: [] for name in functions}
+    first, spent = {}, {}
     for name, function in functions.items():
         start = clock()
         first[name] = function()

@@ -4,6 +4,7 @@ The crops are synthetic, as many as CBIS-DDSM gives under protocol strict; utili
 pre-training spends in steps, by the bare steps on images that lie on the device.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from miram.errors import MiramError
 from miram.kinds import OURS
 from miram.planning.memory import fit
 from miram.train.pretrain import pretrain
+from miram.train.recipe import Recipe
 
 BARE_STEPS = 20
 MIB = 2**20
@@ -71,15 +73,21 @@ def _measured(
 ) -> dict[str, float]:
     ids = pd.read_csv(store[1], dtype=str)["image_id"].tolist()
     epochs = max(2, round(steps / (len(ids) // images)))  # the first warms up
-    recipe = {
-        **{name: value for name, value in values.items() if name not in ("accelerator", "threads", "devices")},
-        **{"batch": images, "accumulate": 1, "epochs": epochs, "warmup_epochs": epochs},
-    }
-    machine = {"accelerator": device, "threads": torch.get_num_threads(), "devices": 1}
+    recipe = dataclasses.replace(Recipe.of(values), batch=images, accumulate=1, epochs=epochs, warmup_epochs=epochs)
     with TemporaryDirectory() as out:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        facts = pretrain(Path(out), *store, ids, ids[:1], **{**recipe, **machine, "checkpoint_every_epochs": epochs})
+        facts = pretrain(
+            Path(out),
+            *store,
+            ids,
+            ids[:1],
+            recipe,
+            checkpoint_every_epochs=epochs,
+            accelerator=device,
+            threads=torch.get_num_threads(),
+            devices=1,
+        )
         speed = median(pd.read_csv(Path(out, "log.csv"))["images_per_second"][1:])
     _, step = pretraining_step(values, images, device)
     bare = medians(interleaved({"step": timed(step)}, min(steps, BARE_STEPS), float("inf"))["step"])["seconds"]

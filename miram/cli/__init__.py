@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print what would be done, as `data plan`, and touch nothing"
     )
     about = add("data", lambda *_: None, "plan the transfer, or check the data against another's")
-    about = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    questions = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
     text = "print series, bytes, disk at the peak and time; fail when the disk is too small; touch nothing"
-    about.add_parser("plan", help=text, description=text).set_defaults(run=data.data_plan)
+    questions.add_parser("plan", help=text, description=text).set_defaults(run=data.data_plan)
     text = "compare the SHA-256 of every verified instance with a list of them"
-    check = about.add_parser("check", help=text, description=text)
+    check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
     add("images", data.images, "read images of one's own in place of crops (source images)")

@@ -134,7 +134,7 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     source = layout.record("crops", chosen.name)
     record.read(source)
     values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
-    images = (data / name for name in ("crops", "lesions.csv", "backgrounds", "backgrounds.csv"))
+    images = data / "crops", data / "lesions.csv", data / "backgrounds", data / "backgrounds.csv"
     inputs = [source, *layout.extra_pngs(values["extra_images"])]
     do_stage(chosen, "pack", inputs, store, lambda: pack_crops(*images, *store, **values))
 
@@ -161,7 +161,7 @@ def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs = [layout.record("crops", run), *(layout.record("splits", run, name) for name in protocols)]
     for path in inputs:
         record.read(path)
-    splits_csvs = {name: layout.splits(run, name) for name in protocols}
+    splits_csvs: dict[str, Path] = {name: layout.splits(run, name) for name in protocols}
     outputs = layout.result_files("audit", run)
 
     def work() -> dict[str, Any]:

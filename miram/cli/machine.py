@@ -90,7 +90,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
     extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
-    images = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
+    images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra

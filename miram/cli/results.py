@@ -76,7 +76,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, title = chosen.name, chosen.title
     out, protocols = layout.results(run), chosen.splits.protocols
-    pretrained = {(p, m): layout.record("pretrain", run, p, m) for p in protocols for m in chosen.methods}
+    pretrained: dict[tuple[str, str], Path] = {
+        (p, m): layout.record("pretrain", run, p, m) for p in protocols for m in chosen.methods
+    }
     finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
     inputs = [*(layout.record(stage, run) for stage in ("evaluate", "crops"))]
     inputs += [*(layout.record("splits", run, protocol) for protocol in protocols), *finished.values()]
@@ -94,9 +96,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
             draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=title)
         write_curves(logs, out / "pretraining.csv")
         write_summary(out / "metrics.csv", out / "summary.json")
-        tables = [layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions")]
-        splits_csvs = {protocol: layout.splits(run, protocol) for protocol in protocols}
-        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=title)
+        aside_csv, lesions_csv = (layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions"))
+        splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
+        write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
         values["kinds"] = params.kinds_of(chosen)
@@ -222,7 +224,9 @@ def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     idle = set() if params.is_embedded(chosen) else {"archive"}
     idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
     idle |= set() if params.explained(chosen) else {"explain"}
-    jobs = [(stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()]
+    jobs: list[tuple[str, tuple[int | str, ...]]] = [
+        (stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()
+    ]
     jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
     jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
     jobs += [("finetune" if cell.mode == layout.FULL else "probe", cell) for cell in params.cells(chosen)]

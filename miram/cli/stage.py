@@ -50,7 +50,7 @@ def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
     """What was said by the trainings that the workflow began and that have no record: that record -> the log."""
     run, protocols = chosen.name, chosen.splits.protocols
-    jobs = [("finetune", cell) for cell in params.cells(chosen)]
+    jobs: list[tuple[str, tuple[int | str, ...]]] = [("finetune", cell) for cell in params.cells(chosen)]
     jobs += [("pretrain", (protocol, method)) for protocol in protocols for method in chosen.methods]
     logs = {layout.record(stage, run, *place): layout.log(stage, run, *place) for stage, place in jobs}
     return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
@@ -68,9 +68,9 @@ def store_of(chosen: params.Params) -> tuple[Path, Path]:
     return data / "crops.u8", data / "crops_index.csv"
 
 
-def given_file(name: str, file: str) -> Path:
+def given_file(name: str, file: str | None) -> Path:
     """The file that a parameter names; raises ParameterError when there is none."""
-    if not Path(file).is_file():
+    if file is None or not Path(file).is_file():
         raise ParameterError(f"{name}: there is no file {file}", "Mend the path, or write null.")
     return Path(file)
 

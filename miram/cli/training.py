@@ -17,6 +17,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
     from miram.data.splits import pretraining_backgrounds, pretraining_lesions
     from miram.train.pretrain import pretrain as train
+    from miram.train.recipe import Recipe
     from miram.train.store import extra_ids
 
     place = protocol, method = arguments.protocol, arguments.method
@@ -39,7 +40,21 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if kinds.is_masked(values["objective"]):
         outputs.append(out / "reconstructions.npz")
-    do_stage(chosen, "pretrain", inputs, outputs, lambda: train(out, *store, seen, pictured, **values), *place)
+
+    def work() -> dict[str, Any]:
+        return train(
+            out,
+            *store,
+            seen,
+            pictured,
+            Recipe.of(values),
+            checkpoint_every_epochs=values["checkpoint_every_epochs"],
+            accelerator=chosen.compute.accelerator,
+            threads=chosen.compute.threads,
+            devices=chosen.compute.devices,
+        )
+
+    do_stage(chosen, "pretrain", inputs, outputs, work, *place)
 
 
 def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -139,7 +139,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
                 "crops with any": f"{len(some)} of {len(share)}",
                 "their median": f"{some.median():.3f}" if len(some) else "",
                 "largest": f"{some.max():.3f}" if len(some) else "",
-                "of lesion": of_part.loc[some.idxmax(), "lesion_id"] if len(some) else "",
+                "of lesion": of_part.loc[some.index[int(some.argmax())], "lesion_id"] if len(some) else "",
             }
         )
     return pd.DataFrame(rows)

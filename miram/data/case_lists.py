@@ -6,6 +6,7 @@ the third part of each path column is the SeriesInstanceUID and always resolves.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -86,7 +87,7 @@ def needed_series(lesions: pd.DataFrame) -> list[str]:
     return sorted(set(lesions[UIDS].to_numpy().ravel()))
 
 
-def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, object]:
+def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, Any]:
     """How the two official parts overlap, from the columns patient_id, official_split, film_uid, side and view.
 
     `patients` are those in both; then the lesions of each part that are theirs, the films and the views that both parts

@@ -15,7 +15,7 @@ from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COL
 from miram.data.dicom import DicomError, open_pixels, read_film
 from miram.data.geometry import Box, cut_window, window_around
 from miram.data.pictures import decode
-from miram.data.rows import remove_others, write_rows
+from miram.data.rows import remove_others, rows_of, write_rows
 from miram.data.tasks import OWN
 from miram.errors import MiramError
 from miram.files import sha256_pixels
@@ -48,7 +48,7 @@ def import_images(
     """
     rows = read_table(Path(table_csv), Path(folder))
     done, aside = [], []
-    for row in track(rows.to_dict("records"), "images", total=len(rows)):
+    for row in track(rows_of(rows), "images", total=len(rows)):
         try:
             pixels = read_image(Path(folder) / row["film_uid"])
         except DicomError as error:

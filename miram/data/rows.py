@@ -9,6 +9,11 @@ import pandas as pd
 from miram.files import atomic_path
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def write_rows(rows: Iterable[dict[str, Any]], columns: list[str], path: Path) -> None:
     """Write rows as CSV with these columns, sorted by the first one; what a row does not know is blank."""
     # as objects: whole numbers stay whole where others are unknown

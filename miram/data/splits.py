@@ -20,6 +20,7 @@ from miram.files import atomic_path
 
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
+Choose = Callable[[pd.DataFrame, float, int], pd.Index]  # lesions, fraction, seed -> the rows to set apart
 SEEN = ("train", "validation")  # by pre-training
 PICTURED = 4  # validation lesions in a reconstruction figure
 
@@ -44,7 +45,8 @@ def write_splits(
     splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, **drawing)
     joined = lesions.merge(splits, on="lesion_id")
     classes = strata(joined)
-    counts = {split: classes[joined["split"] == split].value_counts().sort_index().to_dict() for split in SPLITS}
+    found = {split: classes[joined["split"] == split].value_counts().sort_index() for split in SPLITS}
+    counts = {split: {str(name): count for name, count in own.items()} for split, own in found.items()}
     _require_usable(counts, protocol, own_images=OWN in lesions)
     with atomic_path(splits_csv) as temporary:
         splits.to_csv(temporary, index=False, lineterminator="\n")
@@ -104,8 +106,8 @@ def split_lesions(
         reason = _why_excluded(lesions)
         split[reason != ""] = "excluded"
     training = lesions[split == "train"]
-    choose = {"strict": partial(_grouped, candidates), "paper": _image_validation}[protocol]
-    split[_drawn(choose, training, "validation_fraction", validation_fraction, seed)] = "validation"
+    ways: dict[str, Choose] = {"strict": partial(_grouped, candidates), "paper": _image_validation}
+    split[_drawn(ways[protocol], training, "validation_fraction", validation_fraction, seed)] = "validation"
     return lesions.assign(split=split, reason=reason)[COLUMNS]
 
 
@@ -122,9 +124,7 @@ def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, candidates: in
     return lesions
 
 
-def _drawn(
-    choose: Callable[[pd.DataFrame, float, int], pd.Index], lesions: pd.DataFrame, name: str, fraction: float, seed: int
-) -> pd.Index:
+def _drawn(choose: Choose, lesions: pd.DataFrame, name: str, fraction: float, seed: int) -> pd.Index:
     try:
         return choose(lesions, fraction, seed)
     except ValueError as error:  # scikit-learn: too few of a class, or of patients

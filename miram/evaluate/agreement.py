@@ -105,7 +105,7 @@ def _faced(row: dict) -> list[tuple[float, tuple[float, float]]]:
     found = []
     for own, other in ((1, 2), (2, 1)):
         value = row[f"value_{other}"]
-        limits = row[f"low_{other}"], row[f"high_{other}"]
-        limits = (0.0, 1.0) if math.isnan(limits[0]) else limits
-        found.append((row[f"value_{own}"], widened(value, *limits, 0.0 if math.isnan(margin) else margin)))
+        low, high = row[f"low_{other}"], row[f"high_{other}"]
+        low, high = (0.0, 1.0) if math.isnan(low) else (low, high)
+        found.append((row[f"value_{own}"], widened(value, low, high, 0.0 if math.isnan(margin) else margin)))
     return found

@@ -161,12 +161,13 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
 def memory_growth(found: Measurements, *, kinds: Sequence[str], exponent: float) -> Finding:
     """The kept memory of `kinds` of attention grows at most with tokens to the power of `exponent`."""
     parts = []
-    for row in found.growth[(found.growth["form"] == OURS) & found.growth["kind"].isin(kinds)].itertuples():
+    grown = found.growth[(found.growth["form"] == OURS) & found.growth["kind"].isin(kinds)]
+    for row in grown.to_dict("records"):
         evidence = (
-            f"{row.kind}: kept memory grows with tokens to the power of {row.kept:.2f}, from {row.from_tokens} to "
-            f"{row.to_tokens} tokens ({row.file})"
+            f"{row['kind']}: kept memory grows with tokens to the power of {row['kept']:.2f}, from "
+            f"{row['from_tokens']} to {row['to_tokens']} tokens ({row['file']})"
         )
-        parts.append(Finding(REPRODUCED if row.kept <= exponent else NOT_REPRODUCED, evidence))
+        parts.append(Finding(REPRODUCED if row["kept"] <= exponent else NOT_REPRODUCED, evidence))
     return _all_of(parts) if parts else Finding(OPEN, "nothing is measured", RUN_BENCH)
 
 
@@ -210,7 +211,8 @@ def judge(
     """
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
     paper = pd.read_csv(paper_csv).dropna(subset="value")
-    published = {(row.task, row.metric, row.method): row.value for row in paper.itertuples()}
+    figures = paper[["task", "metric", "method", "value"]].to_numpy().tolist()
+    published = {(task, metric, method): value for task, metric, method, value in figures}
     benches = {path: json.loads(path.read_text(encoding="utf-8")) for path in bench_jsons}
     layers = _measured(benches, ("layers", "attention"), LAYER_COLUMNS)
     growth = _measured(benches, ("exponents",), GROWTH_COLUMNS)
@@ -218,11 +220,12 @@ def judge(
     for name, claim in _claims(claims_yaml).items():
         asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
         for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
-            tables = [
+            own, apart = (
                 table[(table["protocol"] == protocol) & (table["mode"] == FULL) & (table["split"] == TEST)]
                 for table in (metrics, differences)
-            ]
-            found = RULES[claim["rule"]](Measurements(*tables, layers, growth, published, confidence, power), **asked)
+            )
+            measured = Measurements(own, apart, layers, growth, published, confidence, power)
+            found = RULES[claim["rule"]](measured, **asked)
             rows.append(
                 {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
                 | found._asdict()
@@ -263,8 +266,8 @@ def _claims(path: Path) -> dict[str, dict[str, Any]]:
 
 def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str], float]) -> str:
     """The statement with the figures of its rule in it."""
-    place = tuple(claim.get(key) for key in ("task", "metric", "method"))
-    return claim["statement"].format(published=published.get(place), gain=claim.get("gain_points"))
+    task, metric, method = (claim.get(key, "") for key in ("task", "metric", "method"))
+    return claim["statement"].format(published=published.get((task, metric, method)), gain=claim.get("gain_points"))
 
 
 def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], columns: list[str]) -> pd.DataFrame:
@@ -334,8 +337,8 @@ def _markdown(
         f"**{subject(preset)}.**",
         aligned(
             [
-                {"claim": row.claim, "protocol": row.protocol or "-", "verdict": row.verdict}
-                for row in table.itertuples()
+                {"claim": row["claim"], "protocol": row["protocol"] or "-", "verdict": row["verdict"]}
+                for row in table.to_dict("records")
             ]
         ),
         "## What was claimed, and what was measured",
@@ -343,12 +346,11 @@ def _markdown(
     for _, own in table.groupby("claim", sort=False):
         first = own.iloc[0]
         lines = [paragraph(f"**{first['statement']}** ({first['source']}; {first['status']})")]
-        for row in own.itertuples():
-            lines.append(
-                paragraph(f"* {f'{row.protocol}: ' if row.protocol else ''}{row.verdict}. {row.evidence}.", indent="  ")
-            )
-            if row.settle:
-                lines.append(paragraph(f"  What would settle it: {row.settle}.", indent="  "))
+        for row in own.to_dict("records"):
+            place = f"{row['protocol']}: " if row["protocol"] else ""
+            lines.append(paragraph(f"* {place}{row['verdict']}. {row['evidence']}.", indent="  "))
+            if row["settle"]:
+                lines.append(paragraph(f"  What would settle it: {row['settle']}.", indent="  "))
         parts.append("\n".join(lines))
     parts += [
         "## What the verdicts mean",

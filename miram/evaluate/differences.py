@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from miram.evaluate.predictions import NOTE_SEPARATOR
-from miram.evaluate.scores import right
+from miram.evaluate.scores import Options, right
 from miram.evaluate.statistics import (
     ONE_PATIENT,
     design_effect,
@@ -45,7 +45,7 @@ def difference_rows(
     confidence: float,
     min_draws_share: float,
     power: float,
-    options: Mapping[str, float],
+    options: Options,
 ) -> list[dict[str, object]]:
     """A row for each metric of `compared` and each other method: `reference` less that method, on one section's test.
 
@@ -77,7 +77,7 @@ def difference_rows(
     lesions = {"lesions": len(patients), "patients": len(set(patients))}
     rows = []
     for metric in compared:
-        draws = {other: permuted[other].get(metric) for other in pairs}
+        draws = {other: permuted[other][metric] for other in pairs if pairs[other]}
         for other, found in _family(metric, pairs, draws, confidence, min_draws_share).items():
             note = NOTE_SEPARATOR.join(filter(None, [notes[other], found.pop("note", "")]))
             row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": note}
@@ -87,9 +87,7 @@ def difference_rows(
     return rows
 
 
-def _exchanged(
-    pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Mapping[str, float]
-) -> dict[str, np.ndarray]:
+def _exchanged(pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Options) -> dict[str, np.ndarray]:
     """The difference after each exchange of answers, mean over seeds, (R,) a metric; nothing without a pair.
 
     Both methods' answers make one pool of 2 N; those of weight 1 are the first method's, the others the second's.
@@ -109,7 +107,7 @@ def _exchanged(
 def _family(
     metric: str,
     pairs: Mapping[str, Pairs],
-    permuted: Mapping[str, np.ndarray | None],
+    permuted: Mapping[str, np.ndarray],
     confidence: float,
     min_draws_share: float,
 ) -> dict[str, dict[str, Any]]:
@@ -117,7 +115,7 @@ def _family(
     by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
     observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
     p_values = [permutation_p_value(value, permuted[other]) for other, value in observed.items()]
-    found = {other: {"seeds": len(values)} for other, values in by_seed.items()}
+    found: dict[str, dict[str, Any]] = {other: {"seeds": len(values)} for other, values in by_seed.items()}
     for (other, value), p_value, p_holm, divisor in zip(observed.items(), p_values, *holm(p_values), strict=True):
         drawn = np.mean([a.drawn[metric] - b.drawn[metric] for a, b in pairs[other]], axis=0)
         seeds = len(pairs[other])

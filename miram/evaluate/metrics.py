@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from miram.evaluate.predictions import (
     majority_answer,
     read_predictions,
 )
-from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
+from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
 from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
@@ -65,15 +66,15 @@ def evaluate(
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
-    options = {"specificity": specificity, "threshold": threshold, "bins": bins}
+    options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     draws = {"resamples": resamples, "seed": seed}
     limits = {"confidence": confidence, "min_draws_share": min_draws_share}
-    family = {"reference": reference, "compared": compared, "power": power, **limits}
-    metric_rows, differences = [], []
+    metric_rows: list[dict[str, object]] = []
+    differences: list[dict[str, object]] = []
     for section in dict.fromkeys(cell[:3] for cell in predictions):
         place = dict(zip(SECTION, section, strict=True))
-        runs = [(cell.method, cell.seed) for cell in predictions if cell[:3] == section]
-        files = {(cell.method, cell.seed): path for cell, path in finished.items() if cell[:3] == section}
+        runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
+        files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
         multilabel = place["task"] in multilabel_tasks
         tables = {run: read_predictions(path, multilabel=multilabel) for run, path in files.items()}
         check_same_lesions({files[run]: table for run, table in tables.items()})
@@ -86,7 +87,19 @@ def evaluate(
             rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
-                found = difference_rows(measured, runs, patients, **draws, **family, options=options)
+                found = difference_rows(
+                    measured,
+                    runs,
+                    patients,
+                    reference=reference,
+                    compared=compared,
+                    resamples=resamples,
+                    seed=seed,
+                    confidence=confidence,
+                    min_draws_share=min_draws_share,
+                    power=power,
+                    options=options,
+                )
                 differences += [place | {"split": split} | row for row in found]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
@@ -98,7 +111,7 @@ def evaluate(
 
 
 def _measured(
-    parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Mapping[str, float]
+    parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Options
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
@@ -156,7 +169,8 @@ def _rows(
     """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""
     rows = []
     for metric in METRICS:
-        row = {"method": method, "seed": seed, "split": split, "metric": metric, "note": NOTE_SEPARATOR.join(notes)}
+        row: dict[str, Any] = {"method": method, "seed": seed, "split": split, "metric": metric}
+        row["note"] = NOTE_SEPARATOR.join(notes)
         if networks:
             values = np.array([network.values[metric] for network in networks])
             row["value"] = values.mean()
@@ -179,7 +193,9 @@ def _counts(answers: Answers) -> dict[str, int]:
 def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
     """Classes without lesions, where the metric is a mean over classes, and why there is no value."""
     absent = [
-        name for name, any_lesion in zip(answers.classes, answers.truth.any(axis=0), strict=True) if not any_lesion
+        name
+        for name, any_lesion in zip(answers.classes, np.asarray(answers.truth.any(axis=0)), strict=True)
+        if not any_lesion
     ]
     notes = []
     if absent and metric in MEANS_OVER_CLASSES:

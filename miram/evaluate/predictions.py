@@ -91,7 +91,7 @@ def majority_answer(answers: Answers, labels: pd.Series) -> tuple[Answers, str]:
     def place(label: str) -> list[int]:
         return [answers.classes.index(name) for name in own_classes(label, answers.multilabel)]
 
-    winner = max(sorted(set(labels), key=place), key=labels.value_counts().get)
+    winner = max(sorted(set(labels), key=place), key=labels.value_counts().to_dict().__getitem__)
     constant = np.isin(answers.classes, own_classes(winner, answers.multilabel)).astype(float)
     return answers._replace(probabilities=np.tile(constant, (len(labels), 1))), winner
 

@@ -3,7 +3,8 @@
 Axis letters: N lesions, C classes, T targets of detection, B bins of confidence.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from sklearn.metrics import (
@@ -30,6 +31,14 @@ METRICS = (
 MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_ap", "macro_auc")  # and so blind to a class without lesions
 MALIGNANT = "MALIGNANT"  # how the names of malignant classes begin
 ROUNDING = 1e-12  # what counts as equal among quotients of whole numbers
+
+
+class Options(TypedDict):
+    """The keywords of `scores`."""
+
+    specificity: float
+    threshold: float
+    bins: int
 
 
 class Answers(NamedTuple):
@@ -59,7 +68,7 @@ def scores(answers: Answers, *, specificity: float, threshold: float, bins: int)
     decided = decisions(answers, threshold)
     present = truth.any(axis=0)
     both = present & ~truth.all(axis=0)
-    detections = [pair for pair in zip(*(part.T for part in detection(answers)), strict=True) if len(set(pair[0])) == 2]
+    found = [_sensitivity(*pair, specificity) for pair in detections(answers) if len(set(pair[0])) == 2]
     if multilabel:
         halves = [balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
         balanced = np.mean(halves) if halves else np.nan
@@ -73,7 +82,7 @@ def scores(answers: Answers, *, specificity: float, threshold: float, bins: int)
         "micro_ap": average_precision_score(truth, probabilities, average="micro"),
         "macro_auc": roc_auc_score(truth[:, both], probabilities[:, both], average="macro") if both.any() else np.nan,
         "micro_auc": np.nan if truth.all() else roc_auc_score(truth, probabilities, average="micro"),
-        "sensitivity": np.mean([_sensitivity(*pair, specificity) for pair in detections]) if detections else np.nan,
+        "sensitivity": float(np.mean(found)) if found else np.nan,
         "ece": np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
         "brier": mean_squared_error(truth, probabilities),
     }
@@ -91,6 +100,12 @@ def right(answers: Answers, threshold: float) -> np.ndarray:
     return (decisions(answers, threshold) == answers.truth).all(axis=1)
 
 
+def detections(answers: Answers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Truth and score, both (N,), of each of the T targets that `sensitivity` is about, see `detection`."""
+    truth, score = detection(answers)
+    return zip(truth.T, score.T, strict=True)
+
+
 def detection(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Truth and score, both (N, T), of what `sensitivity` is about.
 
@@ -100,7 +115,7 @@ def detection(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     malignant = np.array([name.startswith(MALIGNANT) for name in answers.classes])
     if not malignant.any():
         return answers.truth, answers.probabilities
-    truth = answers.truth[:, malignant].any(axis=1, keepdims=True)
+    truth = np.asarray(answers.truth[:, malignant].any(axis=1, keepdims=True))
     return truth, answers.probabilities[:, malignant].sum(axis=1, keepdims=True)
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -19,7 +20,7 @@ NO_INTERVAL = "no interval"  # how a note begins that says why
 ONE_PATIENT = f"{NO_INTERVAL}: all test lesions are of one patient"
 
 
-def patient_resamples(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
+def patient_resamples(patients: ArrayLike, *, resamples: int, seed: int) -> np.ndarray:
     """How often each lesion counts when as many patients are drawn with replacement, R times: float64 (N, R).
 
     One patient is never drawn, R = 0: all draws would be the same, and say that another patient changes nothing.
@@ -30,7 +31,7 @@ def patient_resamples(patients: Sequence[str], *, resamples: int, seed: int) -> 
     return drawn.T[owner].astype(float)
 
 
-def patient_exchanges(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
+def patient_exchanges(patients: ArrayLike, *, resamples: int, seed: int) -> np.ndarray:
     """Whether two methods exchange their answers, by a coin tossed for each patient, R times: 0.0 or 1.0, (N, R)."""
     names, owner = np.unique(patients, return_inverse=True)
     return np.random.default_rng(seed).integers(2, size=(len(names), resamples))[owner].astype(float)
@@ -60,10 +61,10 @@ def draws_note(drawn: np.ndarray, metric: str, min_draws_share: float) -> str:
     return f"{too_few}{missing} of {len(drawn)} draws of patients have no {metric}"
 
 
-def classes_of_one_patient(truth: np.ndarray, patients: Sequence[str], classes: Sequence[str]) -> list[str]:
+def classes_of_one_patient(truth: np.ndarray, patients: ArrayLike, classes: Sequence[str]) -> list[str]:
     """The names of the classes whose lesions, True in truth (N, C), are all of one patient."""
-    patients = np.asarray(patients)
-    return [name for name, own in zip(classes, truth.T, strict=True) if len(set(patients[own])) == 1]
+    names = np.asarray(patients)
+    return [name for name, own in zip(classes, truth.T, strict=True) if len(set(names[own])) == 1]
 
 
 def permutation_p_value(observed: float, permuted: np.ndarray) -> float:
@@ -81,11 +82,11 @@ def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
     The smallest of m p-values is tested at level / m, the next at level / (m - 1), and so on (Holm 1979).
     """
-    p_values = np.asarray(p_values, dtype=float)
-    adjusted, divisors = np.full(len(p_values), np.nan), np.full(len(p_values), np.nan)
-    order = [index for index in np.argsort(p_values, kind="stable") if not np.isnan(p_values[index])]
+    values = np.asarray(p_values, dtype=float)
+    adjusted, divisors = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    order = [index for index in np.argsort(values, kind="stable") if not np.isnan(values[index])]
     divisors[order] = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * divisors[order]), 1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * divisors[order]), 1)
     return adjusted, divisors
 
 
@@ -124,7 +125,7 @@ def widened(value: float, low: float, high: float, margin: float) -> tuple[float
     return value - math.hypot(value - low, margin), value + math.hypot(high - value, margin)
 
 
-def design_effect(values: np.ndarray, patients: Sequence[str]) -> float:
+def design_effect(values: np.ndarray, patients: ArrayLike) -> float:
     """How many times larger the variance of a mean over lesions, (N,), is than if lesions of a patient were unlike.
 
     The variance of the patients' sums over that of the lesions: 1 + (lesions per patient - 1) x correlation within a

@@ -17,11 +17,12 @@ def write_summary(metrics_csv: Path, path: Path) -> None:
     names = [*metrics.columns[: metrics.columns.get_loc("seed")], "metric"]  # what stands before the seed, in its order
     tested = metrics[(metrics["split"] == "test") & metrics["seed"].notna()].dropna(subset="value")
     tree: dict = {}
-    for place, value in tested.groupby(names)["value"].mean().items():
+    means = tested.groupby(names)["value"].mean()
+    for (*groups, metric), value in zip(means.index.tolist(), means, strict=True):
         node = tree
-        for name in place[:-1]:
+        for name in groups:
             node = node.setdefault(name, {})
-        node[place[-1]] = round(value, 6)
+        node[metric] = round(value, 6)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -6,13 +6,13 @@ scikit-learn's own with `sample_weight`.
 Axis letters: N lesions, C classes, R weightings, K distinct scores, from the highest down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from miram.evaluate.scores import ROUNDING, Answers, calibration_gaps, decisions, detection, right
+from miram.evaluate.scores import ROUNDING, Answers, Options, calibration_gaps, decisions, detections, right
 
 AT_ONCE = 1000  # weightings, as they all stand in memory; changes no result
 
@@ -38,7 +38,7 @@ def weighted_scores(
 
     A class without weight is left out of the means over classes; NaN where nothing is left.
     """
-    options = {"specificity": specificity, "threshold": threshold, "bins": bins}
+    options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     blocks = [weights[:, start : start + AT_ONCE] for start in range(0, weights.shape[1], AT_ONCE)]
     found = [_block(answers, np.ascontiguousarray(block), metrics, **options) for block in blocks]
     return {metric: np.concatenate([np.empty(0), *(values[metric] for values in found)]) for metric in metrics}
@@ -57,8 +57,8 @@ def _block(
     def pooled() -> tuple[np.ndarray, np.ndarray]:
         return _curve(truth.ravel(), probabilities.ravel(), np.repeat(weights, len(classes), axis=0))
 
-    def detections() -> list[tuple[np.ndarray, np.ndarray]]:
-        return [_curve(*pair, weights) for pair in zip(*(part.T for part in detection(answers)), strict=True)]
+    def detected() -> list[tuple[np.ndarray, np.ndarray]]:
+        return [_curve(*pair, weights) for pair in detections(answers)]
 
     ways = {
         "accuracy": lambda: _mean_lesion(right(answers, threshold), weights),
@@ -67,7 +67,7 @@ def _block(
         "micro_ap": lambda: _average_precision(*pooled()),
         "macro_auc": lambda: _mean_defined([_auc(*curve) for curve in per_class()]),
         "micro_auc": lambda: _auc(*pooled()),
-        "sensitivity": lambda: _mean_defined([_sensitivity(*curve, specificity) for curve in detections()]),
+        "sensitivity": lambda: _mean_defined([_sensitivity(*curve, specificity) for curve in detected()]),
         "ece": lambda: np.abs(_mean_lesion(calibration_gaps(answers, threshold, bins), weights)).sum(axis=0),
         "brier": lambda: _mean_lesion(((truth - probabilities) ** 2).mean(axis=1), weights),
     }
@@ -123,9 +123,9 @@ def _mean_lesion(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values.T.astype(float) @ weights / weights.sum(axis=0)
 
 
-def _mean_defined(values: Sequence[np.ndarray]) -> np.ndarray:
+def _mean_defined(of_classes: Iterable[np.ndarray]) -> np.ndarray:
     """Mean over classes, (C, R) to (R,), of the values that are not NaN; NaN where all are."""
-    values = np.stack(list(values))
+    values = np.stack(list(of_classes))
     return _quotient(np.nansum(values, axis=0), np.isfinite(values).sum(axis=0))
 
 

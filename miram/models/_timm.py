@@ -16,7 +16,7 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 def _extension_loads() -> bool:
     """Try torchvision's compiled extension, without importing torchvision."""
     spec = importlib.util.find_spec("torchvision")
-    files = sorted(Path(spec.origin).parent.glob("_C*.so")) if spec else []
+    files = sorted(Path(spec.origin).parent.glob("_C*.so")) if spec and spec.origin else []
     try:
         for file in files:
             torch.ops.load_library(file)
@@ -32,6 +32,6 @@ if not _extension_loads():
 
 from timm import create_model  # noqa: E402
 from timm.layers import resample_abs_pos_embed  # noqa: E402
-from timm.models.vision_transformer import Block  # noqa: E402
+from timm.models.vision_transformer import Attention, Block  # noqa: E402
 
-__all__ = ["Block", "create_model", "resample_abs_pos_embed"]
+__all__ = ["Attention", "Block", "create_model", "resample_abs_pos_embed"]

@@ -1,6 +1,7 @@
 """Standard transformer blocks and the initialisation that all models share."""
 
 from functools import partial
+from typing import cast
 
 from torch import nn
 
@@ -17,7 +18,7 @@ def transformer_blocks(width: int, depth: int, heads: int, mlp_ratio: float, dro
     """
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of {heads} heads")
-    norm = partial(nn.LayerNorm, eps=NORM_EPS)
+    norm = cast(type[nn.Module], partial(nn.LayerNorm, eps=NORM_EPS))  # timm calls it, as it does a class
     rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
     return nn.Sequential(
         *(Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate) for rate in rates)

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.pool, self.pooled = pool, pooling(pool)
         self.encoder = encoder
-        self.norm = nn.Identity()
+        self.norm: nn.Module = nn.Identity()
         if pool == "mean":
             self.encoder.norm = nn.Identity()
             self.norm = nn.LayerNorm(encoder.width, eps=NORM_EPS)

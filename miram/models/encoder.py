@@ -4,11 +4,13 @@ Shapes: B images (B, C, side, side), L patches of P values, K of them kept, D = 
 that the state loads into `timm.create_model("vit_…", num_classes=0)` and back.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from miram.models._timm import Block
+from miram.models._timm import Attention, Block
 from miram.models.blocks import NORM_EPS, init_linear, transformer_blocks
 from miram.models.patches import grid_of, patchify
 from miram.models.positions import sincos_2d
@@ -29,6 +31,8 @@ class PatchEmbedding(nn.Module):
 
 class Encoder(nn.Module):
     """ViT with a class token and fixed sine-cosine positions (facebookresearch/mae, models_mae.py)."""
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -58,7 +62,7 @@ class Encoder(nn.Module):
         self.register_buffer("pos_embed", sincos_2d(width, self.grid)[None])
         self.patch_embed = PatchEmbedding(patch, channels, width)
         self.blocks = transformer_blocks(width, depth, heads, mlp_ratio, drop_path)
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
         init_linear(self.blocks)
         nn.init.normal_(self.cls_token, std=0.02)
 
@@ -87,8 +91,14 @@ class Encoder(nn.Module):
 
     def class_features(self, images: Tensor) -> Tensor:
         """Normalised class token (B, D), equal to `forward(images)[:, 0]`; the last block computes nothing else."""
-        tokens = self.blocks[:-1](self.embed(self.patchify(images)))
-        return self.norm(_class_token_of(self.blocks[-1], tokens))
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return self.norm(_class_token_of(last, self.blocks[:-1](self.embed(self.patchify(images)))))
+
+
+def encoder_of(model: nn.Module) -> Encoder:
+    """The encoder of a model that has one, also through Fabric's wrapper, which passes attributes on without types."""
+    return cast(Encoder, model.encoder)
 
 
 def _class_token_of(block: Block, tokens: Tensor) -> Tensor:
@@ -98,6 +108,7 @@ def _class_token_of(block: Block, tokens: Tensor) -> Tensor:
     the query and to the mixed tokens. The keys' bias adds the same to every score of the query, so softmax drops it.
     """
     attention, normed = block.attn, block.norm1(tokens)
+    assert isinstance(attention, Attention)
     apart = (3, attention.num_heads, -1)
     query_weight, key_weight, value_weight = attention.qkv.weight.unflatten(0, apart)  # (H, e, D)
     query_bias, _, value_bias = attention.qkv.bias.unflatten(0, apart)  # (H, e)

@@ -134,5 +134,5 @@ def _sizes(state: dict[str, Tensor]) -> dict[str, float]:
         return {}
     width, channels, _, patch = embedding.shape
     blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
-    sizes = {"patch": patch, "channels": channels, "width": width, "depth": len(blocks)}
+    sizes: dict[str, float] = {"patch": patch, "channels": channels, "width": width, "depth": len(blocks)}
     return sizes if inner is None else sizes | {"mlp_ratio": inner.shape[0] / width}

@@ -28,6 +28,8 @@ class MaskedOutput(NamedTuple):
 class PatchDecoder(nn.Module):
     """Positions, an attention stack, a norm, and the projection to pixels, on a grid of N patches."""
 
+    pos_embed: Tensor
+
     def __init__(self, stack: nn.Module, *, width: int, grid: int, values: int) -> None:
         super().__init__()
         self.register_buffer("pos_embed", sincos_2d(width, grid)[None])

@@ -1,5 +1,7 @@
 """MIRAM: a masked autoencoder with a second decoder, which reconstructs the image at a multiple of the input's side."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +77,6 @@ class MIRAM(MAE):
         return MaskedOutput(lowres_loss + highres_errors.mean(), lowres_pred, highres_pred, mask)
 
 
-def build(encoder: Encoder, *, highres: dict, options: dict | None, **values: object) -> MIRAM:
+def build(encoder: Encoder, *, highres: dict, options: dict | None, **values: Any) -> MIRAM:
     """Return the model of the objective `miram`; `highres` holds scale and target."""
     return MIRAM(encoder, **highres, options=options or {}, **values)

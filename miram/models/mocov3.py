@@ -5,7 +5,7 @@ Shapes: B images, D = width of the encoder, F = features that are compared; W pr
 
 from copy import deepcopy
 from itertools import chain, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from miram.models.encoder import Encoder
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ContrastiveOutput(NamedTuple):
@@ -85,9 +87,11 @@ def build(encoder: Encoder, *, moco: dict) -> MoCoV3:
     return MoCoV3(encoder, **{name: moco[name] for name in ("projector_width", "projector_out", "temperature")})
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def _copy(module: M) -> M:
     """A copy that is not trained; its tensors are cloned, as torch cannot deepcopy the fake ones of `miram fit`."""
-    tensors = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in module.parameters()}
+    tensors: dict[int, Tensor] = {
+        id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in module.parameters()
+    }
     tensors |= {id(buffer): buffer.clone() for buffer in module.buffers()}
     return deepcopy(module, tensors)
 

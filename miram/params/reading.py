@@ -5,17 +5,19 @@ import re
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain
+from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain, WrittenMethod, WrittenParams
 from miram.params.stages import EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
+T = TypeVar("T")
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
 
 
@@ -81,19 +83,19 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
             _check_name(name, path)
             if isinstance(values, dict):
                 own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
-    params = _validated(Params, merged, path, "")
-    _check_data_name(params.sources.images.name, path)
+    written = _validated(WrittenParams, merged, path, "")
+    _check_data_name(written.sources.images.name, path)
     resolved = {}
-    for name, method in params.methods.items():
+    for name, method in written.methods.items():
         place = f"methods.{name}"
         shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
         pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
         if kinds.has_attention(method.objective):
             _check_attention(method, path, place)
-        resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
-    values = {f.name: getattr(params, f.name) for f in fields(Params)}
-    checked = Params(**{**values, "methods": {name: Method(**method) for name, method in resolved.items()}})
+        resolved[name] = Method(**{f.name: getattr(method, f.name) for f in fields(WrittenMethod)}, pretrain=pretrain)
+    values = {f.name: getattr(written, f.name) for f in fields(WrittenParams)}
+    checked = Params(**{**values, "methods": resolved})
     _check_together(checked, path)
     return checked
 
@@ -134,7 +136,7 @@ def _check_data_name(name: str, path: Path) -> None:
         )
 
 
-def _check_unread(method: Method, own: dict[str, Any], path: Path, place: str) -> None:
+def _check_unread(method: WrittenMethod, own: dict[str, Any], path: Path, place: str) -> None:
     """Refuse a value that the objective does not read; `own`: the values of `pretrain` that a method sets."""
     values = {name: getattr(method, name) for name in kinds.ATTENTION_FIELDS}
     values |= {name: own.get(name) for name in kinds.MASKED_ONLY}
@@ -146,7 +148,7 @@ def _check_unread(method: Method, own: dict[str, Any], path: Path, place: str) -
             )
 
 
-def _check_attention(method: Method, path: Path, place: str) -> None:
+def _check_attention(method: WrittenMethod, path: Path, place: str) -> None:
     if method.attention is None:
         raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(kinds.ATTENTION)}.")
     entry = kinds.ATTENTION[method.attention]
@@ -223,10 +225,10 @@ def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool
         f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": entry.masked
         and not 0 < kept < patches,
     }
-    return faults | (_attention_faults(params, method, place, patches) if method.attention else {})
+    return faults | (_attention_faults(params, method, method.attention, place, patches) if method.attention else {})
 
 
-def _attention_faults(params: Params, method: Method, place: str, patches: int) -> dict[str, bool]:
+def _attention_faults(params: Params, method: Method, attention: str, place: str, patches: int) -> dict[str, bool]:
     """The same of its attention."""
     is_package = method.backend == kinds.PACKAGE
     setting = kinds.Setting(
@@ -234,7 +236,7 @@ def _attention_faults(params: Params, method: Method, place: str, patches: int) 
         head_width=params.decoder.width // params.decoder.heads,
         backend=method.backend,
     )
-    own = kinds.ATTENTION[method.attention].faults(method.options or {}, setting)
+    own = kinds.ATTENTION[attention].faults(method.options or {}, setting)
     return {
         f"{place}: recompute true is for backend fused, not package": is_package and method.pretrain.recompute,
         **{f"{place}.options: {text}": True for text in own},
@@ -259,7 +261,7 @@ def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[st
     return merged
 
 
-def _validated(kind: type, values: Any, path: Path, place: str) -> Any:
+def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
@@ -268,7 +270,7 @@ def _validated(kind: type, values: Any, path: Path, place: str) -> Any:
         raise _explained(faults[0], path, place) from error
 
 
-def _explained(fault: dict[str, Any], path: Path, place: str) -> ParameterError:
+def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
         return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or mend its name.")

@@ -1,25 +1,34 @@
 """The sections of params.yaml as frozen, strict dataclasses: every key, its type and its range, and no default."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Whole
+from miram.kinds import STRICT, Count, Precision, Whole
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
-PRESETS = (DEMO, "paper", "paper-448", "paper-896")
+Preset = Literal["demo", "paper", "paper-448", "paper-896"]
+PRESETS: tuple[str, ...] = get_args(Preset)
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
 Metric = Literal[  # those of miram.evaluate.scores, as a test holds
-    *("accuracy", "balanced_accuracy", "macro_ap", "micro_ap", "macro_auc", "micro_auc", "sensitivity", "ece", "brier")
+    "accuracy",
+    "balanced_accuracy",
+    "macro_ap",
+    "micro_ap",
+    "macro_auc",
+    "micro_auc",
+    "sensitivity",
+    "ece",
+    "brier",
 ]
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution", "label"]
@@ -246,7 +255,7 @@ class Compute:
     """Device, precision, compilation, threads."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    precision: Precision
     compile: bool
     threads: Count
     devices: Count
@@ -264,21 +273,27 @@ def _entry_of(registry: Mapping[str, object]) -> AfterValidator:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Method:
+class WrittenMethod:
     """What is pre-trained. The three fields of attention are None unless the objective reads `attention`."""
 
     objective: Annotated[str, _entry_of(kinds.OBJECTIVES)]
     attention: Annotated[str, _entry_of(kinds.ATTENTION)] | None = None
     backend: Literal["fused", "package"] | None = None
     options: dict[str, Any] | None = None
-    pretrain: Pretrain | None = None  # this method's own, its overrides applied; filled in by `load`
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Method(WrittenMethod):
+    """A method with all its values."""
+
+    pretrain: Pretrain  # this method's own, its overrides applied
 
 
 @dataclass(frozen=True, config=STRICT)
-class Params:
-    """One preset, resolved."""
+class WrittenParams:
+    """One preset, its sections merged."""
 
-    preset: Literal[PRESETS]
+    preset: Preset
     source: Literal["tcia", "idc", "local", "images"]
     sources: Sources
     transfer: Transfer
@@ -288,12 +303,19 @@ class Params:
     encoder: Encoder
     decoder: Decoder
     highres: Highres
-    methods: dict[str, Method]
+    methods: Mapping[str, WrittenMethod]
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune
     statistics: Statistics
     compute: Compute
+
+
+@dataclass(frozen=True, config=STRICT)
+class Params(WrittenParams):
+    """One preset, resolved."""
+
+    methods: Mapping[str, Method]
 
     @property
     def name(self) -> str:

@@ -1,12 +1,12 @@
 """What a preset's values mean for the stages: which jobs there are, and which values decide each."""
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
 from miram.layout import Cell
-from miram.params.schema import IMAGES, Method, Params
+from miram.params.schema import IMAGES, Archive, Method, Params
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 TUNING = (  # values of `finetune` that train the encoder
@@ -63,9 +63,9 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         del values["protocols"]  # a job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return _pretrain_values(params, params.methods[place[1]])
+        return _pretrain_values(params, params.methods[str(place[1])])
     if stage in ("finetune", "probe"):
-        return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*place))
+        return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*map(str, place)))
     pretrain, statistics = params.pretrain, params.statistics
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     if stage == "explain":
@@ -86,7 +86,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
         "crate": {},
     }[stage]
-    return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
+    return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}
 
 
 def final_stages(params: Params) -> tuple[str, ...]:

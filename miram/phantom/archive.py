@@ -42,13 +42,14 @@ WORDS = {"mass": ("mass shape", "mass margins"), "calcification": ("calc type", 
 FILM, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
 
 # Defects of CBIS-DDSM that are planted, by the place of a lesion among those of its kind and part
-TWO_SERIES = {("mass", "train"): (1, 7, 13), ("mass", "test"): (2,), ("calcification", "train"): (4,)}
-SWAPPED = {("calcification", "train"): (9,)}
-SMALL_MASK = {("mass", "train"): (3, 10, 17), ("mass", "test"): (5,)}
-OTHER_ASPECT = {("calcification", "test"): (1,)}
-EMPTY_MASK = {("mass", "train"): (20,)}
-TWO_PARTS = {("calcification", "train"): (2, 12)}
-NO_PREFIX = {("calcification", "test"): (3, 4)}
+Defect = dict[tuple[str, str], tuple[int, ...]]  # (kind, part) -> the places of the cases that have it
+TWO_SERIES: Defect = {("mass", "train"): (1, 7, 13), ("mass", "test"): (2,), ("calcification", "train"): (4,)}
+SWAPPED: Defect = {("calcification", "train"): (9,)}
+SMALL_MASK: Defect = {("mass", "train"): (3, 10, 17), ("mass", "test"): (5,)}
+OTHER_ASPECT: Defect = {("calcification", "test"): (1,)}
+EMPTY_MASK: Defect = {("mass", "train"): (20,)}
+TWO_PARTS: Defect = {("calcification", "train"): (2, 12)}
+NO_PREFIX: Defect = {("calcification", "test"): (3, 4)}
 SMALL_MASK_FACTOR = 0.87  # side of such a mask / side of the film
 SHARED_PATIENTS = 3  # in the training set of masses and the test set of calcifications, with the same films
 TRIES = 200  # at drawing a lesion that finds room
@@ -91,7 +92,7 @@ class Case(NamedTuple):
         """As in the case lists: P_00001."""
         return f"P_{self.patient.number:05d}"
 
-    def has(self, defect: dict[tuple[str, str], tuple[int, ...]]) -> bool:
+    def has(self, defect: Defect) -> bool:
         """Whether a defect is planted in this case."""
         return self.place in defect.get((self.group.abnormality, self.group.part), ())
 
@@ -139,7 +140,7 @@ def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns
 def draw_patients(patients: int, random: np.random.Generator) -> list[Patient]:
     """Patients with classes in the shares of CLASS_SHARES in both parts; the first of the masses are shared."""
     numbers = np.cumsum(random.integers(1, 30, patients)).tolist()
-    groups = {part: [] for part in PARTS}
+    groups: dict[str, list[Group]] = {part: [] for part in PARTS}
     for part, count in (
         ("train", patients - round(TEST_SHARE * patients)),
         ("test", round(TEST_SHARE * patients) + SHARED_PATIENTS),
@@ -151,7 +152,7 @@ def draw_patients(patients: int, random: np.random.Generator) -> list[Patient]:
             groups[part].append(Group(abnormality, part, tuple(pathologies)))
     shared = iter([group for group in groups["test"] if group.abnormality == "calcification"][:SHARED_PATIENTS])
     mass_train = [group for group in groups["train"] if group.abnormality == "mass"]
-    members = [(group, next(shared)) for group in mass_train[:SHARED_PATIENTS]]
+    members: list[tuple[Group, ...]] = [(group, next(shared)) for group in mass_train[:SHARED_PATIENTS]]
     taken = [group for pair in members for group in pair]
     members += [(group,) for part in PARTS for group in groups[part] if not any(group is other for other in taken)]
     return [
@@ -207,9 +208,8 @@ def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -
         lesion = draw_lesion(case.group.abnormality, case.pathology, random)
         corner = place(lesion, free, random)
         if corner is not None:
-            return lesion, tuple(
-                slice(start, start + length) for start, length in zip(corner, lesion.grey.shape, strict=True)
-            )
+            (top, left), (height, width) = corner, lesion.grey.shape
+            return lesion, (slice(top, top + height), slice(left, left + width))
     raise MiramError(
         f"The phantom film of {case.film_name} has no room for lesion {case.abnormality_id}.",
         "Raise archive.films_rows and archive.films_columns.",

@@ -64,16 +64,13 @@ def serve(archive: Path, port: int) -> None:
         server.serve_forever()
 
 
-def _server(archive: Path, port: int) -> ThreadingHTTPServer:
+def _server(archive: Path, port: int) -> "ArchiveServer":
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return ArchiveServer(archive, port)
     except (OSError, OverflowError) as error:
         raise MiramError(
             f"Port {port} of this machine cannot be listened on: {error}", "Choose another port, or 0 for any free one."
         ) from error
-    server.daemon_threads = True
-    server.archive = Path(archive)
-    return server
 
 
 def _addresses(server: ThreadingHTTPServer) -> tuple[str, str]:
@@ -84,6 +81,7 @@ def _addresses(server: ThreadingHTTPServer) -> tuple[str, str]:
 class Handler(BaseHTTPRequestHandler):
     """One request; `server.archive` is the folder that it is answered from."""
 
+    server: "ArchiveServer"
     protocol_version = "HTTP/1.1"
     server_version = "miram-phantom"
 
@@ -112,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, "text/html", b"<html>Not Found</html>")
             return
         uids = parse_qs(body).get("list", [""])[-1].split(",")
-        rows = [self._metadata(uid) for uid in uids if self._folder(uid)]
+        rows = [self._metadata(folder) for folder in map(self._folder, uids) if folder]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else list(POSTED_NAMES.values()))
         writer.writeheader()
@@ -165,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
     def _series(self, folder: Path) -> dict[str, object]:
         files = sorted(folder.iterdir())
         try:
-            header = dcmread(files[0], stop_before_pixels=True, specific_tags=list(TAGS))
+            header: Dataset = dcmread(files[0], stop_before_pixels=True, specific_tags=list(TAGS))
         except InvalidDicomError:  # listed all the same: a file that is damaged in the archive is the client's to find
             header = Dataset()
         return {
@@ -178,8 +176,8 @@ class Handler(BaseHTTPRequestHandler):
             "LicenseURI": LICENSE_URI,
         }
 
-    def _metadata(self, uid: str) -> dict[str, object]:
-        row = self._series(self._folder(uid))
+    def _metadata(self, folder: Path) -> dict[str, object]:
+        row = self._series(folder)
         return {POSTED_NAMES.get(name, name): value for name, value in row.items()}
 
     def _answer_json(self, query: dict[str, str], known: set[str], find: Callable[[], list[dict[str, object]]]) -> None:
@@ -206,3 +204,13 @@ class Handler(BaseHTTPRequestHandler):
             chunk = body[start : start + CHUNK_BYTES]
             self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
+
+
+class ArchiveServer(ThreadingHTTPServer):
+    """A server of the archive in a folder."""
+
+    daemon_threads = True
+
+    def __init__(self, archive: Path, port: int) -> None:
+        self.archive = Path(archive)
+        super().__init__(("127.0.0.1", port), Handler)

@@ -19,7 +19,7 @@ class SavedTensors(saved_tensors_hooks):
         self._storages: dict[int, UntypedStorage] = {}  # kept, so that no address is used twice
         super().__init__(self._pack, lambda tensor: tensor)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Self:  # type: ignore[override]  # torch's own returns nothing
         super().__enter__()
         return self
 

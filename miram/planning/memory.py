@@ -167,8 +167,17 @@ def _seen(recipe: str, images: int) -> Forward:
 
 def _deciding(values: Mapping[str, Any], *, recompute: bool) -> str:
     """The recipe as text, with one value for everything that does not change what is kept."""
-    same = {"seed": 0, "batch": 1, "accumulate": 1, "epochs": 1, "warmup_epochs": 0, "encoder_init": None}
-    recipe = dataclasses.replace(Recipe.of(values), **same, recompute=recompute, compile=False)
+    recipe = dataclasses.replace(
+        Recipe.of(values),
+        seed=0,
+        batch=1,
+        accumulate=1,
+        epochs=1,
+        warmup_epochs=0,
+        encoder_init=None,
+        recompute=recompute,
+        compile=False,
+    )
     return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
 
 

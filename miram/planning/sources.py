@@ -6,7 +6,7 @@ from typing import Any
 
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.lists import case_list, holds_none
-from miram.data.transfer.sources import open_source
+from miram.data.transfer.sources import Idc, Tcia, own_settings
 from miram.data.transfer.sources.local import require_dicom
 from miram.errors import MiramError
 from miram.layout import CASE_CSVS
@@ -39,7 +39,7 @@ def check_source(source: str, settings: Mapping[str, Any], timeout_seconds: floa
 def _check_tcia(http: Http, settings: Mapping[str, Any]) -> Finding:
     url, fallback = settings["api_url"], settings["fallback"]
     try:
-        open_source("tcia", http, {**settings, "fallback": None}).ask()
+        Tcia(http, **own_settings(settings)).ask()
     except Fault as fault:
         if fallback is None:
             return Finding(
@@ -84,7 +84,7 @@ def _check_idc(http: Http, settings: Mapping[str, Any]) -> Finding:
 def _ask_buckets(http: Http, settings: Mapping[str, Any]) -> dict[str, Fault | None]:
     """By the address of each bucket what is wrong with its answer; None where nothing is."""
     try:
-        return open_source("idc", http, dict(settings)).ask()
+        return Idc(http, **own_settings(settings)).ask()
     except Fault as fault:  # the index knows no such collection
         return dict.fromkeys(settings["bucket_urls"], fault)
 

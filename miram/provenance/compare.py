@@ -80,7 +80,8 @@ def committed(folder: Path) -> Iterator[tuple[Path, str]]:
             for member in filter(tarfile.TarInfo.isfile, tar):
                 file = Path(place, member.name)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(tar.extractfile(member).read())
+                if content := tar.extractfile(member):
+                    file.write_bytes(content.read())
         yield Path(place), commit.decode().strip()
 
 
@@ -97,7 +98,7 @@ def compare(first: Path, second: Path, names: tuple[str, str]) -> Comparison:
     lines += _numbers_text(numbers, names)
     lines += ["", paragraph(LEGEND), "", _files_text(folders), ""]
     lines += [f"What differs between the two runs ({names[0]} against {names[1]}):", *_differences_text(folders)]
-    good = not any(damage.values()) and worst(numbers["grade"]) not in (TOLD_APART, MISSING)
+    good = not any(damage.values()) and worst(list(numbers["grade"])) not in (TOLD_APART, MISSING)
     return Comparison(good, verdict, "\n".join(lines))
 
 
@@ -120,7 +121,7 @@ def _verdict(numbers: pd.DataFrame, damage: dict[str, list[str]], names: tuple[s
             return f"{name} disagrees with its own crate: {findings[0]}{more}"
     grades = _by_method(numbers).drop(MAJORITY, errors="ignore")
     apart, lacking = (list(grades.index[grades == grade]) for grade in (TOLD_APART, MISSING))
-    rest, methods = worst(numbers["grade"]), f"of {len(grades)} methods"
+    rest, methods = worst(list(numbers["grade"])), f"of {len(grades)} methods"
     agree, differ = f"{names[0]} agrees with {names[1]}", f"{names[0]} differs from {names[1]}"
     if lacking:
         return f"{differ}: numbers of {', '.join(lacking)} are missing in one of the two"
@@ -168,7 +169,7 @@ def _missing(own: pd.DataFrame, names: tuple[str, str]) -> Iterator[str]:
         for run, other in ((0, 1), (1, 0)):
             only = part.loc[part[f"value_{other + 1}"].isna() & part[f"value_{run + 1}"].notna(), "metric"]
             if len(only):
-                yield f"only in {names[run]}: {'/'.join(section)}: {', '.join(only)}"
+                yield f"only in {names[run]}: {'/'.join(map(str, section))}: {', '.join(only)}"
 
 
 def _farthest(own: pd.DataFrame, grade: str) -> Iterator[str]:

@@ -223,8 +223,15 @@ def _git() -> dict[str, Any] | None:
 
 
 def _ask_git(*words: str) -> str:
-    asked = {"cwd": ROOT.parent, "env": {**os.environ, "LC_ALL": "C"}, "encoding": "utf-8", "errors": "replace"}
-    return subprocess.run([*GIT, *words], check=True, capture_output=True, **asked).stdout.strip()
+    return subprocess.run(
+        [*GIT, *words],
+        check=True,
+        capture_output=True,
+        cwd=ROOT.parent,
+        env={**os.environ, "LC_ALL": "C"},
+        encoding="utf-8",
+        errors="replace",
+    ).stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:

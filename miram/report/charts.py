@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from numpy.typing import ArrayLike
 
 from miram.looks import ACCENT, LINES, Look, looks_of_classes, looks_of_kinds
 from miram.report.svg import INK, STYLE
@@ -26,7 +27,7 @@ def _panel(title: str, x: str, y: str, width: float = WIDTH, height: float = HEI
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(width, height))
         box = (left, WITH_LABEL, width - left - EDGE, height - WITH_LABEL - WITH_TITLE)
-        axes = figure.add_axes([size / side for size, side in zip(box, (width, height) * 2, strict=True)])
+        axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         axes.set_title(title, loc="left", parse_math=False)  # a class may be named $x$
         axes.set_xlabel(x)
         axes.set_ylabel(y)
@@ -34,7 +35,7 @@ def _panel(title: str, x: str, y: str, width: float = WIDTH, height: float = HEI
     return figure, axes
 
 
-def _line(axes: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:
+def _line(axes: Axes, x: ArrayLike, y: ArrayLike, look: Look) -> None:
     axes.plot(x, y, color=look.colour, ls=(0, look.dashes) if look.dashes else "-")
 
 
@@ -68,7 +69,7 @@ def forest(differences: pd.DataFrame, title: str, told: pd.Series) -> Figure:
     figure, axes = _panel(title, "difference, percentage points", "", FOREST_WIDTH, 0.8 + ROW * len(rows))
     with matplotlib.style.context(STYLE):
         axes.axvline(0, color=INK, lw=0.8, alpha=0.4)
-        for i, row in rows.iterrows():
+        for i, row in enumerate(rows.to_dict("records")):
             axes.plot([row["low"], row["high"]], [i + 0.2] * 2, color=ACCENT, lw=1.8)
             axes.plot(
                 row["difference"],
@@ -118,10 +119,10 @@ def cost(x: str, points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     """What a method costs against what it reaches; columns method, cost, value, low, high (per cent)."""
     figure, axes = _panel("", x, "test accuracy, %")
     with matplotlib.style.context(STYLE):
-        for row in points.itertuples():
-            style = look[row.method]
-            axes.plot([row.cost] * 2, [row.low, row.high], color=style.colour, lw=1.0)
-            axes.plot(row.cost, row.value, style.marker, color=style.colour, ms=7)
+        for row in points.to_dict("records"):
+            style = look[row["method"]]
+            axes.plot([row["cost"]] * 2, [row["low"], row["high"]], color=style.colour, lw=1.0)
+            axes.plot(row["cost"], row["value"], style.marker, color=style.colour, ms=7)
         axes.set_xlim(0, 1.08 * points["cost"].max())
     return figure
 
@@ -138,8 +139,16 @@ def draw_growth(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     """A line for each kind and form; columns of `layers`: kind, form, tokens and the one that is drawn."""
     look = looks_of_kinds(layers["kind"].unique())
     for (kind, form), own in layers.groupby(["kind", "form"], sort=False):
-        style = {"color": look[kind].colour, "marker": look[kind].marker, "ms": 4}
-        axes.plot(own["tokens"], own[column], LINES[form], **style, label=f"{kind}, {form}")
+        drawn = look[str(kind)]
+        axes.plot(
+            own["tokens"],
+            own[column],
+            LINES[str(form)],
+            color=drawn.colour,
+            marker=drawn.marker,
+            ms=4,
+            label=f"{kind}, {form}",
+        )
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(TICKS, [f"{tokens:,}" for tokens in TICKS])
     axes.xaxis.set_minor_locator(NullLocator())

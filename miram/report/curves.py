@@ -3,7 +3,8 @@
 Axis letters: N lesions, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def calibration(runs: Sequence[Run], bins: int) -> tuple[np.ndarray, np.ndarray]
     return means["right"].to_numpy(), means["confidence"].to_numpy()
 
 
-def confident_errors(runs: Runs, count: int) -> list[dict[str, object]]:
+def confident_errors(runs: Runs, count: int) -> list[dict[Hashable, Any]]:
     """The lesions with the most confident wrong answer of any method, its probabilities averaged over its seeds.
 
     Each lesion once, with the method that is surest, and how many methods are wrong about it.

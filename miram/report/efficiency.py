@@ -5,7 +5,7 @@ A bench is a file of `miram bench`: it is of the sizes that its command names, w
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,17 +108,17 @@ def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
     kept = bench.layers.set_index(["kind", "form", "tokens"])["kept_mib"].sort_index()
     crossovers = {(place.kind, place.form): place for place in bench.crossovers.itertuples()}
     rows = []
-    for grown in bench.growth[bench.growth["kind"] != FULL].itertuples():
-        place = crossovers.get((grown.kind, grown.form))
-        own = kept.get((grown.kind, grown.form, limits.tokens), math.nan)
+    for grown in bench.growth[bench.growth["kind"] != FULL].to_dict("records"):
+        place = crossovers.get((grown["kind"], grown["form"]))
+        own = kept.get((grown["kind"], grown["form"], limits.tokens), math.nan)
         compared = () if limits.tokens is None else (OURS, NAIVE)
         times = {form: kept.get((FULL, form, limits.tokens), math.nan) / own for form in compared}
         rows.append(
             {
-                "attention": f"{grown.kind}, {grown.form}",
-                "kept ~ tokens^": f"{grown.kept:.2f}",
-                "time ~ tokens^": f"{grown.time:.2f}",
-                "linear": _is_linear(max(grown.kept, grown.time), limits),
+                "attention": f"{grown['kind']}, {grown['form']}",
+                "kept ~ tokens^": f"{grown['kept']:.2f}",
+                "time ~ tokens^": f"{grown['time']:.2f}",
+                "linear": _is_linear(max(grown["kept"], grown["time"]), limits),
                 "keeps less than full from": NOTHING if place is None else f"{place.kept_mib} tokens",
                 "faster than full from": NOTHING if place is None else f"{place.seconds} tokens",
             }
@@ -188,7 +188,7 @@ def compared_text(limits: Limits) -> str:
     return f"Ratios above 1: full attention keeps more, at the {limits.tokens} tokens of the paper's claim."
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, str]:
+def _row(row: Mapping[Hashable, Any]) -> dict[str, str]:
     value, low, high = (row[f"accuracy_percent_{part}"] for part in ("value", "low", "high"))
     interval = "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
     return {

@@ -5,6 +5,7 @@ Axis letters: N images, H and W pixels.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import matplotlib.style
@@ -22,7 +23,7 @@ from miram.layout import FULL
 from miram.looks import GREY, PALE, Look
 
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
-STYLE = [
+STYLE: list[str | dict[str, Any]] = [
     "default",
     {
         "font.family": "DejaVu Sans",
@@ -33,9 +34,10 @@ STYLE = [
     },
 ]
 DOTS_PER_INCH = 150
-SEED_STYLE = {"marker": "o", "ms": 4, "alpha": 0.6, "mew": 0}
-MAJORITY_STYLE = {"color": GREY, "ls": "--"}
-PAPER_STYLE = {"ls": "none", "marker": "D", "ms": 10, "mfc": "none", "mec": GREY, "mew": 1.4}
+# keywords of a line
+SEED_STYLE: dict[str, Any] = {"marker": "o", "ms": 4, "alpha": 0.6, "mew": 0}
+MAJORITY_STYLE: dict[str, Any] = {"color": GREY, "ls": "--"}
+PAPER_STYLE: dict[str, Any] = {"ls": "none", "marker": "D", "ms": 10, "mfc": "none", "mec": GREY, "mew": 1.4}
 RECONSTRUCTION_COLUMNS = {
     "input": "input",
     "masked": "what the encoder sees",
@@ -61,7 +63,7 @@ def draw_comparison(
     """
     table = table[table["task"] == table["task"].iloc[0]]
     mode = FULL if FULL in set(table["mode"]) else table["mode"].iloc[0]
-    parts = {protocol: part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
+    parts = {str(protocol): part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
     rows = max(len(part) for part in parts.values()) - 1
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(10, 1.8 + (0.3 + 0.45 * rows) * len(parts)), layout="constrained")
@@ -97,7 +99,7 @@ def _comparison_keys(preset: str, confidence: float) -> list[Line2D]:
     """What the marks of the comparison mean, in grey, as the colours are the methods'."""
     keys = [
         Line2D([], [], color=GREY, marker="o", ms=7, label=f"mean, {confidence:.0%} interval over patients"),
-        Line2D([], [], label="one seed", **{"ls": "none", "color": GREY, **SEED_STYLE}),
+        Line2D([], [], label="one seed", ls="none", color=GREY, **SEED_STYLE),
         Line2D([], [], label="always the most frequent class", **MAJORITY_STYLE),
     ]
     return [*keys, *([Line2D([], [], label="the paper's accuracy", **PAPER_STYLE)] if preset == "paper" else [])]
@@ -108,7 +110,7 @@ def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric:
     axes.grid(axis="x", color=PALE)
     axes.set_axisbelow(True)
     mean, low, high = (methods[f"{metric}_percent_{name}"] for name in ("mean", "low", "high"))
-    for row, method in methods["method"].items():
+    for row, method in zip(methods.index.tolist(), methods["method"], strict=True):
         own = look[method]
         error = [[mean[row] - low[row]], [high[row] - mean[row]]]
         axes.errorbar(mean[row], row, xerr=error, fmt=own.marker, ms=7, capsize=4, color=own.colour)

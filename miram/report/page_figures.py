@@ -1,6 +1,6 @@
 """The charts and pictures of the report, from predictions, logs, records and arrays; each a list that may be empty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def costs(
     for fact, (name, label, unit) in measures.items():
         cost = {m: pretrainings[m]["facts"][fact] / unit for m in known if fact in pretrainings[m]["facts"]}
         if cost:
-            points = rows.loc[list(cost)].assign(cost=cost).rename_axis("method").reset_index()
+            points = rows.loc[list(cost)].assign(cost=pd.Series(cost)).rename_axis("method").reset_index()
             figures.append(
                 inline_svg(
                     charts.cost(label, points, looks), f"cost-{name}", f"accuracy of each method against {label}"
@@ -216,7 +216,7 @@ def embeddings(points: pd.DataFrame | None) -> dict[str, Any]:
     classes = sorted(points["label"].unique())
     figures = [
         inline_svg(
-            charts.embedding(method, part, classes),
+            charts.embedding(str(method), part, classes),
             f"embedding-{method}",
             f"map of the frozen features of {method}",
         )
@@ -228,7 +228,7 @@ def embeddings(points: pd.DataFrame | None) -> dict[str, Any]:
     }
 
 
-def errors(runs: curves.Runs, crops: Path) -> list[dict[str, Any]]:
+def errors(runs: curves.Runs, crops: Path) -> list[dict[Hashable, Any]]:
     """The most confident wrong answers, each with the picture of its lesion, or None where there is none."""
     found = curves.confident_errors(runs, ERRORS) if runs else []
     for error in found:

@@ -1,6 +1,6 @@
 """The tables and texts of the report as plain values for its template; numbers in per cent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ NOTHING = "-"
 SHORT_DIGEST = 10  # characters
 
 
-def claim_cards(claims: pd.DataFrame | None) -> list[dict[str, Any]]:
+def claim_cards(claims: pd.DataFrame | None) -> list[dict[Hashable, Any]]:
     """A card a claim: its statement, source and rule, and for each protocol the verdict, its sign and the evidence."""
     if claims is None:
         return []
@@ -60,7 +60,10 @@ def metric_groups(
     if metrics is None:
         return []
     test = metrics[metrics["split"] == TEST]
-    parts = {group: part for group, part in test.groupby(list(SECTION), sort=False)}
+    parts = {
+        (str(protocol), str(task), str(mode)): part
+        for (protocol, task, mode), part in test.groupby(list(SECTION), sort=False)
+    }
     ordered = sorted(parts, key=lambda group: group != headline)
     return [_group(group, parts[group], paper, looks) for group in ordered]
 
@@ -80,7 +83,7 @@ def _group(
             {
                 "method": method,
                 "look": looks.get(method),
-                "cells": [_cell(own.loc[metric]) if metric in own.index else _cell(None) for metric in shown],
+                "cells": [_cell(own.loc[[metric]].iloc[0]) if metric in own.index else _cell(None) for metric in shown],
                 "paper": "" if pd.isna(value) else f"{value:.1f}",
                 "paper_sort": "" if pd.isna(value) else value,
             }

@@ -150,7 +150,7 @@ def _runs(study: Study, folders: Mapping[Cell, Path], multilabel_tasks: Collecti
         run = study.run(folder / "predictions.parquet", multilabel=cell.task in multilabel_tasks)
         if run is not None:
             found.setdefault(cell.task, {}).setdefault(cell.method, []).append(run)
-    return found
+    return {**found}
 
 
 def _logs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, list[pd.DataFrame]]:
@@ -160,7 +160,7 @@ def _logs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, list[pd.DataF
         table = study.table(folder / "log.csv")
         if table is not None:
             found.setdefault(cell.method, []).append(table)
-    return found
+    return {**found}
 
 
 def _loss_logs(study: Study, pretrained: Mapping[str, Path], finished: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import matplotlib.style
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 INK = "#123456"  # stands for the page's text colour, so that one figure suits light, dark and print
-STYLE = [
+STYLE: list[str | dict[str, Any]] = [
     "default",
     {
         "svg.fonttype": "none",

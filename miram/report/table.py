@@ -86,7 +86,7 @@ def comparison(
         cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
         for method in [*dict.fromkeys(cell.method for cell in cells), MAJORITY]:
             own = section[section["method"] == method]
-            classifiers = {cell.seed: classifier_records[cell] for cell in cells if cell.method == method}
+            classifiers = {int(cell.seed): classifier_records[cell] for cell in cells if cell.method == method}
             rows.append(
                 {"preset": preset, "task": task, "protocol": protocol, "mode": mode, "method": method}
                 | _measured(own)
@@ -102,7 +102,7 @@ def comparison(
     with atomic_path(out_dir / "comparison.tex") as temporary:
         temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
-    gaps = {"/".join(row[name] for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
+    gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
 
 
@@ -317,7 +317,10 @@ def write_set_aside(
         for protocol, splits_csv in splits_csvs.items()
         for row in pd.read_csv(splits_csv, dtype=str).query("split == 'excluded'").itertuples()
     ]
-    reasons = [f"* {row.lesion_id} ({row.official_split or 'no split'}): {row.reason}" for row in lost.itertuples()]
+    reasons = [
+        f"* {row['lesion_id']} ({row['official_split'] or 'no split'}): {row['reason']}"
+        for row in lost.to_dict("records")
+    ]
     parts = [
         f"# Lesions set aside, preset {preset}",
         f"**{subject(preset)}.**",

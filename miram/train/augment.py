@@ -86,10 +86,11 @@ def draw_moco_view(
     box, jitters = crop_box(rows, columns, scale_min, random), UNCHANGED
     if random.random() < jitter_probability:
         strengths = (jitter_brightness, jitter_contrast)
-        jitters = tuple(
+        first, second = (
             (bool(kind), random.uniform(max(0.0, 1.0 - strengths[kind]), 1.0 + strengths[kind]))
             for kind in random.permutation(2)
         )
+        jitters = first, second
     blur_sigma = random.uniform(blur_sigma_min, blur_sigma_max) if random.random() < blur_probability else 0.0
     solarised = random.random() < solarise_probability
     return Draw(box, jitters, blur_sigma, solarised, random.random() < 0.5)

@@ -59,8 +59,8 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
             raise MiramError(
                 f"No {name} lesion has a label for task {task}.", "Take it out of finetune.tasks, or add such lesions."
             )
-    without_label = lesions.loc[~has_label, "split"].value_counts().sort_index().to_dict()
-    return Labelled(lesions.loc[has_label, COLUMNS], classes, without_label)
+    without_label = lesions.loc[~has_label, "split"].value_counts().sort_index()
+    return Labelled(lesions.loc[has_label, COLUMNS], classes, {str(split): n for split, n in without_label.items()})
 
 
 def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:

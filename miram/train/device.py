@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.utils import deterministic
 
 from miram.errors import MiramError
+from miram.kinds import Precision
 
 # in what torch says when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
@@ -50,7 +51,7 @@ def check_gpus(processes: int) -> None:
         )
 
 
-def one_device(accelerator: str, precision: str, threads: int) -> Fabric:
+def one_device(accelerator: str, precision: Precision, threads: int) -> Fabric:
     """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator` and `check_precision`."""
     alone = LightningEnvironment()  # also in a job of Slurm, whose tasks are not ours
     used = usable_accelerator(accelerator)
@@ -64,7 +65,7 @@ def prepare_torch(device: torch.device, threads: int) -> None:
     """Set torch's CPU threads, and on the CPU refuse operations whose result may differ between runs."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
-    deterministic.fill_uninitialized_memory = False  # costs time and guards against faults that nothing here has
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and guards against faults that nothing here has
 
 
 def check_compiler() -> None:

@@ -13,6 +13,8 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from miram.files import atomic_path
+from miram.kinds import Precision
+from miram.models.encoder import encoder_of
 from miram.models.export import load_classifier
 from miram.train.augment import to_images
 from miram.train.classifiers import build_encoder, labelled_lesions, read_split
@@ -37,7 +39,7 @@ def explain(
     task: str,
     encoder: dict,
     accelerator: str,
-    precision: str,
+    precision: Precision,
     threads: int,
 ) -> dict[str, object]:
     """Explain fine-tuned `classifiers` and the pre-trained `encoders` that they started from, files by method.
@@ -61,7 +63,7 @@ def explain(
             found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
             points.append(principal_plane(found, test.lesions).assign(method=method))
     with atomic_path(Path(out_dir) / "relevance.npz") as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, lesion_id=chosen["lesion_id"].to_numpy(dtype=str), **maps)
+        np.savez_compressed(stream, lesion_id=chosen["lesion_id"].to_numpy(dtype=str), allow_pickle=True, **maps)
     with atomic_path(Path(out_dir) / "embedding.csv") as temporary:
         columns = ["method", "lesion_id", "label", "x", "y", "share"]
         table = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
@@ -76,7 +78,7 @@ def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarr
     The answer is the most probable class of the view, (side, side) uint8. Negative where the probability rises. After
     Zeiler and Fergus 2014 (ECCV), with the network's own patches.
     """
-    network = model.encoder
+    network = encoder_of(model)
     grid, patch = network.grid, network.patch
     hidden = np.repeat(view[None], grid * grid, axis=0)
     for number in range(grid * grid):

@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
+from miram.kinds import Precision
 from miram.models.classifier import Classifier
+from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
 from miram.progress import track
 from miram.train.augment import finetune_view, stream, to_images
@@ -79,7 +81,7 @@ def finetune(
     threshold: float,
     keep_network: bool,
     accelerator: str,
-    precision: str,
+    precision: Precision,
     threads: int,
     **augmentation: float,
 ) -> dict[str, object]:
@@ -119,7 +121,7 @@ def finetune(
             shares = mixing_shares(seed, epoch, steps, mixup)
             train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
             logits = _evaluated(model, validation)
-            val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if multi_label else weights.cpu())
+            val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if weights is None else weights.cpu())
             answers = probabilities(logits, multi_label)
             scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
             losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
@@ -132,10 +134,16 @@ def finetune(
         predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
         for split in (validation, test)
     ]
-    architecture = {"encoder": network.architecture, "pool": pool, "classes": classes, "multi_label": multi_label}
     network_file = Path(out_dir) / "model.safetensors"
     if keep_network:
-        save_classifier(best_state, network_file, **architecture)
+        save_classifier(
+            best_state,
+            network_file,
+            encoder=network.architecture,
+            pool=pool,
+            classes=classes,
+            multi_label=multi_label,
+        )
     else:
         network_file.unlink(missing_ok=True)  # of a run that kept it
     write_outcome(Path(out_dir), pd.concat(tables), log)
@@ -204,7 +212,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         views, targets = (values.to(fabric.device, non_blocking=True) for values in next(batches))
-        images = to_images(views, model.encoder.channels)
+        images = to_images(views, encoder_of(model).channels)
         if share == 1:
             loss = loss_of(model(images).float(), targets, weights)
         else:
@@ -230,7 +238,7 @@ def mixing_shares(seed: int, epoch: int, steps: int, mixup: float) -> list[float
 
 
 def _logits(model: nn.Module, views: Tensor) -> Tensor:
-    return model(to_images(views, model.encoder.channels)).float()
+    return model(to_images(views, encoder_of(model).channels)).float()
 
 
 @torch.no_grad()

@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ from torch.multiprocessing import (
 
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.kinds import Precision
+from miram.models.encoder import encoder_of
 from miram.models.export import save_encoder
 from miram.progress import track
 from miram.train import checkpoint
@@ -71,14 +75,14 @@ def pretrain(
     index_csv: Path,
     lesion_ids: Sequence[str],
     figure_ids: Sequence[str],
+    recipe: Recipe,
     *,
     checkpoint_every_epochs: int,
     accelerator: str,
     threads: int,
     devices: int,
-    **recipe: object,
-) -> dict[str, object]:
-    """Pre-train on the crops of `lesion_ids`; the keywords are the fields of `Recipe` and where to compute.
+) -> dict[str, Any]:
+    """Pre-train on the crops of `lesion_ids`; the keywords say where to compute, and how often to save.
 
     Leaves in `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, of a masked method,
     reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is taken up where it
@@ -86,15 +90,15 @@ def pretrain(
     are started here. SIGTERM to any of them, or to the one that starts them, stops all after the same step. Returns
     facts for the record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
     """
-    fabric = _fabric(usable_accelerator(accelerator), devices, recipe["precision"])
+    fabric = _fabric(usable_accelerator(accelerator), devices, recipe.precision)
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
-    arguments = (Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
+    job = Job(Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
     faults = get_context("spawn").SimpleQueue()  # a spawned process hands over its MiramError; its raising gives text
     starts_others = devices > 1 and not torch.distributed.is_torchelastic_launched()
     try:
         with _sigterm_passed_on() if starts_others else nullcontext():
-            return fabric.launch(_reporting, faults, *arguments)
+            return fabric.launch(_reporting, faults, job)  # type: ignore[arg-type]  # it hands on what it does not type
     except (ProcessExitedException, ProcessRaisedException) as error:
         if not faults.empty():
             raise MiramError(*faults.get()) from error
@@ -103,24 +107,36 @@ def pretrain(
         raise
 
 
-def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
+class Job(NamedTuple):
+    """What each process is given."""
+
+    out_dir: Path
+    crops: Store
+    places: list[int]
+    figure_places: list[int]
+    recipe: Recipe
+    checkpoint_every_epochs: int
+    threads: int
+
+
+def _fabric(accelerator: str, devices: int, precision: Precision) -> Fabric:
     """One process a device: those of torchrun, or as many as have to be started."""
     launched = torch.distributed.is_torchelastic_launched()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
     check_precision(precision, accelerator)
     if accelerator == "cuda":
         check_gpus(here)
-    values = {"accelerator": accelerator, "devices": here, "precision": precision}
+    one_a_process = partial(Fabric, accelerator=accelerator, devices=here, precision=precision)
     if launched:
-        return Fabric(num_nodes=int(os.environ["WORLD_SIZE"]) // here, strategy="ddp", **values)
+        return one_a_process(num_nodes=int(os.environ["WORLD_SIZE"]) // here, strategy="ddp")
     started_here = LightningEnvironment()  # in a job of Slurm as well: its one task would be taken for one of several
-    return Fabric(strategy="auto" if here == 1 else "ddp_spawn", plugins=started_here, **values)
+    return one_a_process(strategy="auto" if here == 1 else "ddp_spawn", plugins=started_here)
 
 
-def _reporting(fabric: Fabric, faults: SimpleQueue, *arguments: object) -> dict[str, object]:
+def _reporting(fabric: Fabric, faults: SimpleQueue, job: Job) -> dict[str, Any]:
     """`_pretrain`, with the message and the remedy of a MiramError put into `faults` as well."""
     try:
-        return _pretrain(fabric, *arguments)
+        return _pretrain(fabric, *job)
     except MiramError as error:
         faults.put((error.message, error.remedy))
         raise
@@ -132,12 +148,11 @@ def _pretrain(
     crops: Store,
     places: list[int],
     figure_places: list[int],
-    recipe_values: dict[str, object],
+    recipe: Recipe,
     checkpoint_every_epochs: int,
     threads: int,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What each process does."""
-    recipe = Recipe(**recipe_values)
     prepare_torch(fabric.device, threads)
     _check_batch(recipe, len(places), fabric.world_size)
     with _memory_fault_told(recipe, fabric.world_size):
@@ -150,7 +165,7 @@ def _pretrain(
         with _sigterm_noted() as stopped, log as write_log:
             run.train(batches, checkpoint_every_epochs, stopped, write_log)
         if fabric.is_global_zero:
-            save_encoder(run.module.encoder, out_dir / "encoder.safetensors")
+            save_encoder(encoder_of(run.module), out_dir / "encoder.safetensors")
             if recipe.masked:
                 with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
                     np.savez_compressed(file, **reconstruct(run.module, crops, figure_places, recipe))
@@ -222,7 +237,7 @@ class Run:
         self.model.train()
         if self.log:  # of a checkpoint
             write_log(self.log)
-        epochs = range(self.step // self.steps_per_epoch, self.recipe.epochs)
+        epochs: Iterable[int] = range(self.step // self.steps_per_epoch, self.recipe.epochs)
         if self.fabric.is_global_zero:
             epochs = track(epochs, f"pre-training {self.recipe.name}", note=self._speed)
         for epoch in epochs:
@@ -242,7 +257,7 @@ class Run:
             if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
                 self._save()
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What the run's record tells."""
         return {
             "parameters": sum(p.numel() for p in self.module.parameters() if p.requires_grad),
@@ -264,15 +279,14 @@ class Run:
         torch.manual_seed(int(stream("step", recipe.seed, self.step).integers(2**63)))
         total = torch.zeros((), device=self.fabric.device)
         for micro in range(recipe.accumulate):
-            batch = [values.to(self.fabric.device, non_blocking=True) for values in next(batches)]
+            batch = [tensor.to(self.fabric.device, non_blocking=True) for tensor in next(batches)]
             with self.fabric.no_backward_sync(self.model, enabled=micro < recipe.accumulate - 1):
                 loss, feature_std = self._forward(batch, first=micro == 0)
                 self.fabric.backward(loss / recipe.accumulate)
             total += loss.detach() / recipe.accumulate
         self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         grad_norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
-        loss = self.fabric.all_reduce(total)
-        values = {"loss": loss.item(), "lr": lr, "grad_norm": grad_norm.item()}
+        values = {"loss": self._mean(total), "lr": lr, "grad_norm": grad_norm.item()}
         scaled = recipe.precision == "16-mixed"  # there a step with infinite gradients is skipped and the scale lowered
         if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["grad_norm"])):
             raise MiramError(
@@ -287,8 +301,10 @@ class Run:
     def _forward(self, batch: list[Tensor], first: bool) -> tuple[Tensor, Tensor | None]:
         """Loss of a micro-batch, and the features' spread; the key encoder moves once a step, with the first."""
         if self.recipe.masked:
-            return self.model(*masked_inputs(*batch, self.recipe)).loss, None
+            crops, noise = batch
+            return self.model(*masked_inputs(crops, noise, self.recipe)).loss, None
         views = [to_images(view, self.recipe.encoder["channels"]) for view in batch]
+        assert self.key_momentum is not None
         output = self.model(*views, float(self.key_momentum[self.step]) if first else 1.0)
         return output.loss, output.feature_std
 
@@ -306,7 +322,11 @@ class Run:
             self._say(f"epoch {epoch + 1}: feature_std {spread:.2g}, the features have collapsed; lower lr_per_256")
 
     def _in_any_process(self, true_here: bool) -> bool:
-        return self.fabric.all_reduce(torch.tensor(float(true_here), device=self.fabric.device)).item() > 0
+        return self._mean(torch.tensor(float(true_here), device=self.fabric.device)) > 0
+
+    def _mean(self, value: Tensor) -> float:
+        """The mean over all processes."""
+        return cast(Tensor, self.fabric.all_reduce(value)).item()
 
     def _save(self) -> None:
         self.peak_memory = max(self.peak_memory, peak_memory(self.fabric.device)[0])

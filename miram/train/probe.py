@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
+from miram.kinds import Precision
 from miram.models.classifier import pooling
-from miram.models.encoder import Encoder
+from miram.models.encoder import Encoder, encoder_of
 from miram.train.augment import to_images
 from miram.train.classifiers import (
     best,
@@ -68,7 +70,7 @@ def probe(
     seed: int,
     threshold: float,
     accelerator: str,
-    precision: str,
+    precision: Precision,
     threads: int,
     **options: object,
 ) -> dict[str, object]:
@@ -112,7 +114,7 @@ def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
     """Features (N, D) float64 of views as they are. Raises MiramError when one is not finite."""
     model.eval()
     device = next(model.parameters()).device
-    channels = model.encoder.channels
+    channels = encoder_of(model).channels
     parts = torch.from_numpy(views).split(FEATURES_BATCH)
     found = torch.cat([model(to_images(part.to(device), channels)).double().cpu() for part in parts]).numpy()
     if not np.isfinite(found).all():
@@ -162,4 +164,4 @@ def neighbours(*, multi_label: bool, knn_neighbours: int) -> dict[int, Fit]:
     return {knn_neighbours: fit}
 
 
-MODES = {"linear": linear_probe, "knn": neighbours}
+MODES: dict[str, Callable[..., dict[Any, Fit]]] = {"linear": linear_probe, "knn": neighbours}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from miram import kinds
 from miram.errors import MiramError
 from miram.files import sha256_file
+from miram.kinds import Precision
 from miram.models.build import build_pretrainer
 from miram.provenance.record import code_digest
 
@@ -33,7 +34,7 @@ class Recipe:
     beta1: float
     beta2: float
     crop_scale_min: float
-    precision: str
+    precision: Precision
     compile: bool
     recompute: bool
     encoder_init: str | None
@@ -84,6 +85,7 @@ class Recipe:
     @property
     def moco_views(self) -> list[dict[str, float]]:
         """The keywords of `augment.draw_moco_view` for the first and for the second view."""
+        assert self.moco is not None
         shared = {name: value for name, value in self.moco.items() if name.startswith(("jitter_", "blur_sigma_"))}
         blur, solarise = self.moco["blur_probabilities"], self.moco["solarise_probabilities"]
         return [
@@ -101,9 +103,12 @@ class Recipe:
     def random_inputs(self, images: int, device: str) -> list[Tensor | float]:
         """The arguments of the model for one step on so many random images."""
         shape = images, self.encoder["channels"], self.side, self.side
-        if not self.masked:
+        if self.moco is not None:
             return [*torch.randn(2, *shape, device=device), self.moco["momentum"]]
-        inputs = [torch.randn(shape, device=device), torch.rand(images, self.patches, device=device)]
+        inputs: list[Tensor | float] = [
+            torch.randn(shape, device=device),
+            torch.rand(images, self.patches, device=device),
+        ]
         if self.native_scale:
             inputs.append(torch.randn(*shape[:2], self.view_side, self.view_side, device=device))
         return inputs

@@ -36,6 +36,7 @@ def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recip
     masked = unpatchify((1 - removed) * visible, patch)
     figures = {"input": images, "masked": masked, "lowres": unpatchify(lowres, patch)}
     if output.highres_pred is not None:
+        assert recipe.highres is not None
         target = inputs[2] if recipe.native_scale else interpolate(images, scale_factor=recipe.highres["scale"])
         highres = restore_pixels(output.highres_pred, patchify(target, patch))
         figures |= {"highres": unpatchify(highres, patch), "target_highres": target}

@@ -55,7 +55,7 @@ def pack(
                 offset += pixels.size
         table = pd.DataFrame(index, columns=INDEX_COLUMNS)
         table.to_csv(temporary_index, index=False, lineterminator="\n")
-    return {**table["kind"].value_counts().to_dict(), "bytes": offset}
+    return {**{str(kind): count for kind, count in table["kind"].value_counts().items()}, "bytes": offset}
 
 
 def extra_ids(index_csv: Path) -> list[str]:
@@ -128,5 +128,5 @@ class Store:
         digest = hashlib.sha256()
         for place in places:
             digest.update(f"{place} {self[place].shape} ".encode())
-            digest.update(self[place])
+            digest.update(self[place].data)
         return digest.hexdigest()

@@ -3,7 +3,7 @@
 A sample of a masked method is a view (side, side) uint8 and noise (patches,) float32; of another, two views.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,13 +31,13 @@ class PretrainViews(Dataset):
     def drawn(self, key: Key) -> tuple[int, list[Draw], list[np.ndarray]]:
         """The place, what is done for each view, and the masking noise, if any, of a sample."""
         epoch, place = key
-        recipe, shape = self.recipe, self.store[place].shape
+        recipe, (rows, columns) = self.recipe, self.store[place].shape
         random = stream("view", recipe.seed, epoch, place)
         if recipe.masked:
-            draws = [draw_view(*shape, recipe.crop_scale_min, random)]
+            draws = [draw_view(rows, columns, recipe.crop_scale_min, random)]
             return place, draws, [random.random(recipe.patches, dtype=np.float32)]
         views = recipe.moco_views
-        return place, [draw_moco_view(*shape, recipe.crop_scale_min, random, **view) for view in views], []
+        return place, [draw_moco_view(rows, columns, recipe.crop_scale_min, random, **view) for view in views], []
 
 
 def micro_batches(
@@ -98,5 +98,5 @@ def loading_workers(device: torch.device, threads: int) -> int:
     return threads if device.type == "cuda" else 0
 
 
-def _stack(samples: list[tuple]) -> list[torch.Tensor]:
+def _stack(samples: Sequence[Sequence[np.ndarray]]) -> list[torch.Tensor]:
     return [torch.from_numpy(np.stack(values)) for values in zip(*samples, strict=True)]

@@ -66,7 +66,9 @@ def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():
 
 def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, monkeypatch):
     scope = {"tokens": (50, 197), "sides": (48, 96), "patches": {"cpu": 144}}
-    monkeypatch.setattr(efficiency, "QUICK", scope | {"rounds": 1, "layer_seconds": 0.1, "step_seconds": 0.1})
+    monkeypatch.setattr(
+        efficiency, "QUICK", efficiency.QUICK._replace(**scope, rounds=1, layer_seconds=0.1, step_seconds=0.1)
+    )
     names = ("mae", "mocov3", "miram-full", "miram-nystrom")
     methods = {name: params.stage_values(DEMO, "pretrain", "strict", name) for name in names}
     path = bench(methods, tmp_path, "cpu", quick=True, command="the command")

@@ -83,7 +83,8 @@ def run_pretraining(store_paths, lesion_ids) -> Callable[..., dict]:
 
     def run(folder: Path, objective: str, **changes) -> dict:
         values = {**PRETRAIN, **OBJECTIVES[objective], **COMPUTE, **changes}
-        return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], **values)
+        machine = {name: values[name] for name in COMPUTE}
+        return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], Recipe.of(values), **machine)
 
     return run
 

@@ -16,6 +16,7 @@ from miram.planning.doctor import check_memory
 from miram.planning.memory import as_table
 from miram.report import charts
 from miram.train.pretrain import pretrain
+from miram.train.recipe import Recipe
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 METHODS = """methods:
@@ -65,7 +66,7 @@ def test_their_memory_is_predicted_and_the_doctor_looks_at_it(methods):
 
 def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, methods, tmp_path, monkeypatch):
     scope = {"tokens": (10, 37), "sides": (16, 32), "patches": {"cpu": 16}, "rounds": 1}
-    monkeypatch.setattr(efficiency, "QUICK", scope | {"layer_seconds": 0.0, "step_seconds": 0.0})
+    monkeypatch.setattr(efficiency, "QUICK", efficiency.QUICK._replace(**scope, layer_seconds=0.0, step_seconds=0.0))
     monkeypatch.setattr(efficiency, "measure_pipeline", lambda rounds: [])
     monkeypatch.setattr(efficiency, "as_markdown", lambda results: "")
     results = json.loads(efficiency.bench(methods, tmp_path, "cpu", quick=True, command="").read_text())
@@ -81,7 +82,8 @@ def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, met
 
 @pytest.mark.parametrize("name", ["averaged", "by-absolute-errors"])
 def test_they_are_pretrained(methods, name, tmp_path, store_paths, lesion_ids):
-    few = {"side": 16, "batch": 4, "epochs": 1, "warmup_epochs": 0, "threads": 1, "precision": "32-true"}
-    facts = pretrain(tmp_path, *store_paths, lesion_ids, lesion_ids[:2], **methods[name] | few)
+    few = {"side": 16, "batch": 4, "epochs": 1, "warmup_epochs": 0, "precision": "32-true"}
+    machine = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
+    facts = pretrain(tmp_path, *store_paths, lesion_ids, lesion_ids[:2], Recipe.of(methods[name] | few), **machine)
     assert facts["loss"] > 0 and (tmp_path / "encoder.safetensors").exists()
     assert (tmp_path / "reconstructions.npz").exists()

@@ -22,13 +22,13 @@ def test_cuda_without_a_device_is_named(monkeypatch):
         usable_accelerator("cuda")
 
 
-def test_float16_without_a_gpu_is_refused_and_not_replaced(monkeypatch):
+def test_float16_without_a_gpu_is_refused_and_not_replaced(recipe_of, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
         one_device("auto", "16-mixed", threads=1)
     with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
-        pretrain("out", "crops.u8", "crops_index.csv", [], [], checkpoint_every_epochs=1, accelerator="auto",
-                 threads=1, devices=1, precision="16-mixed")  # fmt: skip
+        pretrain("out", "crops.u8", "crops_index.csv", [], [], recipe_of("mae", precision="16-mixed"),
+                 checkpoint_every_epochs=1, accelerator="auto", threads=1, devices=1)  # fmt: skip
     assert one_device("auto", "bf16-mixed", threads=1).device.type == "cpu"
 
 
@@ -37,7 +37,7 @@ def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
     check_compiler()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(MiramError, match=r"pretrain\.compile is true.*\n?.*Install g\+\+.*false"):
+    with pytest.raises(MiramError, match=r"compute\.compile is true.*\n?.*Install g\+\+.*false"):
         check_compiler()
 
 

@@ -81,7 +81,7 @@ def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:
     added = own.index.difference(known.index, sort=False)
     words = [place[lesion] + "not among the carried lesions" for lesion in added]
     changed = (own.loc[both, CASES] != known.loc[both, CASES]).stack()
-    for lesion, column in changed.index[changed]:
+    for lesion, column in changed.index[changed.to_numpy()]:
         values = own.loc[lesion, column], known.loc[lesion, column]
         words.append(place[lesion] + "{} is {!r}, and {!r} among the carried ones".format(column, *values))
     return missing, words

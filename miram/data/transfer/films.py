@@ -30,7 +30,7 @@ from miram.data.cutting import (
     save_png,
 )
 from miram.data.dicom import open_pixels
-from miram.data.rows import remove_others, write_rows
+from miram.data.rows import remove_others, rows_of, write_rows
 from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.ledger import UNTOLD, History, Ledger, open_ledger, read_ledger
@@ -149,7 +149,7 @@ def films_of(csv_dir: Path) -> Films:
     """The lesions of the case lists by their film, as plain values: None is what the lists do not know."""
     lesions = read_lesions(csv_dir)
     films: Films = {}
-    for lesion in lesions.astype(object).where(lesions.notna(), None).to_dict("records"):
+    for lesion in rows_of(lesions.astype(object).where(lesions.notna(), None)):
         films.setdefault(lesion["film_uid"], []).append(lesion)
     return films
 
@@ -285,16 +285,16 @@ def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> 
 
 def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
     """Write a film's crops and background patches, and note them in the ledger."""
-    dicom_dir, common = work.places.dicom_dir, {"open_film": open_film}
+    dicom_dir = work.places.dicom_dir
     sampling = {name: work.crops[name] for name in ("backgrounds_per_film", "backgrounds_seed")}
     cutting = {name: value for name, value in work.crops.items() if name not in sampling}
     sampling |= {name: cutting[name] for name in ("bits", "air")}
     found, cut, backgrounds = [], [], []
-    for lesion, crop in cut_film(lesions, dicom_dir, **common, **cutting):
+    for lesion, crop in cut_film(lesions, dicom_dir, open_film=open_film, **cutting):
         found.append(lesion)
         if crop is not None:
             cut.append(lesion | _save(crop, work.places.crops_dir / f"{lesion['lesion_id']}.png"))
-    for background, patch in cut_backgrounds(found, dicom_dir, **common, **sampling):
+    for background, patch in cut_backgrounds(found, dicom_dir, open_film=open_film, **sampling):
         png = work.places.backgrounds_dir / f"{background['background_id']}.png"
         backgrounds.append(background | _save(patch, png))
     aside = [lesion for lesion in found if "reason" in lesion]

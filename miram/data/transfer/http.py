@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from itertools import count
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -70,7 +69,9 @@ class Http:
         `byte_range`: ask for these bytes alone, the half-open range (start, end); an answer with others is a fault.
         Raises the last Fault when no try is left.
         """
-        for tried in count(1):
+        tried = 0
+        while True:
+            tried += 1
             try:
                 return self._try(url, params, read, byte_range)
             except Fault as fault:

@@ -92,7 +92,7 @@ class Ledger:
 
         `key`: digest of everything that decided its images.
         """
-        line = {"state": "cropped", "film": film, "series": series, "key": key}
+        line: dict[str, Any] = {"state": "cropped", "film": film, "series": series, "key": key}
         line |= {"lesions": lesions, "set_aside": aside, "backgrounds": backgrounds}
         self._add(line, durable=True)
 

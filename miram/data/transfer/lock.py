@@ -40,7 +40,7 @@ def check_lock(own: Path, other: Path) -> int:
     return len(both)
 
 
-def _named(index: pd.MultiIndex) -> str:
+def _named(index: pd.Index) -> str:
     more = ", …" if len(index) > NAMED else ""
     return (
         ": " + ", ".join(f"{sop or 'no SOPInstanceUID'} of series {series}" for series, sop, _ in index[:NAMED]) + more

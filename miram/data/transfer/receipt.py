@@ -6,7 +6,7 @@ A series folder gets its final name only when it is complete, its receipt includ
 import csv
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom import dcmread
 
@@ -67,8 +67,12 @@ def read_receipt(folder: Path) -> list[Item] | None:
     try:
         with open(folder / RECEIPT, encoding="utf-8", newline="") as stream:
             rows = csv.DictReader(stream)
-            items = [Item(**{**row, "bytes": int(row["bytes"])}) for row in rows]
+            items = [_item(row) for row in rows]
         complete = all((folder / item.file).stat().st_size == item.bytes for item in items)
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
         return None
     return items if items and complete else None
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(**{**row, "bytes": int(row["bytes"])})

@@ -36,7 +36,7 @@ def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[I
         with zipfile.ZipFile(body) as archive:
             members = _members(archive, images)
             hashes = _hashes(archive, members)
-            items = []
+            items: list[Item] = []
             for member in members:
                 item = _write(archive, member, folder, limit_bytes - sum(item.bytes for item in items))
                 if item.md5 != hashes[item.file]:

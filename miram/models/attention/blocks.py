@@ -4,8 +4,9 @@ Shapes: B batch, N tokens, D width. Parameters are named as in the package that 
 moves both ways without a map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,7 +31,7 @@ def recompute_blocks(model: nn.Module) -> None:
     for block in filter(is_block, model.modules()):
         if not isinstance(block, Block | PreNorm):
             raise ValueError("recompute: true needs backend 'fused'; blocks of 'package' keep what they keep")
-        block.forward = partial(recompute, block.forward)
+        block.forward = partial(recompute, block.forward)  # type: ignore[method-assign]  # of this block alone
 
 
 def is_block(module: nn.Module) -> bool:
@@ -72,7 +73,7 @@ class Stack(nn.Module):
     def __init__(self, dim: int, depth: int, attention: Callable[[], nn.Module], mlp: Callable[[], nn.Module]) -> None:
         super().__init__()
         pairs = (nn.ModuleList([PreNorm(dim, attention()), PreNorm(dim, mlp())]) for _ in range(depth))
-        self.layers = nn.ModuleList(pairs)
+        self.layers = cast(Iterable[tuple[PreNorm, PreNorm]], nn.ModuleList(pairs))  # torch types no lists in lists
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""

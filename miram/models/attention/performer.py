@@ -28,6 +28,8 @@ def draw_projection(rows: int, columns: int) -> Tensor:
 class RandomFeatures(nn.Module):
     """Linear attention over random features of queries and keys."""
 
+    projection_matrix: Tensor
+
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.register_buffer("projection_matrix", draw_projection(int(head_dim * math.log(head_dim)), head_dim))
@@ -59,6 +61,8 @@ class PerformerAttention(nn.Module):
 class RedrawClock(nn.Module):
     """Counts training forwards since the last redraw; the count is a buffer, so that checkpoints hold it."""
 
+    calls_since_last_redraw: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls_since_last_redraw", torch.tensor(0))
@@ -84,7 +88,8 @@ class Performer(nn.Module):
         calls = self.proj_updater.calls_since_last_redraw
         if self.interval and calls >= self.interval:
             for attention, _ in self.net.layers:
-                attention.fn.fast_attention.redraw()
+                if isinstance(attention.fn, PerformerAttention):
+                    attention.fn.fast_attention.redraw()
             calls.zero_()
         else:
             calls += 1

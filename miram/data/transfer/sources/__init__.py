@@ -1,5 +1,6 @@
 """Where the archive comes from: a module a kind of source, and the dictionary of kinds."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from miram.data.transfer.http import Http
@@ -9,8 +10,8 @@ from miram.data.transfer.sources.local import Local
 from miram.data.transfer.sources.series import Series, Source
 from miram.data.transfer.sources.tcia import Tcia
 
-SOURCES = {"tcia": Tcia, "idc": Idc, "local": Local}
-__all__ = ["SOURCES", "Series", "Source", "open_source"]
+SOURCES: dict[str, Callable[..., Source]] = {"tcia": Tcia, "idc": Idc, "local": Local}
+__all__ = ["SOURCES", "Idc", "Series", "Source", "Tcia", "open_source", "own_settings"]
 
 
 def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
@@ -20,7 +21,12 @@ def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
     for what this one does not give.
     """
     fallback = settings.get("fallback")
-    source = SOURCES[kind](http, **{k: value for k, value in settings.items() if k not in ("csv_url", "fallback")})
+    source = SOURCES[kind](http, **own_settings(settings))
     if fallback is None:
         return source
     return Fallback(http, source, lambda: open_source(fallback["source"], http, fallback["settings"]))
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a source, among its block of parameters."""
+    return {name: value for name, value in settings.items() if name not in ("csv_url", "fallback")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from miram.data.transfer.http import Fault, Http
-from miram.data.transfer.sources.series import Fetched, Series, Source
+from miram.data.transfer.sources.series import Fetched, OpenFilm, Series, Source
 
 T = TypeVar("T")
 GIVE_UP_AFTER = 3  # series in a row that the second gave in its place: the first is out, not a series broken
@@ -22,7 +22,7 @@ GIVE_UP_AFTER = 3  # series in a row that the second gave in its place: the firs
 class Fallback:
     """Two sources of one archive; `second` opens the other one when it is first needed. Films come whole."""
 
-    read_rows = None
+    read_rows: Callable[[Series, Path], OpenFilm] | None = None
 
     def __init__(self, http: Http, first: Source, second: Callable[[], Source]) -> None:
         self.origin = first.origin

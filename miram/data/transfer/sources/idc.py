@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 from xml.etree import ElementTree
 
 import idc_index_data
@@ -62,7 +62,7 @@ class Idc:
         self._bucket_urls = [url.rstrip("/") for url in bucket_urls]  # the one that answered last comes first
         self._entries = read_index(collection)
         self._pool = ThreadPoolExecutor(ROWS_AT_A_TIME)
-        self.read_rows = self._read_rows if films == "rows" else None
+        self.read_rows: Callable[[Series, Path], OpenFilm] | None = self._read_rows if films == "rows" else None
 
     def ask(self) -> dict[str, Fault | None]:
         """Ask each bucket for the files of a series: None where it answers as it should, else its Fault."""
@@ -97,8 +97,8 @@ class Idc:
                 self._fetch(series.uid, one, folder)
             return open_pixels
         path = self._path(series.uid, objects[0])
-        pixels = RemotePixels(film, lambda start, end: self._bytes(path, start, end), self._pool)
-        return lambda _: pixels
+        pixels = RemotePixels(film, film.offset, lambda start, end: self._bytes(path, start, end), self._pool)
+        return lambda _: cast(np.ndarray, pixels)  # it is read as one: shape, dtype, slices
 
     def _read_header(self, uid: str, one: Object, folder: Path) -> Film | None:
         """The facts of a film, of which the header alone is put into `folder`; None where it is not usable."""
@@ -194,13 +194,13 @@ class Idc:
 class RemotePixels:
     """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice asks for its rows alone.
 
-    `read(start, end)` gives bytes of the film's file; `pool` reads rows that lie apart.
+    They begin at `offset`; `read(start, end)` gives bytes of the film's file; `pool` reads rows that lie apart.
     """
 
-    def __init__(self, film: Film, read: Callable[[int, int], bytes], pool: Executor) -> None:
+    def __init__(self, film: Film, offset: int, read: Callable[[int, int], bytes], pool: Executor) -> None:
         self.shape = (film.rows, film.columns)
         self.dtype = np.dtype(f"<u{film.bits // 8}")
-        self._offset = film.offset
+        self._offset = offset
         self._read = read
         self._pool = pool
         self._apart = cache(self._read_apart)  # crops and background patches look at the same coarse view

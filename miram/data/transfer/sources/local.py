@@ -7,13 +7,13 @@ files differently, and none of the names is read here. Nothing is copied: a seri
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.receipt import Item, Uids, hash_file, read_uids, write_receipt
-from miram.data.transfer.sources.series import Fetched, Series
+from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
 from miram.errors import MiramError
 from miram.progress import track
 
@@ -32,7 +32,7 @@ class Local:
     """The DICOM files below a folder; films are read where they lie."""
 
     origin = "local"
-    read_rows = None
+    read_rows: Callable[[Series, Path], OpenFilm] | None = None
 
     def __init__(self, _http: Http, *, folder: str) -> None:
         self._folder = Path(folder)

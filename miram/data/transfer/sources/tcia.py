@@ -6,14 +6,14 @@ without a slash.
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import requests
 
 from miram.data.transfer.http import Fault, Http, beginning
 from miram.data.transfer.receipt import read_uids, write_receipt
-from miram.data.transfer.sources.series import Fetched, Series
+from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
 from miram.data.transfer.unpack import unpack
 
 LONGEST_LIST_BYTES = 100_000_000
@@ -24,7 +24,7 @@ class Tcia:
     """A collection of an NBIA server; films come whole."""
 
     origin = "tcia"
-    read_rows = None
+    read_rows: Callable[[Series, Path], OpenFilm] | None = None
 
     def __init__(self, http: Http, *, collection: str, api_url: str) -> None:
         self._http = http
