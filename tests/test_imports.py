@@ -19,6 +19,7 @@ FORBIDDEN = {  # part of the package -> what it may not import
     "provenance": TORCH,
     "layout.py": TORCH,
     "kinds.py": TORCH,
+    "recipe.py": TORCH | rooms("params", "planning", "models", "train"),
     "looks.py": TORCH,
     "errors.py": TORCH,
     "files.py": TORCH,

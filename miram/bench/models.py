@@ -15,8 +15,9 @@ from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
+from miram.recipe import Recipe
 from miram.train.pretrain import parameter_groups
-from miram.train.recipe import Recipe
+from miram.train.recipe import build, random_inputs
 
 CLASSES = 4  # of the fine-tuning step
 
@@ -87,13 +88,13 @@ def pretraining_step(
     matrices of all pairs of tokens.
     """
     recipe = Recipe.of(values)
-    model = recipe.build().to(device)
+    model = build(recipe).to(device)
     if naive:
         for block in model.get_submodule("highres.stack").children():
             _make_naive(block.get_submodule("attn"))
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
-    inputs = recipe.random_inputs(images, device)
+    inputs = random_inputs(recipe, images, device)
 
     def forward() -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):

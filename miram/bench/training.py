@@ -21,8 +21,8 @@ from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.errors import MiramError
 from miram.kinds import OURS
 from miram.planning.memory import fit
+from miram.recipe import Recipe
 from miram.train.pretrain import pretrain
-from miram.train.recipe import Recipe
 
 BARE_STEPS = 20
 MIB = 2**20

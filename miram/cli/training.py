@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miram import kinds, layout, params
+from miram import layout, params
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
@@ -17,7 +17,6 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
     from miram.data.splits import pretraining_backgrounds, pretraining_lesions
     from miram.train.pretrain import pretrain as train
-    from miram.train.recipe import Recipe
     from miram.train.store import extra_ids
 
     place = protocol, method = arguments.protocol, arguments.method
@@ -33,12 +32,12 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     store = _, index_csv = store_of(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
-    values = params.stage_values(chosen, "pretrain", *place)
-    if values["encoder_init"]:
-        inputs.append(given_file("encoder_init", values["encoder_init"]))
+    recipe = params.recipe_of(chosen, method)
+    if recipe.encoder_init:
+        inputs.append(given_file("encoder_init", recipe.encoder_init))
     out = layout.pretrain(chosen.name, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
-    if kinds.is_masked(values["objective"]):
+    if recipe.masked:
         outputs.append(out / "reconstructions.npz")
 
     def work() -> dict[str, Any]:
@@ -47,8 +46,8 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
             *store,
             seen,
             pictured,
-            Recipe.of(values),
-            checkpoint_every_epochs=values["checkpoint_every_epochs"],
+            recipe,
+            checkpoint_every_epochs=chosen.methods[method].pretrain.checkpoint_every_epochs,
             accelerator=chosen.compute.accelerator,
             threads=chosen.compute.threads,
             devices=chosen.compute.devices,

@@ -19,6 +19,7 @@ from miram.params.stages import (
     is_embedded,
     kept,
     kinds_of,
+    recipe_of,
     stage_values,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "kept",
     "kinds_of",
     "load",
+    "recipe_of",
     "stage_values",
 ]

@@ -9,14 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from miram import kinds
 from miram.kinds import STRICT, Count, Precision, Whole
+from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 Preset = Literal["demo", "paper", "paper-448", "paper-896"]
 PRESETS: tuple[str, ...] = get_args(Preset)
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
 Metric = Literal[  # those of miram.evaluate.scores, as a test holds
@@ -30,7 +28,6 @@ Metric = Literal[  # those of miram.evaluate.scores, as a test holds
     "ece",
     "brier",
 ]
-Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "calc_type", "calc_distribution", "label"]
 
 
@@ -126,53 +123,6 @@ class Splits:
     test_fraction: OpenFraction
     candidates: Count
     seed: Whole
-
-
-@dataclass(frozen=True, config=STRICT)
-class Encoder:
-    """The Vision Transformer that is pre-trained; sizes in tokens' widths and px."""
-
-    patch: Count
-    channels: Literal[1, 3]
-    width: Count
-    depth: Count
-    heads: Count
-    mlp_ratio: Positive
-
-
-@dataclass(frozen=True, config=STRICT)
-class Decoder:
-    """The low-resolution decoder; the high-resolution one has the same sizes."""
-
-    width: Count
-    depth: Count
-    heads: Count
-    mlp_ratio: Positive
-
-
-@dataclass(frozen=True, config=STRICT)
-class Highres:
-    """The high-resolution decoder of MIRAM."""
-
-    scale: Literal[2, 4]
-    target: Literal["upsampled", "native"]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Moco:
-    """MoCo-v3: its heads, its loss, its views."""
-
-    projector_width: Count
-    projector_out: Count
-    temperature: Positive
-    momentum: Fraction
-    jitter_brightness: NonNegative
-    jitter_contrast: NonNegative
-    jitter_probability: Fraction
-    blur_sigma_min: Positive
-    blur_sigma_max: Positive
-    blur_probabilities: Pair
-    solarise_probabilities: Pair
 
 
 @dataclass(frozen=True, config=STRICT)

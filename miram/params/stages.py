@@ -7,6 +7,7 @@ from typing import Any
 from miram import kinds, layout
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
+from miram.recipe import Recipe
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 TUNING = (  # values of `finetune` that train the encoder
@@ -63,7 +64,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         del values["protocols"]  # a job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return _pretrain_values(params, params.methods[str(place[1])])
+        return _pretrain_values(params, str(place[1]))
     if stage in ("finetune", "probe"):
         return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*map(str, place)))
     pretrain, statistics = params.pretrain, params.statistics
@@ -121,13 +122,49 @@ def _source_values(params: Params) -> dict[str, Any]:
     return {"source": params.source, "settings": settings}
 
 
-def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
-    read = kinds.OBJECTIVES[method.objective].values
-    values = {"objective": method.objective, "encoder": asdict(params.encoder)}
-    values |= asdict(method.pretrain) | asdict(params.compute)
-    values = {name: value for name, value in values.items() if name in read or name not in kinds.MASKED_ONLY}
-    values |= {name: asdict(getattr(params, name)) for name in kinds.SECTIONS if name in read}
-    return values | {name: getattr(method, name) for name in kinds.ATTENTION_FIELDS if name in read}
+def recipe_of(params: Params, name: str) -> Recipe:
+    """What decides the weights that pre-training of the method `name` ends with."""
+    method = params.methods[name]
+    own, read = method.pretrain, kinds.OBJECTIVES[method.objective].values
+    return Recipe(
+        objective=method.objective,
+        encoder=params.encoder,
+        seed=own.seed,
+        side=own.side,
+        batch=own.batch,
+        accumulate=own.accumulate,
+        epochs=own.epochs,
+        warmup_epochs=own.warmup_epochs,
+        lr_per_256=own.lr_per_256,
+        weight_decay=own.weight_decay,
+        beta1=own.beta1,
+        beta2=own.beta2,
+        crop_scale_min=own.crop_scale_min,
+        precision=params.compute.precision,
+        compile=params.compute.compile,
+        recompute=own.recompute,
+        encoder_init=own.encoder_init,
+        mask_ratio=own.mask_ratio if "mask_ratio" in read else None,
+        loss_on=own.loss_on if "loss_on" in read else None,
+        decoder=params.decoder if "decoder" in read else None,
+        highres=params.highres if "highres" in read else None,
+        attention=method.attention if "attention" in read else None,
+        backend=method.backend if "backend" in read else None,
+        options=method.options if "options" in read else None,
+        moco=params.moco if "moco" in read else None,
+    )
+
+
+def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
+    """The recipe without what its objective does not read, where it is computed, and how often it is saved."""
+    recipe, compute = recipe_of(params, name), params.compute
+    unread = {*kinds.SECTIONS, *kinds.MASKED_ONLY, *kinds.ATTENTION_FIELDS}
+    unread -= set(kinds.OBJECTIVES[recipe.objective].values)
+    return {
+        **{key: value for key, value in asdict(recipe).items() if key not in unread},
+        **{key: getattr(compute, key) for key in ("accelerator", "threads", "devices")},
+        "checkpoint_every_epochs": params.methods[name].pretrain.checkpoint_every_epochs,
+    }
 
 
 def kinds_of(params: Params) -> dict[str, str]:

@@ -22,7 +22,8 @@ from miram.errors import MiramError
 from miram.models.attention.blocks import is_block
 from miram.models.encoder import Encoder
 from miram.planning.kept import SavedTensors
-from miram.train.recipe import Recipe
+from miram.recipe import Recipe
+from miram.train.recipe import build, random_inputs
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
 FULL = 4  # bytes of a number
@@ -185,17 +186,17 @@ def _deciding(values: Mapping[str, Any], *, recompute: bool) -> str:
 def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
     mode = FakeTensorMode()
     with mode:
-        return mode, Recipe(**json.loads(text)).build()
+        return mode, build(Recipe.of(json.loads(text)))
 
 
 @lru_cache(2 * RECIPES)
 def _forward(text: str, images: int) -> Forward:
-    recipe = Recipe(**json.loads(text))
+    recipe = Recipe.of(json.loads(text))
     mode, model = _fake_model(text)
     mixed = recipe.precision != "32-true"
     with mode, SavedTensors() as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         watch = _Watch(model, saved)
-        outputs = model(*recipe.random_inputs(images, "cpu"))
+        outputs = model(*random_inputs(recipe, images, "cpu"))
         watch.remove()
     predictions = [FULL * tensor.numel() for tensor in outputs if isinstance(tensor, torch.Tensor)]
     return Forward(saved.bytes, watch.block, watch.tokens, max(predictions), watch.shared)

@@ -35,6 +35,7 @@ from miram.kinds import Precision
 from miram.models.encoder import encoder_of
 from miram.models.export import save_encoder
 from miram.progress import track
+from miram.recipe import Recipe
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
 from miram.train.device import (
@@ -48,7 +49,7 @@ from miram.train.device import (
     usable_accelerator,
 )
 from miram.train.journal import journal
-from miram.train.recipe import Recipe
+from miram.train.recipe import build, fingerprint
 from miram.train.reconstruct import masked_inputs, reconstruct
 from miram.train.schedule import half_cosine, warmup_cosine
 from miram.train.store import Store
@@ -198,12 +199,12 @@ class Run:
 
     def __init__(self, fabric: Fabric, recipe: Recipe, steps_per_epoch: int, out_dir: Path, crops_digest: str) -> None:
         self.fabric, self.recipe, self.steps_per_epoch, self.out_dir = fabric, recipe, steps_per_epoch, out_dir
-        self.fingerprint = recipe.fingerprint(crops_digest)
+        self.fingerprint = fingerprint(recipe, crops_digest)
         steps = recipe.epochs * steps_per_epoch
         self.lr = warmup_cosine(recipe.lr, steps, recipe.warmup_epochs * steps_per_epoch)
-        self.key_momentum = half_cosine(recipe.moco["momentum"], 1.0, steps) if recipe.moco else None
+        self.key_momentum = half_cosine(recipe.moco.momentum, 1.0, steps) if recipe.moco else None
         torch.manual_seed(recipe.seed)
-        self.module = recipe.build()
+        self.module = build(recipe)
         if fabric.device.type == "cuda" and fabric.world_size > 1:
             self.module = nn.SyncBatchNorm.convert_sync_batchnorm(self.module)
         self.optimizer = torch.optim.AdamW(
@@ -303,7 +304,7 @@ class Run:
         if self.recipe.masked:
             crops, noise = batch
             return self.model(*masked_inputs(crops, noise, self.recipe)).loss, None
-        views = [to_images(view, self.recipe.encoder["channels"]) for view in batch]
+        views = [to_images(view, self.recipe.encoder.channels) for view in batch]
         assert self.key_momentum is not None
         output = self.model(*views, float(self.key_momentum[self.step]) if first else 1.0)
         return output.loss, output.feature_std

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from miram.models.patches import patchify, restore_pixels, unpatchify
+from miram.recipe import Recipe
 from miram.train.augment import resize, stream, to_grey, to_images
-from miram.train.recipe import Recipe
 from miram.train.store import Store
 
 
@@ -29,7 +29,7 @@ def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recip
     noise = np.stack([stream("figure", recipe.seed, 0, place).random(recipe.patches, np.float32) for place in places])
     inputs = masked_inputs(torch.from_numpy(crops).to(device), torch.from_numpy(noise).to(device), recipe)
     output = model(*inputs)
-    patch, images = recipe.encoder["patch"], inputs[0]
+    patch, images = recipe.encoder.patch, inputs[0]
     removed = output.mask[..., None]
     visible = patchify(images, patch)
     lowres = removed * restore_pixels(output.lowres_pred, visible) + (1 - removed) * visible
@@ -37,7 +37,7 @@ def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recip
     figures = {"input": images, "masked": masked, "lowres": unpatchify(lowres, patch)}
     if output.highres_pred is not None:
         assert recipe.highres is not None
-        target = inputs[2] if recipe.native_scale else interpolate(images, scale_factor=recipe.highres["scale"])
+        target = inputs[2] if recipe.native_scale else interpolate(images, scale_factor=recipe.highres.scale)
         highres = restore_pixels(output.highres_pred, patchify(target, patch))
         figures |= {"highres": unpatchify(highres, patch), "target_highres": target}
     return {name: to_grey(images.float()).cpu().numpy() for name, images in figures.items()}
@@ -48,5 +48,5 @@ def masked_inputs(views: Tensor, noise: Tensor, recipe: Recipe) -> list[Tensor]:
 
     There the views have the higher side, and the input is their average over squares of scale px.
     """
-    images = to_images(views, recipe.encoder["channels"])
+    images = to_images(views, recipe.encoder.channels)
     return [avg_pool2d(images, recipe.native_scale), noise, images] if recipe.native_scale else [images, noise]

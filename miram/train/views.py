@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from miram.recipe import Recipe
 from miram.train.augment import Draw, draw_moco_view, draw_view, render, stream
 from miram.train.device_views import render_batch
-from miram.train.recipe import Recipe
 from miram.train.store import Store
 
 Key = tuple[int, int]  # epoch, sample

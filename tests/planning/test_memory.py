@@ -14,9 +14,10 @@ from miram.errors import MiramError
 from miram.models.export import save_encoder
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
+from miram.recipe import Recipe
 from miram.train import checkpoint
 from miram.train.pretrain import parameter_groups
-from miram.train.recipe import Recipe
+from miram.train.recipe import build, random_inputs
 
 PAPER = params.load(Path(__file__).parents[2] / "params.yaml", "paper")
 SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width": 128, "depth": 2, "heads": 8}}
@@ -29,12 +30,12 @@ def values_of(method, sizes, **changes):
 
 
 def built(values):
-    return Recipe.of(values).build()
+    return build(Recipe.of(values))
 
 
 def forward_of(model, values, images):
     torch.manual_seed(0)
-    return partial(model, *Recipe.of(values).random_inputs(images, "cpu"))
+    return partial(model, *random_inputs(Recipe.of(values), images, "cpu"))
 
 
 def kept_apart(values, images):

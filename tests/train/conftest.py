@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from miram.recipe import Recipe
 from miram.train.pretrain import pretrain
-from miram.train.recipe import Recipe
 from miram.train.store import pack
 
 ENCODER = {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0}
@@ -74,7 +74,7 @@ COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "de
 @pytest.fixture(scope="session")
 def recipe_of() -> Callable[..., Recipe]:
     """recipe_of(objective, **changes)."""
-    return lambda objective, **changes: Recipe(**{**PRETRAIN, **OBJECTIVES[objective], **changes})
+    return lambda objective, **changes: Recipe.of({**PRETRAIN, **OBJECTIVES[objective], **changes})
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from miram.errors import ParameterError
 from miram.looks import looks
 from miram.planning.doctor import check_memory
 from miram.planning.memory import as_table
+from miram.recipe import Recipe
 from miram.report import charts
 from miram.train.pretrain import pretrain
-from miram.train.recipe import Recipe
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 METHODS = """methods:

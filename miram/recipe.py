@@ -1,0 +1,148 @@
+"""What is pre-trained and how, from the parameter file to the stage: neither reads the other's modules."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from miram import kinds
+from miram.kinds import STRICT, Count, Precision
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Encoder:
+    """The Vision Transformer that is pre-trained; sizes in tokens' widths and px."""
+
+    patch: Count
+    channels: Literal[1, 3]
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Decoder:
+    """The low-resolution decoder; the high-resolution one has the same sizes."""
+
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Highres:
+    """The high-resolution decoder of MIRAM."""
+
+    scale: Literal[2, 4]
+    target: Literal["upsampled", "native"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Moco:
+    """MoCo-v3: its heads, its loss, its views."""
+
+    projector_width: Count
+    projector_out: Count
+    temperature: Positive
+    momentum: Fraction
+    jitter_brightness: NonNegative
+    jitter_contrast: NonNegative
+    jitter_probability: Fraction
+    blur_sigma_min: Positive
+    blur_sigma_max: Positive
+    blur_probabilities: Pair
+    solarise_probabilities: Pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides the weights that pre-training of a method ends with.
+
+    Names, units and sources are those of params.yaml. None: the objective does not read it.
+    """
+
+    objective: str
+    encoder: Encoder
+    seed: int
+    side: int
+    batch: int  # images per optimiser step, over all micro-batches and devices
+    accumulate: int
+    epochs: int
+    warmup_epochs: int
+    lr_per_256: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    crop_scale_min: float
+    precision: Precision
+    compile: bool
+    recompute: bool
+    encoder_init: str | None
+    mask_ratio: float | None = None
+    loss_on: str | None = None
+    decoder: Decoder | None = None
+    highres: Highres | None = None
+    attention: str | None = None
+    backend: str | None = None
+    options: dict[str, Any] | None = None
+    moco: Moco | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe among plain values, such as a record's, which also say where it is computed."""
+        return TypeAdapter(cls).validate_json(json.dumps(values))
+
+    @property
+    def name(self) -> str:
+        """Objective and attention, for messages."""
+        return "-".join(filter(None, (self.objective, self.attention)))
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model rebuilds removed patches; otherwise it is given two views of an image."""
+        return kinds.is_masked(self.objective)
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate: `lr_per_256` is meant for a batch of 256."""
+        return self.lr_per_256 * self.batch / 256
+
+    @property
+    def patches(self) -> int:
+        """Patches of an input image."""
+        return (self.side // self.encoder.patch) ** 2
+
+    @property
+    def native_scale(self) -> int | None:
+        """Side of the native high-resolution image / side of the input; None where the target is not native."""
+        return self.highres.scale if self.highres and self.highres.target == "native" else None
+
+    @property
+    def view_side(self) -> int:
+        """Side of a view in px: that of the input, or of the native high-resolution image."""
+        return self.side * (self.native_scale or 1)
+
+    @property
+    def moco_views(self) -> list[dict[str, float]]:
+        """The keywords of `augment.draw_moco_view` for the first and for the second view."""
+        assert self.moco is not None
+        shared = {
+            name: value
+            for name, value in dataclasses.asdict(self.moco).items()
+            if name.startswith(("jitter_", "blur_sigma_"))
+        }
+        blur, solarise = self.moco.blur_probabilities, self.moco.solarise_probabilities
+        return [
+            {**shared, "blur_probability": p_blur, "solarise_probability": p_solarise}
+            for p_blur, p_solarise in zip(blur, solarise, strict=True)
+        ]
