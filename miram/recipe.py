@@ -1,4 +1,4 @@
-"""What is pre-trained and how, from the parameter file to the stage: neither reads the other's modules."""
+"""What is pre-trained and fine-tuned, and how: what params builds and train reads, as neither imports the other."""
 
 import dataclasses
 import json
@@ -146,3 +146,43 @@ class Recipe:
             {**shared, "blur_probability": p_blur, "solarise_probability": p_solarise}
             for p_blur, p_solarise in zip(blur, solarise, strict=True)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What decides a fine-tuning, and where it is computed; names, units and sources are those of params.yaml."""
+
+    task: str
+    seed: int
+    encoder: Encoder
+    side: int
+    pool: str
+    threshold: float
+    accelerator: str
+    precision: Precision
+    threads: int
+    head_init_std: float
+    keep_network: bool
+    batch: int
+    epochs: int
+    warmup_epochs: int
+    lr: float
+    weight_decay: float
+    layer_decay: float  # 1: off
+    drop_path: float
+    mixup: float  # 0: off
+    rotation_degrees: float
+    zoom_min: float
+    zoom_max: float
+    intensity_shift: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The same from plain values, such as a record's."""
+        return TypeAdapter(cls).validate_json(json.dumps(values))
+
+    @property
+    def augmentation(self) -> dict[str, float]:
+        """The keywords of `augment.finetune_view`."""
+        names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
+        return {name: getattr(self, name) for name in names}

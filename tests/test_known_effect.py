@@ -12,6 +12,7 @@ from miram.evaluate.claims import NOT_REPRODUCED, OPEN, REPRODUCED, judge
 from miram.evaluate.metrics import evaluate
 from miram.layout import Cell
 from miram.phantom.lesions import draw_lesion
+from miram.recipe import Tuning
 from miram.train.finetune import finetune
 from miram.train.store import pack
 
@@ -66,7 +67,7 @@ def trained(tmp_path_factory):
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, *data[noise], None, seed=seed, **TRAINING)
+            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
             predictions[Cell("strict", "pathology", "full", method, number)] = out / "predictions.parquet"
     return predictions
 

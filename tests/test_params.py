@@ -11,6 +11,7 @@ from miram.errors import ParameterError
 from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.scores import METRICS
 from miram.params.schema import Metric
+from miram.recipe import Recipe, Tuning
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "params.yaml").read_text()
@@ -235,3 +236,17 @@ def test_compiling_concerns_pretraining_alone(tmp_path):
 def test_how_to_transfer_changes_no_stage(tmp_path):
     before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "workers: 2", "workers: 8")
     assert params.stage_values(before, "crops") == params.stage_values(after, "crops")
+
+
+@pytest.mark.parametrize("preset", params.PRESETS)
+def test_the_record_of_a_training_holds_what_its_stage_is_given(preset):
+    chosen = params.load(ROOT / "params.yaml", preset)
+    for name in chosen.methods:
+        assert Recipe.of(params.stage_values(chosen, "pretrain", "strict", name)) == params.recipe_of(chosen, name)
+    for cell in params.kept(chosen):
+        assert Tuning.of(params.stage_values(chosen, "finetune", *cell)) == params.tuning_of(chosen, cell)
+
+
+def test_a_method_in_the_file_has_no_section_pretrain(tmp_path):
+    with pytest.raises(ParameterError, match=r"Unknown key methods\.mae\.pretrain"):
+        load_edited(tmp_path, "  mae:", "  mae:\n    pretrain: null")

@@ -148,8 +148,20 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
     source, lesions = layout.record("crops", chosen.name), layout.data(chosen.name) / "lesions.csv"
     table = layout.splits(chosen.name, protocol)
     record.read(source)
-    values = params.stage_values(chosen, "splits", protocol)
-    do_stage(chosen, "splits", [source], [table], lambda: write_splits(lesions, table, **values), protocol)
+    own = chosen.splits
+
+    def work() -> dict[str, Any]:
+        return write_splits(
+            lesions,
+            table,
+            protocol=protocol,
+            validation_fraction=own.validation_fraction,
+            test_fraction=own.test_fraction,
+            candidates=own.candidates,
+            seed=own.seed,
+        )
+
+    do_stage(chosen, "splits", [source], [table], work, protocol)
 
 
 def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:

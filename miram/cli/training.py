@@ -10,6 +10,7 @@ from miram.cli.stage import check_known, do_stage, finished_of, given_file, stor
 from miram.errors import MiramError
 from miram.provenance import record
 
+Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
 NO_DEVICE = "research software, not a medical device"
 
 
@@ -60,18 +61,27 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fine-tune a method with one seed."""
     from miram.train.finetune import finetune as train
 
-    _classify(chosen, "finetune", arguments, train)
+    def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
+        return train(*files, params.tuning_of(chosen, cell))
+
+    _classify(chosen, "finetune", arguments, work)
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Classify the features of a method's frozen encoder."""
     from miram.train.probe import probe as fit
 
-    _classify(chosen, "probe", arguments, fit)
+    def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
+        return fit(*files, **params.stage_values(chosen, "probe", *cell))
+
+    _classify(chosen, "probe", arguments, work)
 
 
 def _classify(
-    chosen: params.Params, stage: str, arguments: argparse.Namespace, work: Callable[..., dict[str, Any]]
+    chosen: params.Params,
+    stage: str,
+    arguments: argparse.Namespace,
+    work: Callable[[layout.Cell, Files], dict[str, Any]],
 ) -> None:
     """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
@@ -92,14 +102,12 @@ def _classify(
         encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
-    values = params.stage_values(chosen, stage, *cell)
     out = layout.finetune(run, cell)
     outputs = [out / "predictions.parquet", out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
-    do_stage(
-        chosen, stage, inputs, outputs, lambda: work(out, *store_of(chosen), *tables, encoder_file, **values), *cell
-    )
+    files = out, *store_of(chosen), *tables, encoder_file
+    do_stage(chosen, stage, inputs, outputs, lambda: work(cell, files), *cell)
 
 
 def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from miram.params.stages import (
     kinds_of,
     recipe_of,
     stage_values,
+    tuning_of,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "load",
     "recipe_of",
     "stage_values",
+    "tuning_of",
 ]

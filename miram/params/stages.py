@@ -7,12 +7,12 @@ from typing import Any
 from miram import kinds, layout
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
-from miram.recipe import Recipe
+from miram.recipe import Recipe, Tuning
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
-TUNING = (  # values of `finetune` that train the encoder
+UNPROBED = (  # values of a fine-tuning that train the encoder or its head
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
-    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
+    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift", "head_init_std", "keep_network"),
 )
 OWN = ("folder", "table_csv")  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
@@ -66,7 +66,8 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]))
     if stage in ("finetune", "probe"):
-        return {"finetune": _finetune_values, "probe": _probe_values}[stage](params, Cell(*map(str, place)))
+        cell = Cell(*map(str, place))
+        return asdict(tuning_of(params, cell)) if stage == "finetune" else _probe_values(params, cell)
     pretrain, statistics = params.pretrain, params.statistics
     sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     if stage == "explain":
@@ -178,30 +179,42 @@ def kind_of(method: Method) -> str:
     return method.attention or method.objective
 
 
-def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
-    """What every mode reads; from a baseline's start the input side is the common one, a method's is its own."""
-    method = params.methods.get(cell.method)
-    return {
-        **{"task": cell.task, "seed": int(cell.seed), "encoder": asdict(params.encoder)},
-        "side": (method.pretrain if method else params.pretrain).side,
-        "pool": _pool(method),
-        "threshold": params.finetune.threshold,
-        **{name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")},
-    }
-
-
-def _finetune_values(params: Params, cell: Cell) -> dict[str, Any]:
-    tuning = params.finetune
-    pool = _pool(params.methods.get(cell.method))
-    head_init_std = {"class": tuning.head_init_std_mocov3, "mean": tuning.head_init_std}[pool]
-    own = {name: getattr(tuning, name) for name in TUNING}
-    keep_network = int(cell.seed) == tuning.seeds[0]
-    return {**_cell_values(params, cell), "head_init_std": head_init_std, "keep_network": keep_network, **own}
+def tuning_of(params: Params, cell: Cell) -> Tuning:
+    """What decides a fine-tuning."""
+    own, compute, method = params.finetune, params.compute, params.methods.get(cell.method)
+    pool, seed = _pool(method), int(cell.seed)
+    return Tuning(
+        task=cell.task,
+        seed=seed,
+        encoder=params.encoder,
+        side=(method.pretrain if method else params.pretrain).side,
+        pool=pool,
+        threshold=own.threshold,
+        accelerator=compute.accelerator,
+        precision=compute.precision,
+        threads=compute.threads,
+        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[pool],
+        keep_network=seed == own.seeds[0],
+        batch=own.batch,
+        epochs=own.epochs,
+        warmup_epochs=own.warmup_epochs,
+        lr=own.lr,
+        weight_decay=own.weight_decay,
+        layer_decay=own.layer_decay,
+        drop_path=own.drop_path,
+        mixup=own.mixup,
+        rotation_degrees=own.rotation_degrees,
+        zoom_min=own.zoom_min,
+        zoom_max=own.zoom_max,
+        intensity_shift=own.intensity_shift,
+    )
 
 
 def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
+    """Those of a fine-tuning that do not train the encoder, and what the mode reads."""
+    shared = {name: value for name, value in asdict(tuning_of(params, cell)).items() if name not in UNPROBED}
     own = {name: getattr(params.finetune, name) for name in PROBES[cell.mode]}
-    return {**_cell_values(params, cell), "mode": cell.mode, **own}
+    return {**shared, "mode": cell.mode, **own}
 
 
 def _pool(method: Method | None) -> str:

@@ -6,6 +6,7 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and p
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from torch.utils.data import Dataset
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
-from miram.kinds import Precision
 from miram.models.classifier import Classifier
 from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
 from miram.progress import track
+from miram.recipe import Tuning
 from miram.train.augment import finetune_view, stream, to_images
 from miram.train.classifiers import (
     Split,
@@ -63,84 +64,63 @@ def finetune(
     lesions_csv: Path,
     splits_csv: Path,
     encoder_file: Path | None,
-    *,
-    encoder: dict,
-    pool: str,
-    task: str,
-    side: int,
-    seed: int,
-    batch: int,
-    epochs: int,
-    warmup_epochs: int,
-    lr: float,
-    weight_decay: float,
-    layer_decay: float,
-    mixup: float,
-    drop_path: float,
-    head_init_std: float,
-    threshold: float,
-    keep_network: bool,
-    accelerator: str,
-    precision: Precision,
-    threads: int,
-    **augmentation: float,
+    tuning: Tuning,
 ) -> dict[str, object]:
-    """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task; keywords are named as in params.yaml.
+    """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
-    `augmentation` holds the keywords of `augment.finetune_view`; `mixup` 0 and `layer_decay` 1 are off. Leaves in
-    `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy), predictions.parquet
-    for validation and test and, with `keep_network`, model.safetensors; test lesions are read after that choice. Adam
-    with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply by one and are
-    left out. Returns facts for the record. Raises MiramError for what the user can mend.
+    Leaves in `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy),
+    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read after
+    that choice. Adam with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply
+    by one and are left out. Returns facts for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
-    fabric = one_device(accelerator, precision, threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = read_training(store, labelled, side)
-    classes, multi_label = labelled.classes, task in MULTI_LABEL
-    torch.manual_seed(seed)
-    network = build_encoder(encoder, side, drop_path, encoder_file)
-    module = Classifier(network, classes=len(classes), pool=pool, head_init_std=head_init_std)
-    groups = layer_groups(module, layer_decay)
-    optimizer = torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
+    fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
+    train, validation = read_training(store, labelled, tuning.side)
+    classes, multi_label = labelled.classes, tuning.task in MULTI_LABEL
+    torch.manual_seed(tuning.seed)
+    network = build_encoder(asdict(tuning.encoder), tuning.side, tuning.drop_path, encoder_file)
+    module = Classifier(network, classes=len(classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
+    groups = layer_groups(module, tuning.layer_decay)
+    optimizer = torch.optim.Adam(groups, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
     model, stepper = fabric.setup(module, optimizer)
     weights = None if multi_label else class_weights(train.targets).to(fabric.device)
     batches = load_batches(
-        FinetuneViews(train, seed, augmentation),
-        shuffled_batches(len(train.targets), seed, batch, epochs),
-        loading_workers(fabric.device, threads),
+        FinetuneViews(train, tuning.seed, tuning.augmentation),
+        shuffled_batches(len(train.targets), tuning.seed, tuning.batch, tuning.epochs),
+        loading_workers(fabric.device, tuning.threads),
     )
-    steps = math.ceil(len(train.targets) / batch)
-    rates = warmup_cosine(lr, epochs * steps, warmup_epochs * steps).reshape(epochs, steps)
+    steps = math.ceil(len(train.targets) / tuning.batch)
+    rates = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
     log, best_state = [], {}
     with out_of_memory_as(
-        f"fine-tuning at side {side}, batch {batch}",
-        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {threads}).",
+        f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
+        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
-        for epoch in track(range(epochs), f"fine-tuning seed {seed}"):
-            shares = mixing_shares(seed, epoch, steps, mixup)
+        for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
+            shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
             train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
             logits = _evaluated(model, validation)
             val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if weights is None else weights.cpu())
             answers = probabilities(logits, multi_label)
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
+            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
             losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
             log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
             if best(log) is log[-1]:
                 best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
-    test = read_split(store, labelled, "test", side)
+    test = read_split(store, labelled, "test", tuning.side)
     tables = [
         predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
         for split in (validation, test)
     ]
     network_file = Path(out_dir) / "model.safetensors"
-    if keep_network:
+    if tuning.keep_network:
         save_classifier(
             best_state,
             network_file,
             encoder=network.architecture,
-            pool=pool,
+            pool=tuning.pool,
             classes=classes,
             multi_label=multi_label,
         )
@@ -148,7 +128,7 @@ def finetune(
         network_file.unlink(missing_ok=True)  # of a run that kept it
     write_outcome(Path(out_dir), pd.concat(tables), log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
-    told = {"parameters": parameters, "epochs": epochs, "best_epoch": chosen["epoch"]}
+    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 
 

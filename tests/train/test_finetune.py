@@ -11,6 +11,7 @@ from miram.models._timm import create_model
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier
+from miram.recipe import Tuning
 from miram.train import finetune as module
 from miram.train.augment import to_images
 from miram.train.classifiers import Split, labelled_lesions, read_split
@@ -66,7 +67,7 @@ def tune(lesions, store_paths, tmp_path):
         tables.drop(columns="split").to_csv(lesions_csv, index=False)
         tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
         values = {**VALUES, **changes}
-        return finetune(tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, **values)
+        return finetune(tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values))
 
     return run
 
