@@ -38,12 +38,12 @@ $(VENV)/installed: requirements.lock requirements-cuda.lock pyproject.toml
 
 demo: setup ## the whole pipeline on the embedded archive, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=demo
-	@cat results/demo/comparison.md
-	@$(BIN)/miram compare results/demo --brief || true # other numbers, as of another processor, are no fault of the run
+	@$(BIN)/miram --preset demo show
+	@$(BIN)/miram --preset demo compare --brief || true # other numbers, as of another processor, are no fault of the run
 
 paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
-	@cat results/paper/comparison.md
+	@$(BIN)/miram --preset paper show
 
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest

@@ -14,14 +14,15 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.mocov3_plain import straightforward_loss
 from miram import params
-from miram.bench.efficiency import crossovers
-from miram.bench.memory import kept_bytes
-from miram.bench.models import attention_layer, forward_and_backward, in_form, pretraining_step
+from miram.bench.growth import crossovers
+from miram.bench.models import attention_layer, forward_and_backward, in_form, loss_of, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.layout import BENCH
+from miram.planning.kept import kept_bytes
 
 TOKENS = (197, 785, 3137, 12_545)
 STEP_SIDE, STEP_IMAGES = 112, 16
@@ -92,7 +93,7 @@ def measure_steps(methods: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]
                 in_form(values, reference),
                 STEP_IMAGES,
                 "cpu",
-                straightforward=method == "mocov3",
+                loss=straightforward_loss if method == "mocov3" else loss_of,
                 fused_adamw=False,
             ),
         }

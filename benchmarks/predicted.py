@@ -1,4 +1,4 @@
-"""What the memory model predicts beside what autograd keeps: `python -m benchmarks.predicted`.
+"""What `miram fit` predicts beside what autograd keeps: `python -m benchmarks.predicted`.
 
 Writes results/bench/predicted.{json,md}: every method of preset paper at three input sides and two numbers of images.
 """
@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from miram import params
-from miram.bench.memory import kept_bytes
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import machine
 from miram.layout import BENCH
+from miram.planning.kept import kept_bytes
 from miram.planning.memory import least_images, memory_of
 
 SIDES = (112, 224, 448)  # px
@@ -74,7 +74,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "# Kept activations: predicted and measured",
         f"`{results['command']}`, torch {results['machine']['torch']}, float32: what autograd keeps from the forward "
         "to the backward pass of a step of pre-training (ViT-B/16, preset paper), counted by saved-tensor hooks, "
-        f"beside the closed form of `miram fit`. Off by {worst:.1f} % at most.",
+        f"beside what `miram fit` predicts. Off by {worst:.1f} % at most.",
         table.to_markdown(index=False, floatfmt=".1f"),
     ]
     return "\n\n".join(parts) + "\n"

@@ -45,23 +45,24 @@ def test_a_fault_of_a_file_that_is_read_is_not_blamed_on_the_output(tmp_path):
 def _hold(folder, entered):
     with sole_writer(folder, "crops"):
         entered.set()
-        time.sleep(60)
+        time.sleep(600)  # until it is killed
 
 
-def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd):
+def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd, wait_until):
     spawn = multiprocessing.get_context("spawn")
     entered = spawn.Event()
     first = spawn.Process(target=_hold, args=(tmp_path, entered))
     first.start()
-    assert entered.wait(30)
+    assert entered.wait(120)
     second_entered = spawn.Event()
     second = spawn.Process(target=_hold, args=(tmp_path, second_entered))
     second.start()
-    assert not second_entered.wait(2)
+    said = []
+    wait_until(lambda: said.append(capfd.readouterr().err) or f"waiting for process {first.pid}," in "".join(said))
+    assert not second_entered.is_set()
     os.kill(first.pid, signal.SIGKILL)
-    assert second_entered.wait(30)
+    assert second_entered.wait(120)
     second.kill()
-    assert f"waiting for process {first.pid}" in capfd.readouterr().err
 
 
 def test_a_disk_that_takes_no_number_of_the_writer_is_named(tmp_path):

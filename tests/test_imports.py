@@ -18,6 +18,8 @@ FORBIDDEN = {  # part of the package -> what it may not import
     "params": TORCH,
     "provenance": TORCH,
     "layout.py": TORCH,
+    "kinds.py": TORCH,
+    "looks.py": TORCH,
     "errors.py": TORCH,
     "files.py": TORCH,
     "progress.py": TORCH,

@@ -6,16 +6,15 @@ what the allocator gave at most beyond what was there before. Ratios travel, abs
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from miram.bench.figures import draw_attention, draw_steps
-from miram.bench.memory import kept_bytes, peak_bytes
+from miram.bench.growth import crossovers, exponents
+from miram.bench.memory import peak_bytes
 from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import measure_pipeline
@@ -23,10 +22,11 @@ from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.kinds import NAIVE
+from miram.planning.kept import kept_bytes
 from miram.planning.memory import fit, least_images, memory_of
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
-LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
 NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
 SIDES = (112, 224, 448, 896)  # px
 TRAINING_SIDES = SIDES[:2]  # those of the paper
@@ -53,8 +53,8 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
-    if not any(values["objective"] == "miram" for values in methods.values()):
-        raise MiramError("No method has objective miram, whose attention is measured.", "Add one to params.yaml.")
+    if not any(values.get("attention") for values in methods.values()):
+        raise MiramError("No method has an attention to measure.", "Add one of objective miram to params.yaml.")
     start = clock()
     torch.manual_seed(0)
     scope = QUICK if quick else COMPLETE
@@ -98,12 +98,12 @@ def measure_attention(
     methods: Mapping[str, dict[str, Any]], tokens: tuple[int, ...], rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """One attention layer, batch 1, of each kind and form, against N: seconds and memory of both passes."""
-    kinds = [values for values in methods.values() if values["objective"] == "miram"]
+    own = [values for values in methods.values() if values.get("attention")]
     rows = []
     for count in tokens:
-        forms = [(values, form) for values in kinds for form in forms_of(values)]
+        forms = [(values, form) for values in own for form in forms_of(values)]
         forms = [
-            (values, form) for values, form in forms if form != "naive" or _naive_bytes(values, count) <= NAIVE_BYTES
+            (values, form) for values, form in forms if form != NAIVE or _naive_bytes(values, count) <= NAIVE_BYTES
         ]
         layers = {
             (values["attention"], form): _autocast(
@@ -111,7 +111,7 @@ def measure_attention(
             )
             for values, form in forms
         }
-        width = kinds[0]["decoder"]["width"]
+        width = own[0]["decoder"]["width"]
         x = torch.randn(1, count, width, device=device, requires_grad=True)
         calls = {key: partial(forward_and_backward, layer, x) for key, layer in layers.items()}
         measured = interleaved(calls, rounds, budget_seconds)
@@ -147,50 +147,6 @@ def _peak(call: Callable[[], object], device: str) -> float:
     return torch.cuda.max_memory_allocated() - before
 
 
-def exponents(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """P of cost ~ N^p, least squares on logarithms, from LINEAR_FROM tokens on."""
-    rows, table = [], pd.DataFrame(attention)
-    for (kind, form), own in table[table["tokens"] >= LINEAR_FROM].groupby(["kind", "form"], sort=False):
-        if len(own) > 1:
-            fits = {
-                part: np.polyfit(np.log(own["tokens"]), np.log(own[part]), 1)[0] for part in ("seconds", "kept_mib")
-            }
-            reach = {"from_tokens": int(own["tokens"].min()), "to_tokens": int(own["tokens"].max())}
-            rows.append({"kind": kind, "form": form, **reach, "time": fits["seconds"], "kept": fits["kept_mib"]})
-    return rows
-
-
-def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tokens from which on a linear kind costs less than fused full attention, in time and in kept memory.
-
-    Between two measured numbers of tokens, by a line through the logarithms of ratio and tokens. A bound where the
-    kind costs less from the first number on, or never. Nothing where full attention was not measured.
-    """
-    table = pd.DataFrame(attention)
-    full = table[(table["kind"] == "full") & (table["form"] == "fused")].set_index("tokens")
-    if full.empty:
-        return []
-    rows = []
-    for (kind, form), own in table[table["kind"] != "full"].groupby(["kind", "form"], sort=False):
-        own = own.set_index("tokens")
-        ratios = {part: (own[part] / full[part]).to_dict() for part in ("seconds", "kept_mib")}
-        rows.append({"kind": kind, "form": form, **{part: crossing(ratio) for part, ratio in ratios.items()}})
-    return rows
-
-
-def crossing(ratios: Mapping[int, float]) -> str:
-    """Where a ratio, by tokens, falls below 1 for good: "430", "below 197", or "above 16385"."""
-    tokens = sorted(ratios)
-    above = [count for count in tokens if ratios[count] > 1]
-    if not above:
-        return f"below {tokens[0]}"
-    if above[-1] == tokens[-1]:
-        return f"above {tokens[-1]}"
-    left, right = next(pair for pair in pairwise(tokens) if pair[0] == above[-1])
-    low, high = np.log(ratios[left]), np.log(ratios[right])
-    return f"{round(np.exp(np.log(left) + (np.log(right) - np.log(left)) * low / (low - high)))}"
-
-
 def measure_steps(
     methods: Mapping[str, dict[str, Any]],
     sides: tuple[int, ...],
@@ -216,6 +172,7 @@ def measure_steps(
             rows.append(
                 {
                     "method": name,
+                    "kind": own.get("attention") or own["objective"],
                     "side": side,
                     "images": images,
                     **calls,
@@ -266,7 +223,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     growth = pd.DataFrame(results["exponents"]).round(2)
     names = {"seconds": "faster than full: tokens", "kept_mib": "keeps less than full: tokens"}
     crossings = pd.DataFrame(results["crossovers"]).rename(columns=names)
-    steps = pd.DataFrame(results["steps"]).drop(columns=["calls"])
+    steps = pd.DataFrame(results["steps"]).drop(columns=["calls", "kind"])
     steps = steps.round({name: 0 for name in steps if name.endswith("_mib")}).round(2)
     pipeline = pd.DataFrame(
         [

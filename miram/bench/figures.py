@@ -1,7 +1,6 @@
 """Figures of a bench: cost against tokens and against the side of the input; log scales, as growth is the message."""
 
 from collections.abc import Iterable, Mapping
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from miram.files import atomic_path
+from miram.looks import LINES, looks, looks_of_kinds
 
-# Okabe and Ito's colours, told apart by the colour-blind as well, and markers for print without colour
-STYLES = {
-    "full": ("#000000", "o"),
-    "linformer": ("#E69F00", "s"),
-    "performer": ("#0072B2", "^"),
-    "nystrom": ("#009E73", "D"),
-    "mae": ("#CC79A7", "v"),
-    "mocov3": ("#D55E00", "P"),
-}
-OTHER_STYLES = (("#56B4E9", "X"), ("#7a7a7a", "*"))  # of methods of one's own, in turn
 COSTS = {"seconds": "time (s)", "kept_mib": "kept memory (MiB)", "peak_mib": "peak memory (MiB)"}
 NEAR = 1.4  # times the tick before: the label of one as near would cover that one's
-LINES = {"fused": "-", "package": "--", "naive": ":"}
 
 
 def draw_attention(results: Mapping[str, Any], path: Path) -> None:
     """Seconds, kept and peak memory of one attention layer against the number of tokens."""
     table = pd.DataFrame(results["attention"])
+    look = looks_of_kinds(table["kind"].unique())
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (column, label) in zip(figure.subplots(1, 3), COSTS.items(), strict=True):
         for (kind, form), own in table.groupby(["kind", "form"], sort=False):
-            colour, marker = STYLES[kind]
-            axes.plot(
-                own["tokens"], own[column], LINES[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}"
-            )
+            style = {"color": look[kind].colour, "marker": look[kind].marker, "ms": 4}
+            axes.plot(own["tokens"], own[column], LINES[form], **style, label=f"{kind}, {form}")
         _logarithmic(axes, "tokens", label, table["tokens"].unique())
     figure.legend(
         *axes.get_legend_handles_labels(),
@@ -58,13 +46,13 @@ def draw_steps(results: Mapping[str, Any], path: Path) -> None:
     table["predicted_an_image"] = table["predicted_kept_mib"] / table["images"]
     figure = Figure(figsize=(9, 4), layout="constrained")
     time, memory = figure.subplots(1, 2)
-    others = cycle(OTHER_STYLES)
+    look = looks(dict(zip(table["method"], table["kind"], strict=True)))
     for method, own in table.groupby("method", sort=False):
-        colour, marker = STYLES.get(method.removeprefix("miram-")) or next(others)
+        colour, marker = look[method].colour, look[method].marker
         time.plot(own["side"], own["seconds_an_image"], color=colour, marker=marker, ms=4, label=method)
         memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=5, ls="none")
         memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)
-    memory.plot([], [], ":", color="grey", label="predicted by the memory model")
+    memory.plot([], [], ":", color="grey", label="predicted")
     _logarithmic(time, "side of the input (px)", "time of a step (s an image)", table["side"].unique())
     _logarithmic(memory, "side of the input (px)", "kept memory (MiB an image)", table["side"].unique())
     handles = [axes.get_legend_handles_labels() for axes in (time, memory)]

@@ -3,16 +3,14 @@
 `values` are those of the stage `pretrain` of one method, with the names of params.yaml.
 """
 
-import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.mocov3_plain import straightforward_loss
+from miram import kinds
 from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
 from miram.models.classifier import Classifier
@@ -20,29 +18,24 @@ from miram.models.encoder import Encoder
 from miram.train.pretrain import parameter_groups
 from miram.train.recipe import Recipe
 
-FIRST_ATTENTION = {  # where the first attention lies in a stack
-    "full": "0.attn",
-    "linformer": "net.layers.0.0.fn",
-    "performer": "net.layers.0.0.fn",
-    "nystrom": "layers.0.0.fn",
-}
 CLASSES = 4  # of the fine-tuning step
 
 
-def forms_of(values: dict[str, Any]) -> list[str]:
-    """The forms of a method's attention that can be compared."""
-    return ["fused", "naive"] if values["attention"] == "full" else ["fused", "package"]
+def forms_of(values: dict[str, Any]) -> tuple[str, ...]:
+    """The forms of a method's attention that can be compared; of a method without one to choose, ours."""
+    attention = values.get("attention")
+    return kinds.ATTENTION[attention].forms if attention else (kinds.OURS,)
 
 
 def in_form(values: dict[str, Any], form: str) -> dict[str, Any]:
     """`values` with attention as the libraries make it (`package`) or as we do (`fused`)."""
-    if form != "package" or values.get("attention") in (None, "full"):
+    if form != kinds.PACKAGE or form not in forms_of(values):
         return values
-    start = {"pinv_init": "batch"} if values["attention"] == "nystrom" else {}  # the only one that the package knows
-    return {**values, "backend": "package", "options": values["options"] | start}
+    options = {**values["options"], **kinds.ATTENTION[values["attention"]].package_options}
+    return {**values, "backend": kinds.PACKAGE, "options": options}
 
 
-def attention_layer(values: dict[str, Any], form: str, tokens: int, device: str) -> Callable[[Tensor], Tensor]:
+def attention_layer(values: dict[str, Any], form: str, tokens: int, device: str) -> nn.Module:
     """One attention of the high-resolution decoder, without the MLP; `naive` holds the matrix of all pairs."""
     values, decoder = in_form(values, form), values["decoder"]
     kind = values["attention"]
@@ -55,12 +48,15 @@ def attention_layer(values: dict[str, Any], form: str, tokens: int, device: str)
         tokens=tokens,
         **(values["options"] or {}),
     )
-    layer = stack.get_submodule(FIRST_ATTENTION[kind]).to(device)
-    if form == "naive":
+    layer = stack.get_submodule(kinds.ATTENTION[kind].first_layer).to(device)
+    if form == kinds.NAIVE:
         layer.fused_attn = False
-    if (kind, form) == ("nystrom", "package"):  # as in training: without a mask its padding would count as tokens
-        return partial(layer, mask=torch.ones(1, tokens, dtype=torch.bool, device=device))
     return layer
+
+
+def loss_of(model: nn.Module, *inputs: Tensor | float) -> Tensor:
+    """The loss of a model on its inputs."""
+    return model(*inputs).loss
 
 
 def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Phases:
@@ -77,33 +73,27 @@ def pretraining_step(
     images: int,
     device: str,
     *,
-    straightforward: bool = False,
+    loss: Callable[..., Tensor] = loss_of,
     fused_adamw: bool = True,
     naive: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """The forward pass of a method on so many random images, and its whole training step.
 
-    With `naive` the high-resolution decoder's full attention holds the matrices of all pairs of tokens.
+    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention holds the
+    matrices of all pairs of tokens.
     """
-    fields = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**{name: value for name, value in values.items() if name in fields})
+    recipe = Recipe.of(values)
     model = recipe.build().to(device)
     if naive:
         for block in model.highres.stack:
             block.attn.fused_attn = False
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
-    pixels = torch.randn(2, images, recipe.encoder["channels"], recipe.side, recipe.side, device=device)
-    if recipe.objective == "mocov3":
-        loss = partial(straightforward_loss, model) if straightforward else lambda *views: model(*views).loss
-        compute = partial(loss, *pixels, recipe.moco["momentum"])
-    else:
-        noise = torch.rand(images, recipe.patches, device=device)
-        compute = lambda: model(pixels[0], noise).loss  # noqa: E731
+    inputs = recipe.random_inputs(images, device)
 
     def forward() -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            return compute()
+            return loss(model, *inputs)
 
     def step() -> None:
         forward().backward()

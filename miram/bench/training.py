@@ -18,6 +18,7 @@ from miram.bench.pipeline import write_store
 from miram.bench.timing import interleaved, medians, timed
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.errors import MiramError
+from miram.kinds import OURS
 from miram.planning.memory import fit
 from miram.train.pretrain import pretrain
 
@@ -48,7 +49,7 @@ def measure_training(
             for name, own in methods.items():
                 values = {**own, "side": side}
                 images = _at_once(values, store[0].stat().st_size, device)
-                for form in forms_of(values) if values.get("backend") else ["fused"]:
+                for form in forms_of(values) if values.get("backend") else (OURS,):
                     row = {"method": name, "form": form, "side": side, "images": images}
                     try:
                         row |= _measured(in_form(values, form), images, store, steps, device)

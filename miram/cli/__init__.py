@@ -120,12 +120,13 @@ def _parser() -> argparse.ArgumentParser:
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
     ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
+    add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
-    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     text = "compare two results folders: do their numbers agree, and what differs between the runs"
     weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
-    weigh.add_argument("first", type=Path, metavar="A", help="a results folder")
+    weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
     return parser

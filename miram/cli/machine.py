@@ -24,8 +24,8 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
-    made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
-    made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
+    made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
+    made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
         "source": chosen.source,
         "settings": params.stage_values(chosen, "catalogue")["settings"] if reads else {},
@@ -40,7 +40,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "timeout_seconds": chosen.transfer.timeout_seconds,
         "hours": _hours(chosen),
     }
-    examine(layout.data(chosen.preset), **facts)
+    examine(layout.data(chosen.name), **facts)
 
 
 def _crops_bytes(chosen: params.Params) -> float:
@@ -86,14 +86,13 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     """What `miram.planning.hours.hours` finds for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
-    preset = chosen.preset
     extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
     images = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
         for name, values in pretrainings(chosen).items():
-            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", preset, protocol, name)))
+            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
     for cell, path in classifiers(chosen).items():
         stage = "finetune" if cell.mode == layout.FULL else "probe"
         side = params.stage_values(chosen, stage, *cell)["side"]
@@ -105,8 +104,8 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
     """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
     from miram.planning.hours import count_images, listed_images
 
-    folder = layout.data(chosen.preset)
-    tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
+    folder = layout.data(chosen.name)
+    tables = folder / "lesions.csv", layout.splits(chosen.name, protocol), folder / "backgrounds.csv"
     if all(table.exists() for table in tables):
         return count_images(*tables, chosen.finetune.tasks)
     if chosen.source == params.IMAGES or params.is_embedded(chosen):

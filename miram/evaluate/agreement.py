@@ -8,7 +8,7 @@ numerics: none of these moves by more than NUMERICS_LIMIT, half of the last digi
 agrees: each of the two lies in the other's interval: that over patients, of which metrics.csv tells, widened by the
     spread of training, where seeds tell it, at CONFIDENCE, since many numbers are judged at once. That two runs agree
     proves them alike no further than these intervals reach.
-told apart: one lies beyond the other's interval.
+told apart: one lies beyond the other's interval. A number without an interval is never told apart.
 missing: one of the runs has no such number.
 """
 
@@ -50,7 +50,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
 def graded(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """A row for each number of either run: NUMBER, grade, and of both runs `seeds` and MEASURES, suffixes _1 and _2."""
     rows = first.merge(second, on=ROW, how="outer", suffixes=("_1", "_2"), indicator="of", sort=False)
-    rows["same"] = (rows["of"] == "both") & _equal(rows, [*MEASURES, *COUNTS, "note"])
+    rows["same"] = (rows["of"] == "both") & _equal(rows, [*MEASURES, *COUNTS])
     for name in MEASURES:
         rows[[f"{name}_1", f"{name}_2"]] = rows[[f"{name}_1", f"{name}_2"]].apply(pd.to_numeric)
     rows["near"] = (rows["of"] == "both") & _equal(rows, COUNTS) & _near(rows)
@@ -99,12 +99,13 @@ def _grade(row: dict) -> str:
 
 
 def _faced(row: dict) -> list[tuple[float, tuple[float, float]]]:
-    """Each run's value and the interval of the other's; without patients' limits it is as wide as training makes it."""
+    """Each run's value and the interval of the other's; where nothing is known of other patients, all that can be."""
     seeds = [len(row[f"seeds_{run}"].split()) for run in (1, 2)]
     margin = between_runs_margin([row["sd_1"], row["sd_2"]], seeds, CONFIDENCE)
     found = []
     for own, other in ((1, 2), (2, 1)):
         value = row[f"value_{other}"]
-        limits = (value if math.isnan(row[f"{end}_{other}"]) else row[f"{end}_{other}"] for end in ("low", "high"))
+        limits = row[f"low_{other}"], row[f"high_{other}"]
+        limits = (0.0, 1.0) if math.isnan(limits[0]) else limits
         found.append((row[f"value_{own}"], widened(value, *limits, 0.0 if math.isnan(margin) else margin)))
     return found

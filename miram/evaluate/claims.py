@@ -16,7 +16,7 @@ import yaml
 from scipy.stats import norm
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import NOTE_SEPARATOR, TEST
 from miram.evaluate.statistics import (
     NO_INTERVAL,
@@ -25,6 +25,8 @@ from miram.evaluate.statistics import (
     lesions_needed_unpaired,
 )
 from miram.files import atomic_path
+from miram.kinds import FULL as FULL_ATTENTION
+from miram.kinds import OURS
 from miram.layout import FULL
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be told"
@@ -46,8 +48,9 @@ MEANINGS = {
         "is another, or there are no two seeds that differ."
     ),
     "memory_growth": (
-        "decided by what one attention layer of ours keeps for the backward pass at the two largest numbers of tokens, "
-        "where constant parts weigh least. It is counted, not sampled, and has no interval. Reproduced: it grows "
+        "decided by what one attention layer of ours keeps for the backward pass, by the exponent that the bench fits "
+        "to it from the tokens on where constant parts weigh little. It is counted, not sampled, and has no interval. "
+        "Reproduced: it grows "
         "with tokens to a power of at most the claim's, in all bench files. Not reproduced: in one of them it "
         "grows faster. Cannot be told: nothing is measured."
     ),
@@ -60,15 +63,15 @@ MEANINGS = {
     "unmeasured": "always: cannot be told.",
 }
 LAYER_COLUMNS = ["file", "kind", "form", "tokens", "kept_mib"]
-OURS = "fused"  # the form of attention that is trained with
+GROWTH_COLUMNS = ["file", "kind", "form", "from_tokens", "to_tokens", "kept"]  # kept: an exponent
 DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest is its rule's
 
 
 class Limits(NamedTuple):
-    """What the claims about memory call linear, and where they compare it."""
+    """What the claims about memory call linear, and where they compare it; None where no claim says so."""
 
-    exponent: float  # of the growth with tokens, at most
-    tokens: int
+    exponent: float | None  # of the growth with tokens, at most
+    tokens: int | None
 
 
 class Measurements(NamedTuple):
@@ -77,6 +80,7 @@ class Measurements(NamedTuple):
     metrics: pd.DataFrame
     differences: pd.DataFrame
     layers: pd.DataFrame  # of the bench: LAYER_COLUMNS
+    growth: pd.DataFrame  # of the bench: GROWTH_COLUMNS
     published: Mapping[tuple[str, str, str], float]  # (task, metric, method) -> %
     confidence: float
     power: float
@@ -156,17 +160,13 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
 
 def memory_growth(found: Measurements, *, kinds: Sequence[str], exponent: float) -> Finding:
     """The kept memory of `kinds` of attention grows at most with tokens to the power of `exponent`."""
-    parts, layers = [], found.layers[found.layers["form"] == OURS]
-    for (file, kind), own in layers[layers["kind"].isin(kinds)].groupby(["file", "kind"]):
-        if len(own) < 2:
-            continue
-        small, large = (row for _, row in own.sort_values("tokens").tail(2).iterrows())
-        power = math.log(large["kept_mib"] / small["kept_mib"]) / math.log(large["tokens"] / small["tokens"])
+    parts = []
+    for row in found.growth[(found.growth["form"] == OURS) & found.growth["kind"].isin(kinds)].itertuples():
         evidence = (
-            f"{kind}: {small['kept_mib']:.1f} MiB at {small['tokens']} tokens, {large['kept_mib']:.1f} MiB at "
-            f"{large['tokens']}: tokens to the power of {power:.2f} ({file})"
+            f"{row.kind}: kept memory grows with tokens to the power of {row.kept:.2f}, from {row.from_tokens} to "
+            f"{row.to_tokens} tokens ({row.file})"
         )
-        parts.append(Finding(REPRODUCED if power <= exponent else NOT_REPRODUCED, evidence))
+        parts.append(Finding(REPRODUCED if row.kept <= exponent else NOT_REPRODUCED, evidence))
     return _all_of(parts) if parts else Finding(OPEN, "nothing is measured", RUN_BENCH)
 
 
@@ -176,8 +176,8 @@ def memory_less(found: Measurements, *, kinds: Sequence[str], form: str, tokens:
     parts = []
     for file, own in here.groupby("file"):
         kept = own.set_index(["kind", "form"])["kept_mib"]
-        for kind in (kind for kind in kinds if {(kind, OURS), ("full", form)} <= set(kept.index)):
-            ours, full = kept[kind, OURS], kept["full", form]
+        for kind in (kind for kind in kinds if {(kind, OURS), (FULL_ATTENTION, form)} <= set(kept.index)):
+            ours, full = kept[kind, OURS], kept[FULL_ATTENTION, form]
             evidence = f"{kind}: {ours:.1f} MiB, {form} full attention: {full:.1f} MiB at {tokens} tokens ({file})"
             parts.append(Finding(REPRODUCED if ours < full else NOT_REPRODUCED, evidence))
     return _all_of(parts) if parts else Finding(OPEN, f"not measured at {tokens} tokens", RUN_BENCH)
@@ -211,16 +211,18 @@ def judge(
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
     paper = pd.read_csv(paper_csv).dropna(subset="value")
     published = {(row.task, row.metric, row.method): row.value for row in paper.itertuples()}
-    layers = _layers(bench_jsons)
+    benches = {path: json.loads(path.read_text(encoding="utf-8")) for path in bench_jsons}
+    layers = _measured(benches, ("layers", "attention"), LAYER_COLUMNS)
+    growth = _measured(benches, ("exponents",), GROWTH_COLUMNS)
     rows = []
     for name, claim in _claims(claims_yaml).items():
         asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
         for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
-            measured = [
+            tables = [
                 table[(table["protocol"] == protocol) & (table["mode"] == FULL) & (table["split"] == TEST)]
                 for table in (metrics, differences)
             ]
-            found = RULES[claim["rule"]](Measurements(*measured, layers, published, confidence, power), **asked)
+            found = RULES[claim["rule"]](Measurements(*tables, layers, growth, published, confidence, power), **asked)
             rows.append(
                 {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
                 | found._asdict()
@@ -235,15 +237,12 @@ def judge(
 
 
 def read_limits(claims_yaml: Path) -> Limits:
-    """The limits of the claims linear-memory and less-memory. Raises MiramError where one lacks its own."""
-    claims = _claims(claims_yaml)
-    try:
-        return Limits(claims["linear-memory"]["exponent"], claims["less-memory"]["tokens"])
-    except KeyError as error:
-        raise MiramError(
-            f"{claims_yaml} lacks {error}.",
-            "What grows linearly is told by linear-memory's exponent, compared at less-memory's tokens.",
-        ) from error
+    """The limits of the first claim of each rule about memory."""
+    claims = _claims(claims_yaml).values()
+    return Limits(
+        next((claim["exponent"] for claim in claims if claim["rule"] == memory_growth.__name__), None),
+        next((claim["tokens"] for claim in claims if claim["rule"] == memory_less.__name__), None),
+    )
 
 
 def _claims(path: Path) -> dict[str, dict[str, Any]]:
@@ -268,13 +267,12 @@ def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str]
     return claim["statement"].format(published=published.get(place), gain=claim.get("gain_points"))
 
 
-def _layers(bench_jsons: Iterable[Path]) -> pd.DataFrame:
-    """The measurements of single attention layers in all files that hold some, of either bench."""
+def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], columns: list[str]) -> pd.DataFrame:
+    """The rows of these parts of all files of a bench that hold some."""
     rows = []
-    for path in bench_jsons:
-        bench = json.loads(path.read_text(encoding="utf-8"))
-        rows += [{"file": str(path), **layer} for part in ("layers", "attention") for layer in bench.get(part, [])]
-    return pd.DataFrame(rows, columns=LAYER_COLUMNS)
+    for path, bench in benches.items():
+        rows += [{"file": str(path), **row} for part in parts for row in bench.get(part, [])]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _all_of(parts: Sequence[Finding]) -> Finding:
@@ -333,7 +331,7 @@ def _markdown(
 ) -> str:
     parts = [
         f"# The paper's claims, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         aligned(
             [
                 {"claim": row.claim, "protocol": row.protocol or "-", "verdict": row.verdict}

@@ -116,7 +116,7 @@ def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarra
     else:
         confidence = answers.probabilities.max(axis=1, keepdims=True)
         outcome = right(answers, threshold)[:, None]
-    chosen = np.minimum((confidence * bins).astype(int), bins - 1)
+    chosen = confidence_bins(confidence, bins)
     gaps = (outcome - confidence) / confidence.shape[1]
     return np.stack([np.where(chosen == number, gaps, 0.0).sum(axis=1) for number in range(bins)], axis=1)
 
@@ -124,3 +124,8 @@ def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarra
 def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:
     false, true, _ = roc_curve(truth, score, drop_intermediate=False)
     return true[1 - false >= specificity - ROUNDING].max()
+
+
+def confidence_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each confidence, of so many of equal width."""
+    return np.minimum((confidence * bins).astype(int), bins - 1)

@@ -73,3 +73,8 @@ class MIRAM(MAE):
         highres_pred = self.highres(enlarge_tokens(tokens, self.scale))
         highres_errors = patch_errors(highres_pred, self._target_patches(images, native), self.encoder.channels)
         return MaskedOutput(lowres_loss + highres_errors.mean(), lowres_pred, highres_pred, mask)
+
+
+def build(encoder: Encoder, *, highres: dict, options: dict | None, **values: object) -> MIRAM:
+    """Return the model of the objective `miram`; `highres` holds scale and target."""
+    return MIRAM(encoder, **highres, options=options or {}, **values)

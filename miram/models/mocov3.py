@@ -47,8 +47,7 @@ class MoCoV3(nn.Module):
         self.encoder.patch_embed.requires_grad_(False)
         self.projector = mlp(3, encoder.width, projector_width, projector_out)
         self.predictor = mlp(2, projector_out, projector_width, projector_out)
-        self.key_encoder = deepcopy(self.encoder).requires_grad_(False)
-        self.key_projector = deepcopy(self.projector).requires_grad_(False)
+        self.key_encoder, self.key_projector = _copy(self.encoder), _copy(self.projector)
 
     @torch.no_grad()
     def update_keys(self, momentum: float) -> None:
@@ -79,6 +78,18 @@ class MoCoV3(nn.Module):
         if distributed.is_initialized():
             own += distributed.get_rank() * len(queries)
         return 2 * self.temperature * F.cross_entropy(logits, own)
+
+
+def build(encoder: Encoder, *, moco: dict) -> MoCoV3:
+    """Return the model of the objective `mocov3`; `moco` holds its three keywords, and may hold more."""
+    return MoCoV3(encoder, **{name: moco[name] for name in ("projector_width", "projector_out", "temperature")})
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy that is not trained; its tensors are cloned, as torch cannot deepcopy the fake ones of `miram fit`."""
+    tensors = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in module.parameters()}
+    tensors |= {id(buffer): buffer.clone() for buffer in module.buffers()}
+    return deepcopy(module, tensors)
 
 
 def _gather(keys: Tensor) -> Tensor:

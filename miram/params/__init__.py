@@ -5,11 +5,10 @@ argument of the operation. There is no default in code for what stands in the fi
 """
 
 from miram.params.reading import load
-from miram.params.schema import PRESETS, Params
+from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
     EXAMINED,
-    IMAGES,
     READING,
     TRAINING,
     cells,
@@ -18,7 +17,7 @@ from miram.params.stages import (
     headline,
     is_embedded,
     kept,
-    name_of,
+    kinds_of,
     stage_values,
 )
 
@@ -36,7 +35,7 @@ __all__ = [
     "headline",
     "is_embedded",
     "kept",
+    "kinds_of",
     "load",
-    "name_of",
     "stage_values",
 ]

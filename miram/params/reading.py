@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from miram import layout
+from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import ATTENTION_OPTIONS, DEMO, PRESETS, Method, Params, Pretrain
-from miram.params.stages import EMBEDDED, IMAGES, MASKED_ONLY, is_embedded
+from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain
+from miram.params.stages import EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
@@ -77,13 +77,14 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
             if isinstance(values, dict):
                 own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
     params = _validated(Params, merged, path, "")
+    _check_data_name(params.sources.images.name, path)
     resolved = {}
     for name, method in params.methods.items():
         place = f"methods.{name}"
         shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
         pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
-        if method.objective == "miram":
+        if kinds.has_attention(method.objective):
             _check_attention(method, path, place)
         resolved[name] = {**{f.name: getattr(method, f.name) for f in fields(Method)}, "pretrain": pretrain}
     values = {f.name: getattr(params, f.name) for f in fields(Params)}
@@ -111,20 +112,29 @@ def _replaced(base: Any, own: Any) -> Any:
 
 def _check_name(name: Any, path: Path) -> None:
     taken = (layout.FROM_SCRATCH, layout.IMAGENET)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in taken:
+    if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
             f"methods.{name} in {path}",
             f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
         )
 
 
+def _check_data_name(name: str, path: Path) -> None:
+    """A data set of one's own shares no folder with a preset or the bench."""
+    taken = (*PRESETS, layout.BENCH.name)
+    if not re.fullmatch(layout.NAME, name) or name in taken or name.startswith(f"{layout.BASE}-"):
+        raise ParameterError(
+            f"sources.images.name: {name!r} in {path}",
+            f"Allowed: a-z, 0-9 and -. {', '.join(taken)} and what begins with {layout.BASE}- are taken.",
+        )
+
+
 def _check_unread(method: Method, own: dict[str, Any], path: Path, place: str) -> None:
-    """Attention belongs to MIRAM, masks to the masked methods; `own`: the values of `pretrain` that a method sets."""
-    attention = {name: getattr(method, name) for name in ("attention", "backend", "options")}
-    masks = {name: own.get(name) for name in MASKED_ONLY}
-    unread = {"mae": attention, "mocov3": attention | masks, "miram": {}}[method.objective]
-    for name, value in unread.items():
-        if value is not None:
+    """Refuse a value that the objective does not read; `own`: the values of `pretrain` that a method sets."""
+    values = {name: getattr(method, name) for name in kinds.ATTENTION_FIELDS}
+    values |= {name: own.get(name) for name in kinds.MASKED_ONLY}
+    for name, value in values.items():
+        if value is not None and name not in kinds.OBJECTIVES[method.objective].values:
             raise ParameterError(
                 f"{place}.{name}: {value!r} in {path}",
                 f"Objective {method.objective} does not read {name}; remove the line.",
@@ -133,13 +143,16 @@ def _check_unread(method: Method, own: dict[str, Any], path: Path, place: str) -
 
 def _check_attention(method: Method, path: Path, place: str) -> None:
     if method.attention is None:
-        raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(ATTENTION_OPTIONS)}.")
-    if (method.backend is None) != (method.attention == "full"):
+        raise ParameterError(f"{place}.attention is missing in {path}", f"Allowed: {', '.join(kinds.ATTENTION)}.")
+    entry = kinds.ATTENTION[method.attention]
+    if kinds.PACKAGE in entry.forms and method.backend is None:
+        raise ParameterError(f"{place}.backend is missing in {path}", "Allowed: fused, package.")
+    if kinds.PACKAGE not in entry.forms and method.backend is not None:
         raise ParameterError(
             f"{place}.backend: {method.backend!r} in {path}",
-            "Allowed: fused, package; attention full has one form and no backend.",
+            f"Remove the line: attention {method.attention} has one form and no backend.",
         )
-    _validated(ATTENTION_OPTIONS[method.attention], method.options or {}, path, f"{place}.options")
+    _validated(entry.options, method.options or {}, path, f"{place}.options")
 
 
 def _check_together(params: Params, path: Path) -> None:
@@ -191,41 +204,36 @@ def _check_together(params: Params, path: Path) -> None:
 
 def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool]:
     """By its text, each fault that a method's values can have together, and whether they have it."""
-    own, devices = method.pretrain, params.compute.devices
+    own, devices, entry = method.pretrain, params.compute.devices, kinds.OBJECTIVES[method.objective]
     patches = (own.side // params.encoder.patch) ** 2
     kept = int(patches * (1 - own.mask_ratio))
-    masked, linear = method.objective != "mocov3", method.attention not in (None, "full")
+    at_once = own.batch // (own.accumulate * devices)
     faults = {
         f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
         f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
             own.batch % (own.accumulate * devices) > 0
         ),
-        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave one image at once; "
-        "BatchNorm needs two": not masked and own.batch == own.accumulate * devices,
-        f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": masked and not 0 < kept < patches,
+        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave {at_once} image(s) at "
+        f"once; BatchNorm needs {entry.least_images}": 0 < at_once < entry.least_images,
+        f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": entry.masked
+        and not 0 < kept < patches,
     }
-    return faults | (_attention_faults(params, method, place, patches) if linear else {})
+    return faults | (_attention_faults(params, method, place, patches) if method.attention else {})
 
 
 def _attention_faults(params: Params, method: Method, place: str, patches: int) -> dict[str, bool]:
-    """The same of linear attention: what `build` of its kind in `miram.models.attention` refuses."""
-    options, is_package = method.options, method.backend == "package"
-    faults = {f"{place}: recompute true is for backend fused, not package": is_package and method.pretrain.recompute}
-    if method.attention == "performer":
-        width = params.decoder.width // params.decoder.heads
-        faults[f"{place}: a Performer needs heads of width 2, and decoder has {width}"] = width < 2
-    if method.attention == "nystrom":
-        tokens, taps = 1 + params.highres.scale**2 * patches, options["residual_kernel"]
-        faults |= {
-            f"{place}.options: landmarks {options['landmarks']} exceeds the {tokens} tokens": (
-                options["landmarks"] > tokens
-            ),
-            f"{place}.options: residual_kernel {taps} is even and has no middle": taps % 2 == 0,
-            f"{place}.options: pinv_init {options['pinv_init']} is for backend fused, not package": (
-                is_package and options["pinv_init"] != "batch"
-            ),
-        }
-    return faults
+    """The same of its attention."""
+    is_package = method.backend == kinds.PACKAGE
+    setting = kinds.Setting(
+        tokens=1 + params.highres.scale**2 * patches,
+        head_width=params.decoder.width // params.decoder.heads,
+        backend=method.backend,
+    )
+    own = kinds.ATTENTION[method.attention].faults(method.options or {}, setting)
+    return {
+        f"{place}: recompute true is for backend fused, not package": is_package and method.pretrain.recompute,
+        **{f"{place}.options: {text}": True for text in own},
+    }
 
 
 def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """The sections of params.yaml as frozen, strict dataclasses: every key, its type and its range, and no default."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+from miram import kinds
+from miram.kinds import STRICT, Count, Whole
+
 DEMO = "demo"  # the preset of the phantom archive
+IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 PRESETS = (DEMO, "paper", "paper-448", "paper-896")
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -55,8 +58,9 @@ class Local:
 
 @dataclass(frozen=True, config=STRICT)
 class Images:
-    """Images of one's own, and the table of them."""
+    """Images of one's own, the table of them, and the name of the folders of what is made of them."""
 
+    name: str
     folder: str
     table_csv: str
 
@@ -248,49 +252,23 @@ class Compute:
     devices: Count
 
 
-@dataclass(frozen=True, config=STRICT)
-class NoOptions:
-    """Full attention has no options."""
+def _entry_of(registry: Mapping[str, object]) -> AfterValidator:
+    """A check that a name is one of the registry's, whose entries may come and go."""
 
+    def check(name: str) -> str:
+        if name not in registry:
+            raise PydanticCustomError("entry", "Input should be {known}", {"known": ", ".join(map(repr, registry))})
+        return name
 
-@dataclass(frozen=True, config=STRICT)
-class LinformerOptions:
-    """Options of attention `linformer`."""
-
-    rank: Count
-
-
-@dataclass(frozen=True, config=STRICT)
-class PerformerOptions:
-    """Options of attention `performer`."""
-
-    redraw_interval: Whole
-
-
-@dataclass(frozen=True, config=STRICT)
-class NystromOptions:
-    """Options of attention `nystrom`."""
-
-    landmarks: Count
-    pinv_iterations: Count
-    pinv_init: Literal["matrix", "batch"]
-    residual_kernel: Count
-
-
-ATTENTION_OPTIONS = {
-    "full": NoOptions,
-    "linformer": LinformerOptions,
-    "performer": PerformerOptions,
-    "nystrom": NystromOptions,
-}
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Method:
-    """What is pre-trained. The four fields of attention are None unless the objective is `miram`."""
+    """What is pre-trained. The three fields of attention are None unless the objective reads `attention`."""
 
-    objective: Literal["mae", "mocov3", "miram"]
-    attention: Literal["full", "linformer", "performer", "nystrom"] | None = None
+    objective: Annotated[str, _entry_of(kinds.OBJECTIVES)]
+    attention: Annotated[str, _entry_of(kinds.ATTENTION)] | None = None
     backend: Literal["fused", "package"] | None = None
     options: dict[str, Any] | None = None
     pretrain: Pretrain | None = None  # this method's own, its overrides applied; filled in by `load`
@@ -316,3 +294,13 @@ class Params:
     finetune: Finetune
     statistics: Statistics
     compute: Compute
+
+    @property
+    def name(self) -> str:
+        """The name of the run, and so of its folders: the preset's, or that of a data set of one's own."""
+        return self.sources.images.name if self.source == IMAGES else self.preset
+
+    @property
+    def title(self) -> str:
+        """What the results are of, as `miram.evaluate.markdown.subject` reads it: the preset, and where it ran."""
+        return f"{self.preset} on {self.name}" if self.source == IMAGES else self.preset

@@ -3,17 +3,16 @@
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from miram import layout
+from miram import kinds, layout
 from miram.layout import Cell
-from miram.params.schema import Method, Params
+from miram.params.schema import IMAGES, Method, Params
 
-IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
-MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that MoCo-v3 does not read
 TUNING = (  # values of `finetune` that train the encoder
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
+OWN = ("folder", "table_csv")  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 READING = ("catalogue", "crops", "images")  # the stages that read the source
 TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
@@ -71,10 +70,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+    own = {name: getattr(params.sources.images, name) for name in OWN}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
-        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images}},
         "audit": {},
@@ -82,15 +82,10 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
         "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
-        "report": {"statistics": {"confidence": statistics.confidence}},
+        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
         "crate": {},
     }[stage]
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
-
-
-def name_of(params: Params) -> str:
-    """What the results are of: the preset's archive, or images of one's own."""
-    return IMAGES if params.source == IMAGES else params.preset
 
 
 def final_stages(params: Params) -> tuple[str, ...]:
@@ -116,17 +111,23 @@ def _source_values(params: Params) -> dict[str, Any]:
 
 
 def _pretrain_values(params: Params, method: Method) -> dict[str, Any]:
+    read = kinds.OBJECTIVES[method.objective].values
     values = {"objective": method.objective, "encoder": asdict(params.encoder)}
     values |= asdict(method.pretrain) | asdict(params.compute)
-    if method.objective == "mocov3":
-        return {name: value for name, value in values.items() if name not in MASKED_ONLY} | {
-            "moco": asdict(params.moco)
-        }
-    values["decoder"] = asdict(params.decoder)
-    if method.objective == "miram":
-        attention = {name: getattr(method, name) for name in ("attention", "backend", "options")}
-        values |= {"highres": asdict(params.highres), **attention}
-    return values
+    values = {name: value for name, value in values.items() if name in read or name not in kinds.MASKED_ONLY}
+    values |= {name: asdict(getattr(params, name)) for name in kinds.SECTIONS if name in read}
+    return values | {name: getattr(method, name) for name in kinds.ATTENTION_FIELDS if name in read}
+
+
+def kinds_of(params: Params) -> dict[str, str]:
+    """Each method that is compared -> its kind, which gives its look: its attention or objective, or how it starts."""
+    names = dict.fromkeys(cell.method for cell in cells(params))
+    return {name: kind_of(params.methods[name]) if name in params.methods else name for name in names}
+
+
+def kind_of(method: Method) -> str:
+    """The attention where the objective has one to choose, and otherwise the objective."""
+    return method.attention or method.objective
 
 
 def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
     return {
         **{"task": cell.task, "seed": int(cell.seed), "encoder": asdict(params.encoder)},
         "side": (method.pretrain if method else params.pretrain).side,
-        "pool": "class" if _is_moco(method) else "mean",
+        "pool": _pool(method),
         "threshold": params.finetune.threshold,
         **{name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")},
     }
@@ -143,8 +144,8 @@ def _cell_values(params: Params, cell: Cell) -> dict[str, Any]:
 
 def _finetune_values(params: Params, cell: Cell) -> dict[str, Any]:
     tuning = params.finetune
-    moco = _is_moco(params.methods.get(cell.method))
-    head_init_std = tuning.head_init_std_mocov3 if moco else tuning.head_init_std
+    pool = _pool(params.methods.get(cell.method))
+    head_init_std = {"class": tuning.head_init_std_mocov3, "mean": tuning.head_init_std}[pool]
     own = {name: getattr(tuning, name) for name in TUNING}
     keep_network = int(cell.seed) == tuning.seeds[0]
     return {**_cell_values(params, cell), "head_init_std": head_init_std, "keep_network": keep_network, **own}
@@ -155,5 +156,6 @@ def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
     return {**_cell_values(params, cell), "mode": cell.mode, **own}
 
 
-def _is_moco(method: Method | None) -> bool:
-    return method is not None and method.objective == "mocov3"
+def _pool(method: Method | None) -> str:
+    """The tokens that a classifier reads; those of the masked objectives where nothing was pre-trained."""
+    return "mean" if method is None else kinds.OBJECTIVES[method.objective].pool

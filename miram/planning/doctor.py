@@ -95,15 +95,12 @@ def _gpu_bytes() -> int | None:
 def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
     """Room on each GPU for all crops and a micro-batch of every method, as `miram.planning.memory` predicts it.
 
-    `gpu_bytes` is None without a GPU. The libraries' own attention, backend `package`, is not modelled and left out.
+    `gpu_bytes` is None without a GPU.
     """
-    modelled = {name: dict(values) for name, values in methods.items() if values.get("backend") != "package"}
     peaks = {
         name: memory_of(values, values["batch"] // (values["accumulate"] * values["devices"])).peak
-        for name, values in modelled.items()
+        for name, values in methods.items()
     }
-    if not peaks:
-        return Finding("ok", "Memory of pre-training: not predicted for backend package.")
     largest = max(peaks, key=peaks.__getitem__)
     text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
     if gpu_bytes is None:
@@ -112,10 +109,10 @@ def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None
     full = [name for name, peak in peaks.items() if peak + crops_bytes > USABLE * gpu_bytes]
     if not full:
         return Finding("ok", text)
-    return Finding("stop", text, " ".join(_smaller(name, modelled[name], gpu_bytes, crops_bytes) for name in full))
+    return Finding("stop", text, " ".join(_smaller(name, methods[name], gpu_bytes, crops_bytes) for name in full))
 
 
-def _smaller(name: str, values: dict[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
+def _smaller(name: str, values: Mapping[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
     try:
         found = fit(values, gpu_bytes, devices=values["devices"], crops_bytes=crops_bytes)
         return f"Set methods.{name}.accumulate: {found.accumulate}."

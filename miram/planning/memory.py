@@ -1,37 +1,35 @@
-"""How much memory a step of pre-training takes, in closed form, and the batch that fits.
+"""How much memory a step of pre-training takes, and the batch that fits.
 
-Letters: B images at once, N tokens (class token included), D width, H heads, R MLP ratio, L patches of P values,
-K kept patches, m landmarks, k rank, r random features. Counts are of numbers, sizes in bytes. `values` are those of
-the stage `pretrain`, with the names of params.yaml.
-
-What is kept for the backward pass follows from what each operation of `miram.models` saves; tests hold it against
-measured saved tensors. Adam's moments, gradients and weights are 4 bytes a number in every precision.
+Parameters, and what is kept for the backward pass, are counted on the model itself, which runs on torch's fake tensors:
+these have shapes and no values, so that any size takes seconds and no memory. `values` are those of the stage
+`pretrain`, with the names of params.yaml. Weights, gradients and Adam's moments have 4 bytes a number in every
+precision.
 """
 
-import math
+import dataclasses
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from miram import kinds
 from miram.errors import MiramError
+from miram.models.attention.blocks import is_block
+from miram.models.encoder import Encoder
+from miram.planning.kept import SavedTensors
+from miram.train.recipe import Recipe
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
-FULL, HALF = 4, 2  # bytes of a number
-STATISTICS = 4  # a token and block: mean and deviation of two LayerNorms
-LOSS_WORKSPACE = 4  # times the pixels of the last decoder, measured
-WORKSPACE = 6  # times the input of the largest block: what its backward pass makes and drops, measured
-
-
-class Kept(NamedTuple):
-    """Numbers kept: those that stay in 32 bits, and those of matrix products, halved by a mixed precision."""
-
-    wide: float
-    narrow: float
-
-    def bytes(self, precision: str) -> float:
-        """Their size."""
-        return self.wide * FULL + self.narrow * (FULL if precision == "32-true" else HALF)
+FULL = 4  # bytes of a number
+LOSS_WORKSPACE = 4  # times the largest prediction, measured
+BLOCK_WORKSPACE = 6  # times the largest input of a block: what its backward pass makes and drops, measured
+MEASURED_IMAGES = (2, 3)
+RECIPES = 64  # whose measurements are remembered
 
 
 class Memory(NamedTuple):
@@ -57,16 +55,24 @@ class Fit(NamedTuple):
     memory: Memory
 
 
-def memory_of(values: dict[str, Any], images: int) -> Memory:
-    """What a step takes with `images` at once on one device. ValueError for attention of backend `package`."""
-    if values.get("backend") == "package":
-        raise ValueError("backend 'package': what the libraries' own layers keep is not modelled")
+class Forward(NamedTuple):
+    """What a forward pass was seen to make, in bytes; tokens and predictions as numbers of 32 bits."""
+
+    kept: int
+    block: int  # the most that one block keeps
+    tokens: int  # the largest input of a norm: that of a block
+    prediction: int  # the largest tensor that the model returns
+    shared: int  # trained parameters used more than once: the gradient of each use, and their sum
+
+
+def memory_of(values: Mapping[str, Any], images: int) -> Memory:
+    """What a step takes with `images` at once on one device."""
     trained, frozen = parameters(values)
-    kept, workspace = (_moco_activations if values["objective"] == "mocov3" else _masked_activations)(values, images)
+    kept, workspace = _activations(values, images)
     return Memory(FULL * (trained + frozen), FULL * trained, 2 * FULL * trained, kept, workspace)
 
 
-def fit(values: dict[str, Any], vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
+def fit(values: Mapping[str, Any], vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
     """The fewest micro-batches of the batch that fit into `vram_bytes` on each of so many devices.
 
     A GPU keeps all crops at native size beside them, `crops_bytes`. Raises MiramError where not even one image fits.
@@ -87,18 +93,16 @@ def fit(values: dict[str, Any], vram_bytes: float, *, devices: int, crops_bytes:
     )
 
 
-def least_images(values: dict[str, Any]) -> int:
+def least_images(values: Mapping[str, Any]) -> int:
     """Images at once that a method needs: two where BatchNorm takes their statistics."""
-    return 2 if values["objective"] == "mocov3" else 1
+    return kinds.OBJECTIVES[values["objective"]].least_images
 
 
 def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, *, devices: int, crops_bytes: float) -> str:
     """What each method takes with the batch divided so that it fits, with recomputed activations and without."""
     rows = []
     for name, values in methods.items():
-        if values.get("backend") == "package":
-            continue
-        for recompute in (False, True):
+        for recompute in (False,) if values.get("backend") == kinds.PACKAGE else (False, True):
             row = {"method": name, "side": values["side"], "recompute": "yes" if recompute else "no"}
             try:
                 found = fit({**values, "recompute": recompute}, vram_bytes, devices=devices, crops_bytes=crops_bytes)
@@ -118,147 +122,108 @@ def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, *, device
     )
 
 
-def parameters(values: dict[str, Any]) -> tuple[int, int]:
+def parameters(values: Mapping[str, Any]) -> tuple[int, int]:
     """Trained and frozen parameters; buffers are small and left out."""
-    encoder, patch_values = values["encoder"], _patch_values(values)
-    width = encoder["width"]
-    embedding = patch_values * width + width
-    network = encoder_parameters(encoder) - embedding
-    if values["objective"] == "mocov3":
-        hidden, out = values["moco"]["projector_width"], values["moco"]["projector_out"]
-        projector = width * hidden + hidden**2 + hidden * out + 4 * hidden
-        predictor = out * hidden + hidden * out + 2 * hidden
-        return network + projector + predictor, 2 * embedding + network + projector
-    decoder = values["decoder"]
-    narrow = decoder["width"]
-    head = 2 * narrow + narrow * patch_values + patch_values
-    total = embedding + network + width * narrow + narrow + narrow  # with the decoder's embedding and the mask token
-    total += decoder["depth"] * _block_parameters(narrow, decoder["mlp_ratio"]) + head
-    if values["objective"] == "miram":
-        tokens = 1 + _patches(values) * values["highres"]["scale"] ** 2
-        total += decoder["depth"] * _stack_parameters(values, tokens) + head
-    return total, 0
+    _, model = _fake_model(_deciding(values, recompute=False))
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    return counts[True], counts[False]
 
 
-def encoder_parameters(encoder: dict[str, Any]) -> int:
+def encoder_parameters(encoder: Mapping[str, Any]) -> int:
     """Of the encoder alone: what a pre-training hands on, and a classifier but for its head."""
-    width, patch_values = encoder["width"], encoder["patch"] ** 2 * encoder["channels"]
-    blocks = encoder["depth"] * _block_parameters(width, encoder["mlp_ratio"])
-    return patch_values * width + width + blocks + 3 * width  # with the class token and the last norm
+    with FakeTensorMode():
+        model = Encoder(side=encoder["patch"], **encoder, drop_path=0.0)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def checkpoint_bytes(values: dict[str, Any]) -> float:
+def checkpoint_bytes(values: Mapping[str, Any]) -> float:
     """Size of checkpoint.pt: weights, and Adam's moments of the trained ones."""
     trained, frozen = parameters(values)
     return FULL * (3 * trained + frozen)
 
 
-def _block_parameters(width: int, mlp_ratio: float) -> int:
-    hidden = int(width * mlp_ratio)
-    return 4 * width**2 + 4 * width + 2 * hidden * width + hidden + width + 4 * width
+def _activations(values: Mapping[str, Any], images: int) -> tuple[float, float]:
+    """Bytes that are kept, and those of the workspace."""
+    whole = _seen(_deciding(values, recompute=False), images)
+    workspace = max(BLOCK_WORKSPACE * whole.tokens, LOSS_WORKSPACE * whole.prediction, whole.shared)
+    if not values["recompute"]:
+        return whole.kept, workspace
+    kept = _seen(_deciding(values, recompute=True), images).kept
+    return kept, max(workspace, whole.block)
 
 
-def _stack_parameters(values: dict[str, Any], tokens: int) -> int:
-    """Of one block of the high-resolution decoder."""
-    width, heads = values["decoder"]["width"], values["decoder"]["heads"]
-    rest = 8 * width**2 + 5 * width + 4 * width  # MLP and norms
-    options = values["options"] or {}
-    return {
-        "full": lambda: _block_parameters(width, 4.0),
-        "linformer": lambda: rest + 2 * width**2 + width + width * width // heads + tokens * options["rank"],
-        "performer": lambda: rest + 4 * width**2 + 4 * width,
-        "nystrom": lambda: rest + 4 * width**2 + width + heads * options["residual_kernel"],
-    }[values["attention"]]()
+def _seen(recipe: str, images: int) -> Forward:
+    """What a forward pass with so many images makes, by the line through the measurements with MEASURED_IMAGES.
+
+    Exact but for one image, of which some tensors are views, and for MoCo-v3, whose products of all images with all
+    others grow with their square; both are small.
+    """
+    few, more = (_forward(recipe, count) for count in MEASURED_IMAGES)
+    beyond = images - MEASURED_IMAGES[0]
+    return Forward(*(a + beyond * (b - a) for a, b in zip(few, more, strict=True)))
 
 
-def _masked_activations(values: dict[str, Any], images: int) -> tuple[float, float]:
-    encoder, decoder, precision = values["encoder"], values["decoder"], values["precision"]
-    patches, patch_values = _patches(values), _patch_values(values)
-    visible = int(patches * (1 - values["mask_ratio"]))
-    stacks = [  # blocks, what one keeps, inputs that it keeps if the rest is recomputed, numbers of an input
-        (part["depth"], _full_block(images, tokens, **_sizes(part)), 1, images * tokens * part["width"])
-        for part, tokens in ((encoder, 1 + visible), (decoder, 1 + patches))
-    ]
-    pixels = largest = images * patches * patch_values  # the errors of the predictions
-    if values["objective"] == "miram":
-        tokens = 1 + patches * values["highres"]["scale"] ** 2
-        inputs = 1 if values["attention"] == "full" else 2  # attention and MLP apart
-        block = _highres_block(values, images, tokens)
-        stacks.append((decoder["depth"], block, inputs, images * tokens * decoder["width"]))
-        largest = images * (tokens - 1) * patch_values
-        pixels += largest
-    kept, workspace = 0.0, 0.0
-    for depth, block, inputs, numbers in stacks:
-        ends = Kept(numbers, numbers).bytes(precision)  # the last norm and what the projection takes
-        inner = block.bytes(precision)
-        kept += depth * (inputs * FULL * numbers if values["recompute"] else inner) + ends
-        workspace = max(workspace, WORKSPACE * FULL * numbers, inner if values["recompute"] else 0.0)
-    embedded = images * visible * patch_values * (FULL if precision == "32-true" else HALF)
-    return kept + embedded + FULL * pixels + _weight_copies(values), max(workspace, LOSS_WORKSPACE * FULL * largest)
+def _deciding(values: Mapping[str, Any], *, recompute: bool) -> str:
+    """The recipe as text, with one value for everything that does not change what is kept."""
+    same = {"seed": 0, "batch": 1, "accumulate": 1, "epochs": 1, "warmup_epochs": 0, "encoder_init": None}
+    recipe = dataclasses.replace(Recipe.of(values), **same, recompute=recompute, compile=False)
+    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
 
 
-def _moco_activations(values: dict[str, Any], images: int) -> tuple[float, float]:
-    """Both views at once; the last block computes the class token alone."""
-    encoder, precision = values["encoder"], values["precision"]
-    width, tokens, views = encoder["width"], 1 + _patches(values), 2 * images
-    block = _full_block(views, tokens, **_sizes(encoder))
-    numbers = views * tokens * width
-    hidden, out = values["moco"]["projector_width"], values["moco"]["projector_out"]
-    token = width * (2 * encoder["heads"] + 6 + 2 * encoder["mlp_ratio"])  # of the last block, which computes one token
-    heads = views * (token + width + 2 * 3 * hidden + 4 * out)
-    statistics = 6 * (3 * hidden + 2 * out)  # of BatchNorm
-    inner, last = block.bytes(precision), Kept(numbers, numbers).bytes(precision)
-    kept = (
-        (encoder["depth"] - 1) * (FULL * numbers if values["recompute"] else inner) + last + FULL * (heads + statistics)
-    )
-    gradients = FULL * (3 * hidden**2 + 6 * hidden * out)  # of the heads: of each view, and their sum
-    workspace = max(WORKSPACE * FULL * numbers, gradients, inner if values["recompute"] else 0.0)
-    return kept + _weight_copies(values), workspace
+@lru_cache(RECIPES)
+def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
+    mode = FakeTensorMode()
+    with mode:
+        return mode, Recipe(**json.loads(text)).build()
 
 
-def _full_block(images: int, tokens: int, width: int, heads: int, mlp_ratio: float) -> Kept:
-    """Softmax attention through the fused kernel: two inputs; two norms' results, q, k, v, mixed values, MLP twice."""
-    numbers = images * tokens * width
-    return Kept(2 * numbers + images * tokens * (STATISTICS + heads), (6 + 2 * mlp_ratio) * numbers)
+@lru_cache(2 * RECIPES)
+def _forward(text: str, images: int) -> Forward:
+    recipe = Recipe(**json.loads(text))
+    mode, model = _fake_model(text)
+    mixed = recipe.precision != "32-true"
+    with mode, SavedTensors() as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        watch = _Watch(model, saved)
+        outputs = model(*recipe.random_inputs(images, "cpu"))
+        watch.remove()
+    predictions = [FULL * tensor.numel() for tensor in outputs if isinstance(tensor, torch.Tensor)]
+    return Forward(saved.bytes, watch.block, watch.tokens, max(predictions), watch.shared)
 
 
-def _highres_block(values: dict[str, Any], images: int, tokens: int) -> Kept:
-    """One block of the high-resolution decoder; the MLPs of the linear kinds keep their hidden layer once."""
-    width, heads = values["decoder"]["width"], values["decoder"]["heads"]
-    head, options = width // heads, values["options"] or {}
-    numbers = images * tokens * width
-    wide, mlp = (
-        2 * numbers + images * tokens * STATISTICS,
-        5 * numbers,
-    )  # inputs; second norm, hidden layer
-    if values["attention"] == "full":
-        return _full_block(images, tokens, width, heads, mlp_ratio=4.0)
-    if values["attention"] == "linformer":  # norm, queries, and the shared keys before and after their projection
-        return Kept(wide, mlp + 2 * numbers + images * head * (tokens + options["rank"]))
-    if values["attention"] == "performer":  # norm, q, k, v; sums over the keys
-        features = int(head * math.log(head))
-        return Kept(wide + images * heads * (features * (head + 1) + 1) + features * head, mlp + 4 * numbers)
-    size = -(-tokens // options["landmarks"])
-    marks = -(-tokens // size)
-    blanks = (size * options["landmarks"] - tokens) // size > 0  # landmarks of padding alone count as one
-    rows = marks + blanks
-    order = rows + -rows % 4
-    matrices = images * heads * (order**2 * (options["pinv_iterations"] + 2) + marks**2 + 2 * marks)
-    return Kept(wide + matrices, mlp + 4 * numbers + images * width * (5 * marks + rows * blanks))
+class _Watch:
+    """Looks at every module while a model runs; `remove` ends that."""
 
+    def __init__(self, model: nn.Module, saved: SavedTensors) -> None:
+        self.saved, self.block, self.tokens, self.before = saved, 0, 0, 0
+        self.uses: dict[nn.Module, int] = {}
+        self.hooks = []
+        for module in model.modules():
+            self.hooks.append(module.register_forward_pre_hook(self._enter))
+            if is_block(module):
+                self.hooks.append(module.register_forward_hook(self._leave))
 
-def _weight_copies(values: dict[str, Any]) -> float:
-    """A mixed precision keeps the matrices of the trained side a second time, in half the bytes."""
-    return 0.0 if values["precision"] == "32-true" else HALF * parameters(values)[0]
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self.hooks:
+            hook.remove()
 
+    @property
+    def shared(self) -> int:
+        """Bytes of the gradients of what is used more than once: one of each use, and their sum."""
+        return sum(
+            (uses + 1) * FULL * sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
+            for module, uses in self.uses.items()
+            if uses > 1
+        )
 
-def _sizes(part: dict[str, Any]) -> dict[str, Any]:
-    return {name: part[name] for name in ("width", "heads", "mlp_ratio")}
+    def _enter(self, module: nn.Module, inputs: tuple) -> None:
+        self.uses[module] = self.uses.get(module, 0) + 1
+        if is_block(module):
+            self.before = self.saved.bytes
+        if isinstance(module, nn.LayerNorm):
+            self.tokens = max(self.tokens, FULL * inputs[0].numel())
 
-
-def _patches(values: dict[str, Any]) -> int:
-    return (values["side"] // values["encoder"]["patch"]) ** 2
-
-
-def _patch_values(values: dict[str, Any]) -> int:
-    return values["encoder"]["patch"] ** 2 * values["encoder"]["channels"]
+    def _leave(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        self.block = max(self.block, self.saved.bytes - self.before)

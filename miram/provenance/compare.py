@@ -49,7 +49,7 @@ LEGEND = (
     f"numerics: nothing moves by more than {NUMERICS_LIMIT}, half of the last digit that the tables print. "
     "agrees: each value lies in the other's 95% interval over patients, widened by the spread over the seeds of both "
     "runs (Student, 99%). told apart: one lies beyond. Between runs with other seeds about one number in "
-    "a hundred is told apart by chance alone."
+    "a hundred is told apart by chance alone; a number without an interval never is."
 )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from functools import cache
@@ -25,6 +26,7 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -140,7 +142,7 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -176,6 +178,8 @@ def _parsed(path: Path) -> tuple[str, list[str]]:
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
+            imported.append(str(node.value).partition(":")[0])
     return ast.dump(_without_docstrings(tree)), imported
 
 

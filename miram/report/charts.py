@@ -1,7 +1,6 @@
 """The charts of the report: each function draws one small panel, about as wide as a phone, for `svg.inline_svg`."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from miram.looks import ACCENT, LINES, Look, looks_of_classes, looks_of_kinds
 from miram.report.svg import INK, STYLE
 
 WIDTH, HEIGHT = 3.7, 3.0  # inches of a panel
@@ -17,35 +17,7 @@ FOREST_WIDTH = 5.0
 WITH_LABEL, WITH_TICKS, WITH_TITLE, EDGE = 0.52, 0.42, 0.3, 0.1  # inches beside the axes, with what stands there
 SMALL = 2.1  # inches, side of a panel that stands in a row of many
 ROW = 0.34  # inches, height of a row of the forest plot
-COLOURS = ("#7a7a7a", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")  # Okabe and Ito's, and a grey
-DASHES = ((), (5, 1.5), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-SYMBOLS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the same in text
-CLASS_COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
-
-
-KINDS = {  # of attention -> colour and marker
-    kind: (COLOURS[i], MARKERS[i]) for kind, i in {"full": 0, "linformer": 1, "performer": 5, "nystrom": 3}.items()
-}
-FORMS = {"fused": "-", "package": "--", "naive": ":"}  # of attention -> line
 TICKS = (200, 800, 3200, 12_800)  # tokens
-
-
-class Look(NamedTuple):
-    """How a method is drawn, so that it is told without its colour too."""
-
-    colour: str
-    dashes: tuple[float, ...]  # lengths on and off, in line widths; empty: solid
-    marker: str
-    symbol: str  # the marker in text
-
-
-def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """The look of each method, by its place in the list."""
-    return {
-        method: Look(*(kind[i % len(kind)] for kind in (COLOURS, DASHES, MARKERS, SYMBOLS)))
-        for i, method in enumerate(methods)
-    }
 
 
 def _panel(title: str, x: str, y: str, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -97,14 +69,14 @@ def forest(differences: pd.DataFrame, title: str, told: pd.Series) -> Figure:
     with matplotlib.style.context(STYLE):
         axes.axvline(0, color=INK, lw=0.8, alpha=0.4)
         for i, row in rows.iterrows():
-            axes.plot([row["low"], row["high"]], [i + 0.2] * 2, color=COLOURS[5], lw=1.8)
+            axes.plot([row["low"], row["high"]], [i + 0.2] * 2, color=ACCENT, lw=1.8)
             axes.plot(
                 row["difference"],
                 i + 0.2,
                 "o",
                 ms=6,
-                color=COLOURS[5],
-                mfc=COLOURS[5] if row["told"] else "white",
+                color=ACCENT,
+                mfc=ACCENT if row["told"] else "white",
                 mew=1.4,
             )
             text = f"{row['first']} less {row['second']}: {row['difference']:+.1f}"
@@ -154,11 +126,6 @@ def cost(x: str, points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     return figure
 
 
-def kind_looks() -> dict[str, Look]:
-    """The look of each kind of attention; its form is told by the dashes."""
-    return {kind: Look(colour, (), marker, SYMBOLS[MARKERS.index(marker)]) for kind, (colour, marker) in KINDS.items()}
-
-
 def growth(y: str, layers: pd.DataFrame, column: str) -> Figure:
     """What one layer of each kind and form of attention costs against tokens; both axes are logarithmic."""
     figure, axes = _panel("", "tokens", y)
@@ -169,9 +136,10 @@ def growth(y: str, layers: pd.DataFrame, column: str) -> Figure:
 
 def draw_growth(axes: Axes, layers: pd.DataFrame, column: str) -> None:
     """A line for each kind and form; columns of `layers`: kind, form, tokens and the one that is drawn."""
+    look = looks_of_kinds(layers["kind"].unique())
     for (kind, form), own in layers.groupby(["kind", "form"], sort=False):
-        colour, marker = KINDS[kind]
-        axes.plot(own["tokens"], own[column], FORMS[form], color=colour, marker=marker, ms=4, label=f"{kind}, {form}")
+        style = {"color": look[kind].colour, "marker": look[kind].marker, "ms": 4}
+        axes.plot(own["tokens"], own[column], LINES[form], **style, label=f"{kind}, {form}")
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(TICKS, [f"{tokens:,}" for tokens in TICKS])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -185,15 +153,9 @@ def embedding(title: str, points: pd.DataFrame, classes: Sequence[str]) -> Figur
     """
     figure, axes = _panel(title, f"{100 * points['share'].iloc[0]:.0f} % of the variance", "", SMALL, SMALL)
     with matplotlib.style.context(STYLE):
-        for i, name in enumerate(classes):
+        for name, look in looks_of_classes(classes).items():
             part = points[points["label"] == name]
-            colour = CLASS_COLOURS[i % len(CLASS_COLOURS)]
-            axes.plot(part["x"], part["y"], MARKERS[i % len(MARKERS)], ms=3, color=colour, alpha=0.8, mew=0)
+            axes.plot(part["x"], part["y"], look.marker, ms=3, color=look.colour, alpha=0.8, mew=0)
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
     return figure
-
-
-def class_keys(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and symbol of each class in `embedding`."""
-    return {name: (CLASS_COLOURS[i % len(CLASS_COLOURS)], SYMBOLS[i % len(SYMBOLS)]) for i, name in enumerate(classes)}

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from miram.evaluate.scores import confidence_bins
 from miram.report.study import Run
 
 GRID = np.linspace(0, 1, 101)  # where curves of several seeds are averaged
-CALIBRATION_BINS = 6  # of equally many answers
 
 Runs = Mapping[str, Sequence[Run]]  # method -> its seeds, all on the same lesions
 
@@ -60,11 +59,12 @@ def confusion(runs: Sequence[Run]) -> list[dict[str, object]]:
     ]
 
 
-def calibration(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
-    """Share of right answers and mean confidence, in bins of equally many answers, over all seeds."""
+def calibration(runs: Sequence[Run], bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Share of right answers and mean confidence over all seeds, in the bins of the expected calibration error."""
     every = pd.concat([given(run) for run in runs])
-    right = every["answer"] == every["label"]
-    return calibration_curve(right, every["confidence"], n_bins=CALIBRATION_BINS, strategy="quantile")
+    every["right"] = every["answer"] == every["label"]
+    means = every.groupby(confidence_bins(every["confidence"].to_numpy(), bins))[["right", "confidence"]].mean()
+    return means["right"].to_numpy(), means["confidence"].to_numpy()
 
 
 def confident_errors(runs: Runs, count: int) -> list[dict[str, object]]:

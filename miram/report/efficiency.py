@@ -5,7 +5,7 @@ A bench is a file of `miram bench`: it is of the sizes that its command names, w
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miram.evaluate.claims import Limits, read_limits
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import SECTION, TEST
 from miram.files import atomic_path
+from miram.kinds import FULL, NAIVE, OURS
+from miram.looks import PALE, Look, looks
 from miram.provenance import record
-from miram.report.charts import draw_growth, looks
+from miram.report.charts import draw_growth
 from miram.report.figures import STYLE, save
 
-FULL, OURS, NAIVE = "full", "fused", "naive"
 COSTS = {"kept_mib": "kept memory of a layer, MiB", "seconds": "time of a layer, s"}
 BYTES_PER_MIB = 2**20
 NOTHING = "-"
@@ -53,7 +54,7 @@ def read_benches(paths: Iterable[Path]) -> list[Bench]:
 
 def efficiency(
     metrics_csv: Path,
-    methods: Sequence[str],
+    kinds: Mapping[str, str],
     pretrained: Mapping[str, Path],
     bench_jsons: Iterable[Path],
     claims_yaml: Path,
@@ -65,7 +66,7 @@ def efficiency(
     """Write the three files of a preset; `headline` is (protocol, task, mode), `pretrained` its records by method.
 
     What is linear, and the number of tokens that is looked at, are those of `claims_yaml`.
-    Methods without a record are left out; the place in `methods`, all that are compared, gives the look of each.
+    Methods without a record are left out; `kinds`, of all that are compared, give the look of each.
     """
     benches = read_benches(bench_jsons)
     table = _table(pd.read_csv(metrics_csv), pretrained, headline)
@@ -73,7 +74,7 @@ def efficiency(
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "efficiency.md") as temporary:
         temporary.write_text(_markdown(table, benches, read_limits(claims_yaml), preset, headline), encoding="utf-8")
-    _draw(table, methods, benches, out_dir / "efficiency.png", preset)
+    _draw(table, looks(kinds), benches, out_dir / "efficiency.png", preset)
     return {"methods": len(table), "benches": [bench.name for bench in benches]}
 
 
@@ -110,13 +111,14 @@ def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
     for grown in bench.growth[bench.growth["kind"] != FULL].itertuples():
         place = crossovers.get((grown.kind, grown.form))
         own = kept.get((grown.kind, grown.form, limits.tokens), math.nan)
-        times = {form: kept.get((FULL, form, limits.tokens), math.nan) / own for form in (OURS, NAIVE)}
+        compared = () if limits.tokens is None else (OURS, NAIVE)
+        times = {form: kept.get((FULL, form, limits.tokens), math.nan) / own for form in compared}
         rows.append(
             {
                 "attention": f"{grown.kind}, {grown.form}",
                 "kept ~ tokens^": f"{grown.kept:.2f}",
                 "time ~ tokens^": f"{grown.time:.2f}",
-                "linear": "yes" if max(grown.kept, grown.time) <= limits.exponent else "NO",
+                "linear": _is_linear(max(grown.kept, grown.time), limits),
                 "keeps less than full from": NOTHING if place is None else f"{place.kept_mib} tokens",
                 "faster than full from": NOTHING if place is None else f"{place.seconds} tokens",
             }
@@ -128,13 +130,19 @@ def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
     return rows
 
 
+def _is_linear(exponent: float, limits: Limits) -> str:
+    if limits.exponent is None:
+        return NOTHING
+    return "yes" if exponent <= limits.exponent else "NO"
+
+
 def _markdown(
     table: pd.DataFrame, benches: list[Bench], limits: Limits, preset: str, headline: tuple[str, str, str]
 ) -> str:
     protocol, task, mode = headline
     parts = [
         f"# Accuracy against memory and time, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         paragraph(
             f"Accuracy: test lesions, task {task}, protocol {protocol}, mode {mode}, mean over the seeds with its "
             "interval over patients. Time and peak memory: of the whole pre-training, as its record has them; only "
@@ -144,11 +152,10 @@ def _markdown(
         "## Is it linear, and is it less?",
         paragraph(
             "Measured on one attention layer of the high-resolution decoder, at the sizes that the bench names "
-            f"whatever the preset. Linear: memory and time grow with tokens to a power of at most {limits.exponent}. "
+            f"whatever the preset. {linear_text(limits)} "
             "`fused` is ours; `package` is the library's own layer; full attention `fused` is today's kernel, which "
-            "never holds the matrix of all pairs of tokens, and `naive` that of 2022, which does. Ratios above 1: full "
-            f"attention keeps more, at {limits.tokens} tokens. The limit and that number are those of the paper's "
-            "claims; what follows for them stands in claims.md."
+            "never holds the matrix of all pairs of tokens, and `naive` that of 2022, which does. "
+            f"{compared_text(limits)} What follows for the paper's claims stands in claims.md."
         ),
     ]
     for bench in benches:
@@ -167,6 +174,20 @@ def _markdown(
     return "\n\n".join([*parts, *([] if benches else [NO_BENCH])]) + "\n"
 
 
+def linear_text(limits: Limits) -> str:
+    """What `linear` means in `verdicts`."""
+    if limits.exponent is None:
+        return "No claim says what is linear."
+    return f"Linear, as in the paper's claim: memory and time grow with tokens to a power of at most {limits.exponent}."
+
+
+def compared_text(limits: Limits) -> str:
+    """What the last columns of `verdicts` mean."""
+    if limits.tokens is None:
+        return "No claim says at how many tokens to compare."
+    return f"Ratios above 1: full attention keeps more, at the {limits.tokens} tokens of the paper's claim."
+
+
 def _row(row: Mapping[str, Any]) -> dict[str, str]:
     value, low, high = (row[f"accuracy_percent_{part}"] for part in ("value", "low", "high"))
     interval = "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
@@ -180,7 +201,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _draw(table: pd.DataFrame, methods: Sequence[str], benches: list[Bench], path: Path, preset: str) -> None:
+def _draw(table: pd.DataFrame, look: Mapping[str, Look], benches: list[Bench], path: Path, preset: str) -> None:
     """Above accuracy against memory and time, below what a layer costs against tokens, a row a bench."""
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(11, 4.2 + 3.8 * len(benches)), layout="constrained")
@@ -193,7 +214,7 @@ def _draw(table: pd.DataFrame, methods: Sequence[str], benches: list[Bench], pat
             }.items(),
             strict=True,
         ):
-            _draw_accuracy(axes, table, methods, column, label)
+            _draw_accuracy(axes, table, look, column, label)
         for row, bench in zip(grid[1:], benches, strict=True):
             for axes, (column, label) in zip(row, COSTS.items(), strict=True):
                 draw_growth(axes, bench.layers, column)
@@ -202,16 +223,15 @@ def _draw(table: pd.DataFrame, methods: Sequence[str], benches: list[Bench], pat
         for axes in grid[:, 1]:
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, handlelength=3)
-        figure.suptitle(f"Accuracy against memory and time\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Accuracy against memory and time\n{subject(preset)}")
         save(figure, path)
 
 
-def _draw_accuracy(axes: Axes, table: pd.DataFrame, methods: Sequence[str], column: str, label: str) -> None:
-    look = looks(methods)
+def _draw_accuracy(axes: Axes, table: pd.DataFrame, look: Mapping[str, Look], column: str, label: str) -> None:
     for row in table.to_dict("records"):
         value, low, high = (row[f"accuracy_percent_{part}"] for part in ("value", "low", "high"))
         own = {"color": look[row["method"]].colour, "marker": look[row["method"]].marker, "label": row["method"]}
         axes.errorbar(row[column], value, yerr=[[value - low], [high - value]], ms=7, capsize=3, ls="none", **own)
     axes.set(xlabel=label, ylabel="test accuracy, %")
     axes.set_xlim(0, 1.08 * table[column].max() if len(table) else 1)
-    axes.grid(color="#dddddd")
+    axes.grid(color=PALE)

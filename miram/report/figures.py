@@ -3,6 +3,7 @@
 Axis letters: N images, H and W pixels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,20 +12,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.layout import FULL
+from miram.looks import GREY, PALE, Look
 
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
-BLUE, SKY, VERMILION, GREY = (
-    "#0072B2",
-    "#56B4E9",
-    "#D55E00",
-    "#555555",
-)  # Okabe and Ito's, told apart by the colour-blind
 STYLE = [
     "default",
     {
@@ -36,6 +33,9 @@ STYLE = [
     },
 ]
 DOTS_PER_INCH = 150
+SEED_STYLE = {"marker": "o", "ms": 4, "alpha": 0.6, "mew": 0}
+MAJORITY_STYLE = {"color": GREY, "ls": "--"}
+PAPER_STYLE = {"ls": "none", "marker": "D", "ms": 10, "mfc": "none", "mec": GREY, "mew": 1.4}
 RECONSTRUCTION_COLUMNS = {
     "input": "input",
     "masked": "what the encoder sees",
@@ -50,12 +50,14 @@ RECONSTRUCTION_CAPTION = (
 )
 
 
-def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, preset: str, confidence: float) -> None:
+def draw_comparison(
+    table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, look: Mapping[str, Look], preset: str, confidence: float
+) -> None:
     """Draw test accuracy and macro AUC of each method: every seed, mean and interval, and what needs no model.
 
     `table` is the comparison table, `runs` the rows of metrics.csv for the test split; drawn are the first task, a row
-    of panels a protocol, and fine-tuning, or the first mode where there is none. The paper's accuracy is drawn for
-    preset paper only: beside phantom data it would invite a comparison that means nothing.
+    of panels a protocol, and fine-tuning, or the first mode where there is none. `look` is that of each method. The
+    paper's accuracy is drawn for preset paper only: next to phantom data it would invite a comparison without meaning.
     """
     table = table[table["task"] == table["task"].iloc[0]]
     mode = FULL if FULL in set(table["mode"]) else table["mode"].iloc[0]
@@ -66,42 +68,53 @@ def draw_comparison(table: pd.DataFrame, runs: pd.DataFrame, path: Path, *, pres
         grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
         for panels, (protocol, part) in zip(grid, parts.items(), strict=True):
             same = (runs["task"] == part["task"].iloc[0]) & (runs["mode"] == mode) & (runs["protocol"] == protocol)
-            _draw_protocol(panels, part, runs[same], preset, confidence)
+            _draw_protocol(panels, part, runs[same], look, preset)
             panels[0].set_title(f"protocol {protocol}", loc="left")
         for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
+        figure.legend(handles=_comparison_keys(preset, confidence), loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}")
         save(figure, path)
 
 
-def _draw_protocol(panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, preset: str, confidence: float) -> None:
+def _draw_protocol(
+    panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, look: Mapping[str, Look], preset: str
+) -> None:
     """Draw the panels of one protocol, accuracy first."""
     methods = part[part["method"] != MAJORITY].reset_index(drop=True)
     majority = part[part["method"] == MAJORITY].iloc[0]
     for axes, metric in zip(panels, PANELS, strict=True):
-        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, confidence)
-        axes.axvline(majority[f"{metric}_percent_mean"], color=GREY, ls="--", label="always the most frequent class")
+        _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, look)
+        axes.axvline(majority[f"{metric}_percent_mean"], **MAJORITY_STYLE)
     if preset == "paper":
         paper = methods["paper_accuracy_percent"]
-        panels[0].plot(paper, methods.index, "D", ms=9, mfc="none", mec=VERMILION, label="the paper's accuracy")
+        panels[0].plot(paper, methods.index, **PAPER_STYLE)
     panels[0].set_yticks(methods.index, methods["method"])
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
 
 
-def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str, confidence: float) -> None:
+def _comparison_keys(preset: str, confidence: float) -> list[Line2D]:
+    """What the marks of the comparison mean, in grey, as the colours are the methods'."""
+    keys = [
+        Line2D([], [], color=GREY, marker="o", ms=7, label=f"mean, {confidence:.0%} interval over patients"),
+        Line2D([], [], label="one seed", **{"ls": "none", "color": GREY, **SEED_STYLE}),
+        Line2D([], [], label="always the most frequent class", **MAJORITY_STYLE),
+    ]
+    return [*keys, *([Line2D([], [], label="the paper's accuracy", **PAPER_STYLE)] if preset == "paper" else [])]
+
+
+def _draw_methods(axes: Axes, methods: pd.DataFrame, runs: pd.DataFrame, metric: str, look: Mapping[str, Look]) -> None:
     """One row a method: mean and interval, below it the seeds in their order from top to bottom; or a gap, named."""
-    axes.grid(axis="x", color="#dddddd")
+    axes.grid(axis="x", color=PALE)
     axes.set_axisbelow(True)
     mean, low, high = (methods[f"{metric}_percent_{name}"] for name in ("mean", "low", "high"))
-    label = f"mean, {confidence:.0%} interval over patients"
-    axes.errorbar(
-        mean, methods.index, xerr=[mean - low, high - mean], fmt="o", ms=7, capsize=4, color=BLUE, label=label
-    )
     for row, method in methods["method"].items():
+        own = look[method]
+        error = [[mean[row] - low[row]], [high[row] - mean[row]]]
+        axes.errorbar(mean[row], row, xerr=error, fmt=own.marker, ms=7, capsize=4, color=own.colour)
         values = 100 * runs.loc[runs["method"] == method, "value"]
         heights = row + np.linspace(0.18, 0.38, len(values))
-        axes.plot(values, heights, "o", ms=4, color=SKY, mec=BLUE, mew=0.5, label="" if row else "one seed")
+        axes.plot(values, heights, ls="none", color=own.colour, **SEED_STYLE)
     for row in methods.index[mean.isna()]:
         axes.text(0.5, row, "no value", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic")
 
@@ -131,7 +144,7 @@ def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, 
             for axes, image in zip(column, stack[:rows], strict=True):
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axes.set_axis_off()
-        figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Masked reconstruction by {method}\n{subject(preset)}")
         figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
         save(figure, path)
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from miram.evaluate.claims import Limits
 from miram.evaluate.predictions import TEST
+from miram.looks import Look, looks_of_classes
 from miram.report import charts, curves
-from miram.report.charts import Look
 from miram.report.efficiency import COSTS, Bench, verdicts
 from miram.report.figures import RECONSTRUCTION_COLUMNS
 from miram.report.page_tables import readable, select
@@ -79,11 +79,11 @@ def _curve(
     return [inline_svg(figure, f"{kind}-{place}", f"{title} of {readable(name)}: {', '.join(lines)}")]
 
 
-def reliabilities(runs: curves.Runs, looks: Mapping[str, Look]) -> list[Markup]:
-    """A panel a method."""
+def reliabilities(runs: curves.Runs, looks: Mapping[str, Look], bins: int) -> list[Markup]:
+    """One panel per method, with the bins of its expected calibration error."""
     return [
         inline_svg(
-            charts.reliability(method, *curves.calibration(seeds), looks[method]),
+            charts.reliability(method, *curves.calibration(seeds, bins), looks[method]),
             f"calibration-{method}",
             f"calibration of {method}",
         )
@@ -222,7 +222,10 @@ def embeddings(points: pd.DataFrame | None) -> dict[str, Any]:
         )
         for method, part in points.groupby("method", sort=False)
     ]
-    return {"embeddings": figures, "class_keys": charts.class_keys(classes)}
+    return {
+        "embeddings": figures,
+        "class_keys": {name: (look.colour, look.symbol) for name, look in looks_of_classes(classes).items()},
+    }
 
 
 def errors(runs: curves.Runs, crops: Path) -> list[dict[str, Any]]:

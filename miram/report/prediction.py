@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from miram.files import atomic_path
-from miram.report.figures import BLUE, DOTS_PER_INCH, STYLE
+from miram.looks import ACCENT
+from miram.report.figures import DOTS_PER_INCH, STYLE
 from miram.report.pictures import overlay
 
 
@@ -29,7 +30,7 @@ def draw_prediction(
         for axes in (seen, basis):
             axes.set_axis_off()
         names, values = list(probabilities), [100 * value for value in probabilities.values()]
-        bars.barh(names, values, color=BLUE)
+        bars.barh(names, values, color=ACCENT)
         bars.set(xlim=(0, 100), xlabel="probability, %")
         bars.invert_yaxis()
         figure.suptitle(title)

@@ -10,12 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate.claims import read_limits
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.layout import FULL, Cell
-from miram.report import charts, curves, page_figures, page_tables
-from miram.report.efficiency import read_benches
+from miram.looks import looks as looks_of
+from miram.looks import looks_of_kinds
+from miram.report import curves, page_figures, page_tables
+from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
 
 PAGE = Path(__file__).parent / "page"
@@ -45,7 +47,9 @@ def report(
     claims_yaml: Path,
     bench_jsons: Iterable[Path],
     parameters: Mapping[str, Any],
+    kinds: Mapping[str, str],
     confidence: float,
+    bins: int,
 ) -> dict[str, object]:
     """Write the report of a preset.
 
@@ -55,10 +59,11 @@ def report(
     `stages` names them, claims.csv and audit.md; `explained` that of relevance.npz, of the networks `explained_cells`,
     and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
     instances of the archive; `claims_yaml` tells what is linear; `bench_jsons` are files that `miram bench`
-    wrote. `confidence` is that of the intervals. What is missing or damaged is named in the page and in the returned
-    facts, and stops nothing.
+    wrote. `kinds` are those of the methods, which give their looks. `confidence` is that of the intervals, `bins` are
+    those of the calibration error. What is missing or damaged is named in the page and in the returned facts, and stops
+    nothing.
     """
-    study, looks = Study(logs), charts.looks(list(dict.fromkeys(cell.method for cell in cells)))
+    study, looks = Study(logs), looks_of(kinds)
     finished = study.records(cells, "fine-tuning")
     pretrainings = study.records(pretrained, "pre-training of")
     stage_records = study.records(stages, "stage")
@@ -75,14 +80,14 @@ def report(
     looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}
     mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
     lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
-    limits = read_limits(claims_yaml)
+    limits, benches = read_limits(claims_yaml), read_benches(bench_jsons)
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
-        "preset": preset,
-        "command": f"miram --preset {preset}",
+        "preset": preset_of(preset),
+        "command": f"miram --preset {preset_of(preset)}",
         "demo": preset == "demo",
         "judged": "claims" in stages,
-        "label": PRESET_LABELS[preset],
+        "label": subject(preset),
         "modes": MODES,
         "looks": looks,
         "percent": f"{100 * confidence:g} %",
@@ -107,13 +112,13 @@ def report(
             figure for task, runs in by_task.items() for figure in page_figures.mean_curves(runs, looks, task)
         ],
         "confusions": page_figures.confusions(answered),
-        "reliabilities": page_figures.reliabilities(answered, looks),
+        "reliabilities": page_figures.reliabilities(answered, looks, bins),
         "learning": page_figures.learning(_logs(study, tuned), looks),
         "losses": page_figures.losses(_loss_logs(study, pretrained, pretrainings), looks),
         "costs": page_figures.costs(metrics, pretrainings, looks, headline),
-        "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(read_benches(bench_jsons))],
-        "kind_looks": charts.kind_looks(),
-        "limits": limits,
+        "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(benches)],
+        "kind_looks": looks_of_kinds(kind for bench in benches for kind in bench.layers["kind"].unique()),
+        "limit_text": f"{linear_text(limits)} {compared_text(limits)}",
         "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
         "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, mapped) if looked else [],
         **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),

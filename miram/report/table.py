@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
+from miram.looks import looks
 from miram.provenance import record
 from miram.report.figures import draw_comparison
 
@@ -62,6 +63,7 @@ def comparison(
     out_dir: Path,
     *,
     preset: str,
+    kinds: Mapping[str, str],
     confidence: float,
     specificity: float,
 ) -> dict[str, object]:
@@ -70,7 +72,7 @@ def comparison(
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). Only pretrain_seconds and
+    method). `kinds` are those of the methods, which give their looks. Only pretrain_seconds and
     pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
     pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -99,7 +101,7 @@ def comparison(
         temporary.write_text(_markdown(table, paper, preset, confidence, specificity), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
         temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
-    draw_comparison(table, runs, out_dir / "comparison.png", preset=preset, confidence=confidence)
+    draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     gaps = {"/".join(row[name] for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
 
@@ -168,7 +170,7 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence:
     own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
-        paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
+        paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
         paragraph(
             f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
             "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
@@ -232,7 +234,7 @@ def _latex(table: pd.DataFrame, preset: str, confidence: float) -> str:
     """The first table of each section for a LaTeX document; needs the package booktabs."""
     rows = [_result_row(row) for _, row in table.iterrows()]
     lines = [
-        f"% Preset {preset}: {PRESET_LABELS[preset]}.",
+        f"% Preset {preset}: {subject(preset)}.",
         f"% Mean over seeds, [{confidence:.0%} interval over patients], ± standard deviation over seeds.",
         f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         "\\toprule",
@@ -318,7 +320,7 @@ def write_set_aside(
     reasons = [f"* {row.lesion_id} ({row.official_split or 'no split'}): {row.reason}" for row in lost.itertuples()]
     parts = [
         f"# Lesions set aside, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         aligned(counts),
         "\n".join(reasons) or "No lesion was set aside.",
         "## Left out of all splits by a protocol",

@@ -60,8 +60,8 @@ def check_compiler() -> None:
     """Raise MiramError where torch.compile would find no C++ compiler."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise MiramError(
-            "pretrain.compile is true, but there is no C++ compiler.",
-            "Install g++ (the image has none), or set pretrain.compile: false.",
+            "compute.compile is true, but there is no C++ compiler.",
+            "Install g++ (the image has none), or set compute.compile: false.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Pre-training: one loop for MAE, MIRAM and MoCo-v3, which ends with the same weights however often it is stopped.
+"""Pre-training: one loop for all objectives, which ends with the same weights however often it is stopped.
 
 Nothing random outlives an optimiser step: a sample's view and masking noise come from (seed, epoch, sample), and
 torch's own generator is seeded anew from (seed, step). So the state of training is weights, optimiser and the number
@@ -149,7 +149,7 @@ def _pretrain(
             run.train(batches, checkpoint_every_epochs, stopped, write_log)
         if fabric.is_global_zero:
             save_encoder(run.module.encoder, out_dir / "encoder.safetensors")
-            if recipe.objective != "mocov3":
+            if recipe.masked:
                 with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
                     np.savez_compressed(file, **reconstruct(run.module, crops, figure_places, recipe))
         return {**run.facts(), "images": len(places)}
@@ -284,7 +284,7 @@ class Run:
 
     def _forward(self, batch: list[Tensor], first: bool) -> tuple[Tensor, Tensor | None]:
         """Loss of a micro-batch, and the features' spread; the key encoder moves once a step, with the first."""
-        if self.key_momentum is None:
+        if self.recipe.masked:
             return self.model(*masked_inputs(*batch, self.recipe)).loss, None
         views = [to_images(view, self.recipe.encoder["channels"]) for view in batch]
         output = self.model(*views, float(self.key_momentum[self.step]) if first else 1.0)

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from miram import kinds
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.models.build import build_pretrainer
-from miram.models.export import load_encoder
 from miram.provenance.record import code_digest
 
 
@@ -44,10 +46,20 @@ class Recipe:
     options: dict | None = None
     moco: dict | None = None
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe among the values of the stage `pretrain`, which also say where it is computed."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
+
     @property
     def name(self) -> str:
         """Objective and attention, for messages."""
         return "-".join(filter(None, (self.objective, self.attention)))
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model rebuilds removed patches; otherwise it is given two views of an image."""
+        return kinds.is_masked(self.objective)
 
     @property
     def lr(self) -> float:
@@ -86,31 +98,23 @@ class Recipe:
             made_by["encoder_init_sha256"] = sha256_file(Path(self.encoder_init))
         return json.dumps({**dataclasses.asdict(self), **made_by}, sort_keys=True)
 
+    def random_inputs(self, images: int, device: str) -> list[Tensor | float]:
+        """The arguments of the model for one step on so many random images."""
+        shape = images, self.encoder["channels"], self.side, self.side
+        if not self.masked:
+            return [*torch.randn(2, *shape, device=device), self.moco["momentum"]]
+        inputs = [torch.randn(shape, device=device), torch.rand(images, self.patches, device=device)]
+        if self.native_scale:
+            inputs.append(torch.randn(*shape[:2], self.view_side, self.view_side, device=device))
+        return inputs
+
     def build(self) -> nn.Module:
         """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if given.
 
         Raises MiramError on values, or a file, that do not fit.
         """
-        highres = self.highres or {"scale": None, "target": None}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         try:
-            model = build_pretrainer(
-                self.objective,
-                side=self.side,
-                encoder=self.encoder,
-                decoder=self.decoder,
-                attention=self.attention,
-                backend=self.backend,
-                options=self.options,
-                **highres,
-                loss_on=self.loss_on,
-                mask_ratio=self.mask_ratio,
-                moco=self.moco,
-                recompute=self.recompute,
-            )
+            return build_pretrainer(**values)
         except ValueError as error:
             raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error
-        if self.encoder_init:
-            load_encoder(model.encoder, Path(self.encoder_init))
-            if self.objective == "mocov3":
-                model.key_encoder.load_state_dict(model.encoder.state_dict())
-        return model

@@ -1,6 +1,6 @@
 """What a step of pre-training reads: the order of the crops, their augmented views and masking noise, in batches.
 
-A sample of a masked method is a view (side, side) uint8 and noise (patches,) float32; of MoCo-v3, two views.
+A sample of a masked method is a view (side, side) uint8 and noise (patches,) float32; of another, two views.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,11 +33,11 @@ class PretrainViews(Dataset):
         epoch, place = key
         recipe, shape = self.recipe, self.store[place].shape
         random = stream("view", recipe.seed, epoch, place)
-        if recipe.objective == "mocov3":
-            views = recipe.moco_views
-            return place, [draw_moco_view(*shape, recipe.crop_scale_min, random, **view) for view in views], []
-        draws = [draw_view(*shape, recipe.crop_scale_min, random)]
-        return place, draws, [random.random(recipe.patches, dtype=np.float32)]
+        if recipe.masked:
+            draws = [draw_view(*shape, recipe.crop_scale_min, random)]
+            return place, draws, [random.random(recipe.patches, dtype=np.float32)]
+        views = recipe.moco_views
+        return place, [draw_moco_view(*shape, recipe.crop_scale_min, random, **view) for view in views], []
 
 
 def micro_batches(

@@ -8,7 +8,8 @@ import pytest
 
 from miram import params
 from miram.bench import efficiency
-from miram.bench.efficiency import bench, crossing, crossovers, exponents
+from miram.bench.efficiency import bench
+from miram.bench.growth import crossing, crossovers, exponents
 from miram.bench.timing import interleaved
 from miram.errors import MiramError
 from miram.planning.hours import hours, pretraining_job
@@ -51,7 +52,7 @@ def test_without_full_attention_nothing_is_said_to_cost_less():
 
 def test_without_a_method_whose_attention_is_measured_the_bench_stops_before_it_begins(tmp_path):
     mae = params.stage_values(DEMO, "pretrain", "strict", "mae")
-    with pytest.raises(MiramError, match="No method has objective miram"):
+    with pytest.raises(MiramError, match="No method has an attention to measure"):
         bench({"mae": mae}, tmp_path, "cpu", quick=True, command="")
 
 

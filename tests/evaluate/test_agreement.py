@@ -92,9 +92,14 @@ def test_what_only_one_run_has_is_missing_and_kept():
     assert worst([SAME, MISSING, TOLD_APART]) == MISSING
 
 
-def test_without_an_interval_of_patients_only_the_seeds_count():
-    bare = table(value=0.71).assign(low="", high="")
-    assert grade(table().assign(low="", high=""), bare) == [TOLD_APART]
+def test_a_number_without_an_interval_is_never_told_apart_but_the_other_run_may_have_one():
+    bare = table(value=0.9).assign(low="", high="")
+    assert grade(table().assign(low="", high=""), bare) == [AGREES]
+    assert grade(table(), bare) == [TOLD_APART]
+
+
+def test_other_notes_are_no_other_digits():
+    assert grade(table(), table().assign(note="few draws")) == [SAME]
 
 
 def test_the_methods_keep_the_order_of_the_table():

@@ -27,6 +27,7 @@ VALUE = {
     **{"statement": "It is {published} %.", "source": "s", "status": "published", "rule": "value"},
     **{"task": "pathology_4class", "metric": "accuracy", "method": "mae", "margin_points": 6.0, "lesions": 704},
 }
+GROWTH = ("kind", "form", "from_tokens", "to_tokens", "kept")
 DESCRIBED = {"statement": "m", "source": "s", "status": "published"}
 
 
@@ -51,7 +52,7 @@ def answered(accuracy, seed, lesions=704, same=0.9):
 def verdict(tmp_path, evaluated):
     """The verdict and the row of a claim, where networks of known accuracies have been evaluated."""
 
-    def run(claim, accuracies, preset="paper", seeds=5, layers=(), **options):
+    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), **options):
         files = {}
         for method, accuracy in accuracies.items():
             for seed in range(seeds):
@@ -61,7 +62,8 @@ def verdict(tmp_path, evaluated):
         evaluated(files, tmp_path, reference="miram-nystrom", compared=["accuracy"], resamples=400)
         bench = tmp_path / "bench.json"
         measured = [dict(zip(("kind", "form", "tokens", "kept_mib"), layer, strict=True)) for layer in layers]
-        bench.write_text(json.dumps({"layers": measured[::2], "attention": measured[1::2]}))
+        grown = [dict(zip(GROWTH, row, strict=True)) for row in growth]
+        bench.write_text(json.dumps({"layers": measured[::2], "attention": measured[1::2], "exponents": grown}))
         (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"the-claim": claim}))
         tables = (tmp_path / name for name in ("claims.yaml", "paper.csv", "metrics.csv", "differences.csv"))
         (tmp_path / "paper.csv").write_text((RESOURCES / "paper.csv").read_text())
@@ -137,20 +139,29 @@ def test_one_test_patient_tells_nothing_of_others(verdict, claim, settle):
     assert "no interval: all test lesions are of one patient" in row["evidence"] and "nan" not in row["evidence"]
 
 
+GROWN = [("nystrom", "fused", 3137, 16385, 0.94), ("nystrom", "package", 3137, 16385, 1.4)]
 LAYERS = [("nystrom", "fused", 100, 2.0), ("nystrom", "fused", 1000, 10.0), ("nystrom", "fused", 4000, 40.0)]
 PACKAGE = [("nystrom", "package", 1000, 50.0), ("nystrom", "package", 4000, 900.0)]
 FULL = [("full", "naive", 1000, 11.0), ("full", "fused", 1000, 9.0)]
-GROWTH = {**DESCRIBED, "rule": "memory_growth", "kinds": ["nystrom"], "exponent": 1.1}
+LINEAR = {**DESCRIBED, "rule": "memory_growth", "kinds": ["nystrom"], "exponent": 1.1}
 LESS = {**DESCRIBED, "rule": "memory_less", "kinds": ["nystrom"], "form": "naive", "tokens": 1000}
 RUNS = {"miram-nystrom": 0.6, "mae": 0.6}
 
 
 @pytest.mark.parametrize(
+    ("claim", "growth", "expected"),
+    [(LINEAR, GROWN, REPRODUCED), ({**LINEAR, "exponent": 0.9}, GROWN, NOT_REPRODUCED), (LINEAR, GROWN[1:], OPEN)],
+)
+def test_linear_growth_is_judged_by_the_exponent_that_the_bench_fitted(verdict, claim, growth, expected):
+    found, row = verdict(claim, RUNS, seeds=1, lesions=20, layers=LAYERS, growth=growth)
+    assert found == expected
+    assert ("to the power of 0.94, from 3137 to 16385 tokens" in row["evidence"]) == (expected != OPEN)
+    assert ("bench of the attention" in row["settle"]) == (expected == OPEN)
+
+
+@pytest.mark.parametrize(
     ("claim", "layers", "expected"),
     [
-        (GROWTH, LAYERS + PACKAGE, REPRODUCED),
-        (GROWTH, [*LAYERS[:2], ("nystrom", "fused", 4000, 100.0)], NOT_REPRODUCED),
-        (GROWTH, LAYERS[:1] + PACKAGE, OPEN),
         (LESS, LAYERS + FULL, REPRODUCED),
         (LESS, [*LAYERS, ("full", "naive", 1000, 10.0)], NOT_REPRODUCED),
         ({**LESS, "form": "fused"}, LAYERS + FULL, NOT_REPRODUCED),
@@ -164,8 +175,8 @@ def test_memory_is_judged_by_the_bench(verdict, claim, layers, expected):
 
 
 def test_the_demo_has_evidence_and_never_a_verdict(verdict):
-    for claim, layers in ((SUPERIORITY, ()), (VALUE, ()), (GROWTH, LAYERS)):
-        found, row = verdict(claim, RUNS, preset="demo", seeds=2, layers=layers)
+    for claim in (SUPERIORITY, VALUE, LINEAR):
+        found, row = verdict(claim, RUNS, preset="demo", seeds=2, growth=GROWN)
         assert found == DEMO
         assert any(sign.isdigit() for sign in row["evidence"])
 

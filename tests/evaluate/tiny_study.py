@@ -84,7 +84,9 @@ def write_study(
         "claims_yaml": resources / "claims.yaml",
         "bench_jsons": [write_bench(Path("bench.json"))],
         "data_lock": results / "data.lock.csv",
+        "kinds": {method: method.removeprefix("miram-") for method in METHODS},
         "confidence": 0.95,
+        "bins": 15,
         "parameters": {"preset": preset, "pretrain": {"mask_ratio": 0.75}},
     }
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from miram.models.attention import STACKS, build_stack, favor, pinv
+from miram import kinds
+from miram.models.attention import build_stack, favor, pinv
 
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's own, on switching oneDNN off
 
@@ -173,7 +174,7 @@ def test_projection_rows_are_orthogonal_within_a_block():
     torch.testing.assert_close((directions @ directions.T).float(), torch.eye(32))
 
 
-@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("kind", kinds.ATTENTION)
 def test_half_precision_stays_close(kind):
     torch.manual_seed(0)
     model = stack(kind, None if kind == "full" else "fused", tokens=50, dtype=torch.float32)

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from miram.bench.memory import kept_bytes
 from miram.models.attention import build_stack
+from miram.planning.kept import kept_bytes
 
 DIM, HEADS = 512, 16
 OPTIONS = {

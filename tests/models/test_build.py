@@ -3,19 +3,19 @@ from functools import partial
 import pytest
 import torch
 
-from miram.bench.memory import kept_bytes
 from miram.models.build import build_pretrainer
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE
 from miram.models.miram import MIRAM
 from miram.models.mocov3 import MoCoV3
+from miram.planning.kept import kept_bytes
 
 VALUES = {
     "side": 24,
     "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0},
     "decoder": {"width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0},
-    "scale": 2,
-    "target": "upsampled",
+    "highres": {"scale": 2, "target": "upsampled"},
+    "encoder_init": None,
     "loss_on": "removed",
     "mask_ratio": 0.75,
     "moco": {"projector_width": 16, "projector_out": 8, "temperature": 0.2, "jitter_brightness": 0.4},
@@ -107,4 +107,4 @@ def test_an_unknown_objective_is_refused_with_the_known_ones() -> None:
 
 def test_an_unknown_attention_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'longformer'.*full.*linformer.*performer.*nystrom"):
-        build_pretrainer("miram", **VALUES, attention="longformer")
+        build_pretrainer("miram", **VALUES, **LINFORMER | {"attention": "longformer"})

@@ -137,6 +137,13 @@ def changed_by(source, edit):
     return {stage for stage in after if after[stage] != before[stage]}
 
 
+def test_code_that_an_entry_of_the_registry_names_counts_as_imported(copied_package):
+    source = copied_package / "models" / "attention" / "nystrom.py"
+    assert {"pretrain"} <= changed_by(source, lambda text: text + "\nmore = 1\n")
+    source = copied_package / "models" / "mocov3.py"
+    assert {"pretrain"} <= changed_by(source, lambda text: text + "\nmore = 1\n")
+
+
 def test_a_comment_or_a_docstring_changes_no_digest(copied_package):
     source = copied_package / "data" / "splits.py"
     edit = '"""Other words. '

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from tiny_study import HEADLINE, PRETRAINED, write_bench, write_study
 
-from miram.errors import MiramError
 from miram.evaluate.claims import Limits, read_limits
-from miram.report.charts import looks
+from miram.looks import looks
 from miram.report.efficiency import efficiency, read_benches, verdicts
 from miram.report.page_figures import costs
 from miram.report.page_tables import leader, metric_groups
@@ -26,7 +26,7 @@ def study(tmp_path, monkeypatch):
 
 def made(study, benches):
     results = study["results"]
-    inputs = results / "metrics.csv", ["from-scratch", *PRETRAINED], study["pretrained"], benches
+    inputs = results / "metrics.csv", study["kinds"], study["pretrained"], benches
     efficiency(*inputs, study["claims_yaml"], results, preset="demo", headline=HEADLINE)
     return results / "efficiency.csv", results / "efficiency.md", results / "efficiency.png"
 
@@ -54,7 +54,7 @@ def test_a_value_without_an_interval_stands_alone(study):
         "value"
     ].item()
     assert re.search(rf"\| mae +\| {100 * value:.1f} +\|", made(study, [])[1].read_text())
-    look = looks(["from-scratch", *PRETRAINED])
+    look = looks(study["kinds"])
     (group,) = metric_groups(pd.read_csv(path), pd.read_csv(study["paper_csv"]), look, HEADLINE)
     assert leader(group)["interval"] == ""
     pretrainings = {method: json.loads(record.read_text()) for method, record in study["pretrained"].items()}
@@ -101,7 +101,21 @@ def test_what_is_linear_is_stated_by_the_claims_alone(study):
     assert "to a power of at most 1.03" in text and "| NO " in text and "full naive / this, at 197" in text
 
 
-def test_a_limit_that_the_claims_lack_is_named(tmp_path):
-    (tmp_path / "claims.yaml").write_text("{}")
-    with pytest.raises(MiramError, match=r"claims\.yaml lacks 'linear-memory'"):
-        read_limits(tmp_path / "claims.yaml")
+@pytest.mark.parametrize("deleted", ["linear-memory", "less-memory", "less-memory-than-fused"])
+def test_a_claim_may_be_deleted(study, deleted):
+    claims = yaml.safe_load(study["claims_yaml"].read_text())
+    del claims[deleted]
+    study["claims_yaml"] = Path("claims.yaml")
+    study["claims_yaml"].write_text(yaml.safe_dump(claims))
+    text = made(study, study["bench_jsons"])[1].read_text()
+    assert ("No claim says what is linear." in text) == (deleted == "linear-memory")
+    assert "full naive / this, at 785" in text
+
+
+def test_without_claims_about_memory_nothing_is_called_linear_or_compared(study):
+    Path("claims.yaml").write_text("{}")
+    assert read_limits(Path("claims.yaml")) == Limits(None, None)
+    (row,) = verdicts(read_benches(study["bench_jsons"])[0], Limits(None, None))
+    assert row["linear"] == "-" and not any("full" in name and "this" in name for name in row)
+    study["claims_yaml"] = Path("claims.yaml")
+    assert "No claim says at how many tokens to compare." in made(study, study["bench_jsons"])[1].read_text()

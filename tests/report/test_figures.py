@@ -9,10 +9,12 @@ from PIL import Image
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY
+from miram.looks import looks
 from miram.report import figures
 from miram.report.prediction import draw_prediction
 
-draw_comparison = partial(figures.draw_comparison, confidence=0.9)
+LOOK = looks({"mae": "mae", "mocov3": "mocov3"})
+draw_comparison = partial(figures.draw_comparison, look=LOOK, confidence=0.9)
 
 
 @pytest.fixture
@@ -87,6 +89,8 @@ def test_each_seed_the_mean_the_majority_and_a_gap_are_drawn(drawn, table, runs,
     (interval,) = drawn[0].axes[0].containers[0].lines[2][0].get_segments()[:1]
     assert interval[:, 0].tolist() == [51.0, 60.0]
     assert "90% interval" in texts(drawn[0])
+    mean = drawn[0].axes[0].containers[0].lines[0]
+    assert (mean.get_color(), mean.get_marker()) == (LOOK["mae"].colour, LOOK["mae"].marker)
     gaps = [text for text in drawn[0].findobj(mpl.text.Text) if text.get_text() == "no value"]
     assert [gap.get_position()[1] for gap in gaps] == [1, 1]
 

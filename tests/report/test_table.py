@@ -24,6 +24,7 @@ def compare(evaluated):
         files, pretrain_records, records = study
         evaluated(files, RESULTS)
         values = {"preset": preset, "confidence": 0.95, "specificity": 0.9}
+        values["kinds"] = {cell.method: cell.method for cell in records}
         return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
     return run

@@ -74,7 +74,7 @@ if workflow.is_main_process:
         fcntl.flock(run_lock, fcntl.LOCK_EX)
 
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
-RESULTS = layout.results(P.preset)
+RESULTS = layout.results(P.name)
 RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs.yaml").read_text())[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
@@ -97,12 +97,17 @@ def WILDCARDS(stage):
 
 def RECORD(stage, *place):
     """Path of a stage's record; where no place is given, with wildcards."""
-    return str(layout.record(stage, P.preset, *(place or WILDCARDS(stage))))
+    return str(layout.record(stage, P.name, *(place or WILDCARDS(stage))))
+
+
+def MADE(stage):
+    """Paths of what a stage writes into the results folder."""
+    return layout.result_files(stage, P.name)
 
 
 def LOG(stage):
     """Path of what a stage's jobs say, with wildcards."""
-    return str(layout.log(stage, P.preset, *WILDCARDS(stage)))
+    return str(layout.log(stage, P.name, *WILDCARDS(stage)))
 
 
 def values(stage):

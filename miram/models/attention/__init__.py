@@ -1,13 +1,11 @@
-"""The attention stacks of the high-resolution decoder: full attention and three linear kinds.
+"""The attention stacks of the high-resolution decoder, each in a module that `miram.kinds` names.
 
 Shapes: B batch, N tokens, D width. Every stack maps (B, N, D) to (B, N, D).
 """
 
 from torch import nn
 
-from miram.models.attention import full, linformer, nystrom, performer
-
-STACKS = {"full": full.build, "linformer": linformer.build, "performer": performer.build, "nystrom": nystrom.build}
+from miram import kinds
 
 
 def build_stack(
@@ -15,9 +13,11 @@ def build_stack(
 ) -> nn.Module:
     """Return `depth` pre-norm blocks of width `dim` (D) for `tokens` (N) tokens, class token included.
 
-    `backend` is `fused` (ours) or `package` (the public library) with the same weights for both, and None for `full`.
-    `options` are those of the kind's `build`. ValueError names a value that is not possible, and the possible ones.
+    `backend` is `fused` (ours) or `package` (the public library) with the same weights for both, and None for a kind of
+    one form. `options` are those of the kind's `build`. ValueError names a value that is not possible, and the possible
+    ones.
     """
-    if kind not in STACKS:
-        raise ValueError(f"attention {kind!r} is not one of {', '.join(map(repr, STACKS))}")
-    return STACKS[kind](backend=backend, dim=dim, depth=depth, heads=heads, tokens=tokens, **options)
+    if kind not in kinds.ATTENTION:
+        raise ValueError(f"attention {kind!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")
+    build = kinds.load(kinds.ATTENTION[kind].build)
+    return build(backend=backend, dim=dim, depth=depth, heads=heads, tokens=tokens, **options)

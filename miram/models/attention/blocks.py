@@ -27,11 +27,15 @@ def recompute_blocks(model: nn.Module) -> None:
 
     Raises ValueError where there are blocks of another package.
     """
-    for block in model.modules():
-        if isinstance(block, Block | PreNorm):
-            block.forward = partial(recompute, block.forward)
-        elif type(block).__name__ == "PreNorm":
+    for block in filter(is_block, model.modules()):
+        if not isinstance(block, Block | PreNorm):
             raise ValueError("recompute: true needs backend 'fused'; blocks of 'package' keep what they keep")
+        block.forward = partial(recompute, block.forward)
+
+
+def is_block(module: nn.Module) -> bool:
+    """Whether a module is a block, or a residual half of one, of this package or of a public one."""
+    return isinstance(module, Block) or type(module).__name__ == "PreNorm"
 
 
 class PreNorm(nn.Module):

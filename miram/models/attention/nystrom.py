@@ -127,13 +127,14 @@ def build(
             pinv_iterations=pinv_iterations,
             attn_values_residual_conv_kernel=residual_kernel,
         )
-        stack.register_forward_pre_hook(_with_mask)
+        for attention, _ in stack.layers:
+            attention.fn.register_forward_pre_hook(_with_mask, with_kwargs=True)
         return stack
     attention = partial(NystromAttention, dim, heads, landmarks, pinv_iterations, pinv_init, residual_kernel)
     return Stack(dim, depth, attention, lambda: nn.Sequential(OrderedDict(net=FeedForward(dim, ("0", "3")))))
 
 
-def _with_mask(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor, Tensor]:
+def _with_mask(_: nn.Module, inputs: tuple[Tensor], keywords: dict) -> tuple[tuple[Tensor], dict]:
     """Add the all-true mask: with one, the package masks its padding; without, padding counts as tokens."""
-    (x,) = inputs
-    return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    mask = torch.ones(inputs[0].shape[:2], dtype=torch.bool, device=inputs[0].device)
+    return inputs, {**keywords, "mask": mask}

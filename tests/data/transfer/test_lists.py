@@ -2,7 +2,9 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_archive import dicom_bytes
 from tiny_runs import list_tiny, tcia
 
 from miram.cli import main
@@ -13,6 +15,7 @@ from miram.errors import MiramError
 from miram.layout import CASE_CSVS
 
 ROOT = Path(__file__).parents[3]
+NEEDED = "1.3.6.1.4.1.9590.100.1.2.100018879311824535125115145152454291132"  # a series of the case lists
 GONE = "http://127.0.0.1:9/"  # the discard port: nothing listens there
 FIRST = CASE_CSVS[0]
 
@@ -45,6 +48,7 @@ def no_network(monkeypatch):
 
 def local(folder, csv_url):
     folder.mkdir(exist_ok=True)
+    (folder / "1.dcm").write_bytes(dicom_bytes(np.zeros((2, 2), np.uint16), NEEDED))
     return {"source": "local", "settings": {"folder": str(folder), "csv_url": str(csv_url)}}
 
 
