@@ -26,7 +26,8 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
-NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
+BUILDERS = {f"{ROOT.name}.models.{name}" for name in ("build", "attention")}  # which call that code
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -135,7 +136,8 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports, and where models are built of the modules
+    that `miram.kinds` names.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -150,7 +152,7 @@ def module_digest(module: str) -> str:
 
 def _closure(module: str) -> dict[str, ast.Module]:
     found: dict[str, ast.Module] = {}
-    waiting = [module]
+    waiting, named = [module], set()
     while waiting:
         name = waiting.pop()
         path = _source(name)
@@ -163,7 +165,9 @@ def _closure(module: str) -> dict[str, ast.Module]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
-                waiting.append(str(node.value).partition(":")[0])
+                named.add(str(node.value).partition(":")[0])
+        if found.keys() & BUILDERS:
+            waiting, named = [*waiting, *named], set()
     return found
 
 
