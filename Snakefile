@@ -1,6 +1,7 @@
 # The whole reproduction: what is made. Order and commands of the stages: workflow/rules/. Values: params.yaml.
 # usage: snakemake --cores all [--config preset=paper] [--config params=FILE]
 include: "workflow/rules/common.smk"
+include: "workflow/rules/preflight.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/results.smk"

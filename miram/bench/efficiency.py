@@ -19,7 +19,7 @@ from miram.bench.models import attention_layer, finetuning_step, forms_of, forwa
 from miram.bench.output import write_results
 from miram.bench.pipeline import measure_pipeline
 from miram.bench.timing import clock, interleaved, machine, medians, timed
-from miram.bench.training import CROPS, measure_training
+from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.kinds import NAIVE
@@ -76,7 +76,7 @@ def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, qui
     }
     if device == "cuda":  # a CPU is always busy
         steps = scope["training_steps"]
-        results["training"] = measure_training(methods, TRAINING_SIDES, steps, CROPS, device)
+        results["training"] = measure_training(methods, TRAINING_SIDES, steps, crops_of_cbis_ddsm(), device)
     results["minutes"] = (clock() - start) / 60
     name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
     path = Path(out_dir) / f"{name}.json"
@@ -259,7 +259,7 @@ def _training_text(results: Mapping[str, Any]) -> list[str]:
     table = pd.DataFrame(results["training"]).round({"peak_mib": 0, "images_per_second": 1})
     return [
         "## Pre-training with its input pipeline",
-        f"On {CROPS:,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time in "
-        "which the network is at work, by the same steps without input.",
+        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time "
+        "in which the network is at work, by the same steps without input.",
         table.to_markdown(index=False, floatfmt=".3g"),
     ]

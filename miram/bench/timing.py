@@ -4,10 +4,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 
 import torch
+
+from miram.provenance.record import processor_name
 
 Phases = dict[str, float]  # seconds of the parts of one call, by name
 
@@ -61,11 +62,8 @@ def medians(calls: list[Phases]) -> Phases:
 
 def machine() -> dict[str, object]:
     """Processor, GPU, threads and versions."""
-    info = Path("/proc/cpuinfo")  # Linux tells the model there; elsewhere Python knows at least the kind
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": processor_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -16,15 +16,22 @@ import torch
 from miram.bench.models import forms_of, in_form, pretraining_step
 from miram.bench.pipeline import write_store
 from miram.bench.timing import interleaved, medians, timed
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.errors import MiramError
 from miram.kinds import OURS
-from miram.planning.hours import CBIS_DDSM
 from miram.planning.memory import fit
 from miram.train.pretrain import pretrain
 
-CROPS = CBIS_DDSM["strict"].lesions + CBIS_DDSM["strict"].backgrounds
 BARE_STEPS = 20
 MIB = 2**20
+
+
+def crops_of_cbis_ddsm() -> int:
+    """How many crops of CBIS-DDSM pre-training sees under strict, with one background patch per film."""
+    lesions = carried_lesions()
+    test = lesions.loc[lesions["official_split"] == "test", "patient_id"]
+    seen = lesions[~lesions["patient_id"].isin(test)]
+    return len(seen) + seen["film_uid"].nunique()
 
 
 def measure_training(

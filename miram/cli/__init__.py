@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,15 @@ REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter."""
+    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter.
+
+    `compare` gives 1 for results that do not agree.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(params.load(arguments.params, arguments.preset), arguments)
+        return arguments.run(params.load(arguments.params, arguments.preset), arguments) or 0
     except MiramError as error:
         print(f"miram {arguments.stage}: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
@@ -31,14 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="miram", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+        "--params", type=Path, default=layout.default_params(), help="parameter file (default: %(default)s)"
     )
     parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
@@ -56,7 +61,21 @@ def _parser() -> argparse.ArgumentParser:
     add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
-    add("doctor", machine.doctor, "check this machine against what the preset needs (first stage of preset paper)")
+    text = "check this machine against what the preset needs; the workflow asks it before its first job"
+    ready = add("doctor", machine.doctor, text)
+    ready.add_argument(
+        "--stages",
+        nargs="+",
+        choices=params.EXAMINED,
+        default=params.EXAMINED,
+        metavar="STAGE",
+        help="what is to be done, if not all of %(choices)s: what other stages need is not asked",
+    )
+    ready.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="on other machines, as a cluster's: GPU and network are not asked",
+    )
     add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
     cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
     cut.add_argument(
@@ -104,7 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
     ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
+    add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
-    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
+    text = "compare two results folders: do their numbers agree, and what differs between the runs"
+    weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
+    weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
+    weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
+    weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
     return parser

@@ -3,10 +3,10 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from miram import layout, params
-from miram.cli.stage import classifiers, do_stage, pretrainings, store_of
+from miram.cli.stage import classifiers, pretrainings, store_of
 from miram.errors import MiramError
 
 if TYPE_CHECKING:
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Examine this machine before anything large starts."""
+    """Examine this machine before the stages of `arguments` start; it writes no record, as nothing comes of it."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
+    from miram.train.device import check_precision, usable_accelerator
 
-    values = params.stage_values(chosen, "doctor")
-    counts = {name: values[name] for name in ("protocols", "networks")}
+    stages, methods = set(arguments.stages), pretrainings(chosen)
+    reads = not params.is_embedded(chosen) and stages & {*params.READING}
+    counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
-    all_made = all_made_gb(values["methods"], encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
-    made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
-    made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
+    all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
+    made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
+    made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
         "source": chosen.source,
-        "settings": {} if params.is_embedded(chosen) else values["settings"],
-        "methods": values["methods"],
-        "accelerator": chosen.compute.accelerator,
-        "devices": chosen.compute.devices,
+        "settings": params.stage_values(chosen, "catalogue")["settings"] if reads else {},
+        "methods": methods if "pretrain" in stages else {},
+        "accelerator": chosen.compute.accelerator if stages & {*params.TRAINING} else None,
+        "devices": chosen.compute.devices if "pretrain" in stages else 1,
+        "elsewhere": arguments.elsewhere,
         "preset": chosen.preset,
         "crops_bytes": crops_bytes,
         "made_gb": max(0.0, all_made - sum(map(held_gb, made_in))),
@@ -38,17 +41,16 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "timeout_seconds": chosen.transfer.timeout_seconds,
         "hours": _hours(chosen),
     }
-
-    def work() -> dict[str, Any]:
-        return examine(layout.data(chosen.preset), **facts)
-
-    do_stage(chosen, "doctor", [], [], work)
+    examine(layout.data(chosen.name), **facts)
+    if facts["accelerator"] is not None and not arguments.elsewhere:
+        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:
     """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
+    from miram.data.cbis_ddsm.cases import carried_lesions
     from miram.data.own_images import image_paths
-    from miram.planning.doctor import CROP_BYTES, FILMS, LESIONS
+    from miram.planning.doctor import CROP_BYTES
 
     store = store_of(chosen)[0]
     if store.exists():
@@ -58,7 +60,10 @@ def _crops_bytes(chosen: params.Params) -> float:
     if chosen.source == params.IMAGES:
         given += image_paths(Path(images.table_csv), Path(images.folder))
     of_cbis = not (chosen.source == params.IMAGES or params.is_embedded(chosen))
-    cut = LESIONS + FILMS * chosen.pretrain.backgrounds_per_film if of_cbis else 0
+    cut = 0
+    if of_cbis:
+        films = carried_lesions()["film_uid"]
+        cut = len(films) + films.nunique() * chosen.pretrain.backgrounds_per_film
     return CROP_BYTES * cut + sum(path.stat().st_size for path in given)
 
 
@@ -84,14 +89,13 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     """What `miram.planning.hours.hours` finds for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
-    preset = chosen.preset
     extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
     images = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
         for name, values in pretrainings(chosen).items():
-            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", preset, protocol, name)))
+            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
     for cell, path in classifiers(chosen).items():
         stage = "finetune" if cell.mode == layout.FULL else "probe"
         side = params.stage_values(chosen, stage, *cell)["side"]
@@ -101,18 +105,19 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
     """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
-    from miram.planning.hours import CBIS_DDSM, count_images
+    from miram.planning.hours import count_images, listed_images
 
-    folder = layout.data(chosen.preset)
-    tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
+    folder = layout.data(chosen.name)
+    tables = folder / "lesions.csv", layout.splits(chosen.name, protocol), folder / "backgrounds.csv"
     if all(table.exists() for table in tables):
         return count_images(*tables, chosen.finetune.tasks)
     if chosen.source == params.IMAGES or params.is_embedded(chosen):
         raise MiramError(
             f"The lesions of preset {chosen.preset} are not divided yet.", "Run the workflow, or its stage `splits`."
         )
-    listed = CBIS_DDSM[protocol]
-    return listed._replace(backgrounds=listed.backgrounds * chosen.pretrain.backgrounds_per_film)
+    division = {name: getattr(chosen.splits, name) for name in ("validation_fraction", "candidates", "seed")}
+    per_film = chosen.pretrain.backgrounds_per_film
+    return listed_images(protocol, chosen.finetune.tasks, backgrounds_per_film=per_film, **division)
 
 
 def _hours(chosen: params.Params) -> dict[str, str]:

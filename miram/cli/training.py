@@ -22,19 +22,20 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     place = protocol, method = arguments.protocol, arguments.method
     check_known("protocol", protocol, chosen.splits.protocols)
     check_known("method", method, chosen.methods)
-    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack")]
-    inputs.append(layout.record("splits", chosen.preset, protocol))
+    _require_accelerator(chosen)
+    inputs = [layout.record(stage, chosen.name) for stage in ("crops", "pack")]
+    inputs.append(layout.record("splits", chosen.name, protocol))
     for path in inputs:
         record.read(path)
-    lesions_csv, backgrounds_csv = (layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "backgrounds"))
-    splits_csv = layout.splits(chosen.preset, protocol)
+    lesions_csv, backgrounds_csv = (layout.data(chosen.name) / f"{name}.csv" for name in ("lesions", "backgrounds"))
+    splits_csv = layout.splits(chosen.name, protocol)
     store = _, index_csv = store_of(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
     values = params.stage_values(chosen, "pretrain", *place)
     if values["encoder_init"]:
         inputs.append(given_file("encoder_init", values["encoder_init"]))
-    out = layout.pretrain(chosen.preset, *place)
+    out = layout.pretrain(chosen.name, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if kinds.is_masked(values["objective"]):
         outputs.append(out / "reconstructions.npz")
@@ -63,21 +64,22 @@ def _classify(
     own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
-    preset = chosen.preset
-    inputs = [layout.record(name, preset) for name in ("crops", "pack")]
-    inputs.append(layout.record("splits", preset, cell.protocol))
+    _require_accelerator(chosen)
+    run = chosen.name
+    inputs = [layout.record(name, run) for name in ("crops", "pack")]
+    inputs.append(layout.record("splits", run, cell.protocol))
     encoder_file = None
     if cell.method in chosen.methods:
-        inputs.append(layout.record("pretrain", preset, cell.protocol, cell.method))
-        encoder_file = layout.pretrain(preset, cell.protocol, cell.method) / "encoder.safetensors"
+        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method))
+        encoder_file = layout.pretrain(run, cell.protocol, cell.method) / "encoder.safetensors"
     for path in inputs:
         record.read(path)
     if cell.method == layout.IMAGENET:
         encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
         inputs.append(encoder_file)
-    tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
+    tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     values = params.stage_values(chosen, stage, *cell)
-    out = layout.finetune(preset, cell)
+    out = layout.finetune(run, cell)
     outputs = [out / "predictions.parquet", out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
@@ -90,20 +92,21 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
     from miram.train.explain import explain as examine
 
-    preset, (protocol, task, _) = chosen.preset, params.headline(chosen)
+    _require_accelerator(chosen)
+    run, (protocol, task, _) = chosen.name, params.headline(chosen)
     finished = {cell.method: path for cell, path in finished_of(chosen, params.explained(chosen)).items()}
     if not finished:
         raise MiramError(
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
-    pretrained = {m: layout.record("pretrain", preset, protocol, m) for m in finished if m in chosen.methods}
-    inputs = [layout.record("pack", preset), layout.record("splits", preset, protocol)]
+    pretrained = {m: layout.record("pretrain", run, protocol, m) for m in finished if m in chosen.methods}
+    inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:
         record.read(path)
     classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
     encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
-    out, tables = layout.explain(preset), (layout.data(preset) / "lesions.csv", layout.splits(preset, protocol))
+    out, tables = layout.explain(run), (layout.data(run) / "lesions.csv", layout.splits(run, protocol))
     values = params.stage_values(chosen, "explain")
     do_stage(
         chosen,
@@ -112,6 +115,13 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         [out / "relevance.npz", out / "embedding.csv"],
         lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, **values),
     )
+
+
+def _require_accelerator(chosen: params.Params) -> None:
+    """Stop a training of a preset that means a GPU where there is none: a cluster's preflight runs elsewhere."""
+    from miram.planning.gpu import require_accelerator
+
+    require_accelerator(chosen.compute.accelerator, chosen.preset)
 
 
 def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:

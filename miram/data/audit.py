@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from miram.data.case_lists import catalogue_overlap, views
 from miram.data.splits import SEEN, SPLITS
 from miram.data.tasks import strata
 from miram.files import atomic_path
@@ -63,27 +64,6 @@ def audit(
     return {"catalogue": catalogue, "effect_on_test": effect, "set_aside": len(lost)}
 
 
-def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, object]:
-    """How the two official parts overlap, from the columns patient_id, official_split, film_uid, side and view.
-
-    `patients` are those in both; then the lesions of each part that are theirs, the films and the views that both parts
-    have, and the test lesions on such a view, whose films are probably the same.
-    """
-    train, test = (lesions[lesions["official_split"] == part] for part in ("train", "test"))
-    patients = sorted(set(train["patient_id"]) & set(test["patient_id"]))
-    on_shared_view = _views(test).isin(_views(train).dropna())
-    return {
-        "patients": patients,
-        "train_lesions": len(train),
-        "test_lesions": len(test),
-        "train_lesions_of_patients_in_both": int(train["patient_id"].isin(patients).sum()),
-        "test_lesions_of_patients_in_both": int(test["patient_id"].isin(patients).sum()),
-        "film_uids_in_both": len(set(train["film_uid"]) & set(test["film_uid"])),
-        "views_in_both": _views(test)[on_shared_view].nunique(),
-        "test_lesions_on_a_view_in_both": int(on_shared_view.sum()),
-    }
-
-
 def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     """For each two of training, validation and test, the numbers of patients, films and crops that both have.
 
@@ -116,7 +96,7 @@ def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
         "test lesions": len(test),
         "patient seen": int(test["patient_id"].isin(seen["patient_id"]).sum()),
         "film seen": int(same_film.sum()),
-        "view seen": int(_views(test).isin(_views(seen).dropna()).sum()),
+        "view seen": int(views(test).isin(views(seen).dropna()).sum()),
     }
 
 
@@ -124,17 +104,11 @@ def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
     """Numbers of pairs of films of one view, by whether their pixels, or their sizes alone, are the same."""
     films = lesions.drop_duplicates("film_uid")
     kinds = {place: dict.fromkeys(PAIR_KINDS, 0) for place in ("same part", "both parts")}
-    for _, of_view in films.groupby(_views(films)):
+    for _, of_view in films.groupby(views(films)):
         for one, other in combinations(of_view.to_dict("records"), 2):
             place = "same part" if one["official_split"] == other["official_split"] else "both parts"
             kinds[place][_pair_kind(one, other)] += 1
     return pd.DataFrame(kinds).T
-
-
-def _views(lesions: pd.DataFrame) -> pd.Series:
-    """Patient, side and view of each row; missing where the view is unknown."""
-    views = lesions["patient_id"] + " " + lesions["side"] + " " + lesions["view"]
-    return views.where(lesions["view"] != "")
 
 
 def _pair_kind(one: dict, other: dict) -> str:

@@ -16,10 +16,10 @@ import yaml
 from scipy.stats import norm
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
-from miram.evaluate.predictions import TEST
+from miram.evaluate.markdown import aligned, paragraph, subject
+from miram.evaluate.predictions import NOTE_SEPARATOR, TEST
 from miram.evaluate.statistics import (
-    ONE_PATIENT,
+    NO_INTERVAL,
     another_run_margin,
     lesions_needed_paired,
     lesions_needed_unpaired,
@@ -138,7 +138,7 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
     low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
-    over_patients = ONE_PATIENT if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
+    over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
     evidence = (
         f"{mean:.1f} %, {over_patients}; {len(runs)} seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; "
         f"{tested} lesions"
@@ -283,13 +283,21 @@ def _all_of(parts: Sequence[Finding]) -> Finding:
     return Finding(verdict, "; ".join(part.evidence for part in parts), "; ".join(dict.fromkeys(settle)))
 
 
+def _no_interval(row: pd.Series) -> str:
+    """Why a row has no interval, by its note."""
+    notes = str(row["note"]).split(NOTE_SEPARATOR)
+    return next((note for note in notes if note.startswith(NO_INTERVAL)), NO_INTERVAL)
+
+
 def _difference(row: pd.Series, metric: str) -> str:
     points = {name: 100 * row[name] for name in ("difference", "low", "high", "corrected_low", "corrected_high")}
     methods = "no spread over seeds, so that nothing is known of another training"
     if not math.isnan(row["corrected_low"]):
         methods = f"for the methods {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
     if math.isnan(row["low"]):
-        return f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {ONE_PATIENT}"
+        return (
+            f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {_no_interval(row)}"
+        )
     return (
         f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
         f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
@@ -323,7 +331,7 @@ def _markdown(
 ) -> str:
     parts = [
         f"# The paper's claims, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         aligned(
             [
                 {"claim": row.claim, "protocol": row.protocol or "-", "verdict": row.verdict}

@@ -5,6 +5,7 @@ Axis letters: N lesions of one split, R draws of patients.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from miram.evaluate.scores import right
 from miram.evaluate.statistics import (
     ONE_PATIENT,
     design_effect,
+    draws_note,
     holm,
     interval,
     lesions_needed_paired,
@@ -41,6 +43,7 @@ def difference_rows(
     resamples: int,
     seed: int,
     confidence: float,
+    min_draws_share: float,
     power: float,
     options: Mapping[str, float],
 ) -> list[dict[str, object]]:
@@ -75,8 +78,9 @@ def difference_rows(
     rows = []
     for metric in compared:
         draws = {other: permuted[other].get(metric) for other in pairs}
-        for other, found in _family(metric, pairs, draws, confidence).items():
-            row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": notes[other]}
+        for other, found in _family(metric, pairs, draws, confidence, min_draws_share).items():
+            note = NOTE_SEPARATOR.join(filter(None, [notes[other], found.pop("note", "")]))
+            row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": note}
             if metric == "accuracy" and pairs[other]:
                 row |= _lesions_needed(pairs[other], patients, confidence, power, options["threshold"])
             rows.append(row)
@@ -103,8 +107,12 @@ def _exchanged(
 
 
 def _family(
-    metric: str, pairs: Mapping[str, Pairs], permuted: Mapping[str, np.ndarray | None], confidence: float
-) -> dict[str, dict[str, float]]:
+    metric: str,
+    pairs: Mapping[str, Pairs],
+    permuted: Mapping[str, np.ndarray | None],
+    confidence: float,
+    min_draws_share: float,
+) -> dict[str, dict[str, Any]]:
     """The comparisons by one metric, which Holm's correction takes together; those without a pair hold no values."""
     by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
     observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
@@ -115,10 +123,13 @@ def _family(
         seeds = len(pairs[other])
         sd = by_seed[other].std(ddof=1) if seeds > 1 else math.nan
         corrected = 1 - (1 - confidence) / divisor
-        limits = widened(value, *interval(value, drawn, corrected), training_margin(sd, seeds, corrected))
-        intervals = {("low", "high"): interval(value, drawn, confidence), ("corrected_low", "corrected_high"): limits}
+        usual, strict = (interval(value, drawn, level, min_draws_share) for level in (confidence, corrected))
+        limits = widened(value, *strict, training_margin(sd, seeds, corrected))
+        intervals = {("low", "high"): usual, ("corrected_low", "corrected_high"): limits}
         for names, bounds in intervals.items():
             found[other] |= dict(zip(names, np.clip(bounds, -1, 1), strict=True))
+        if len(drawn) and not math.isnan(value):
+            found[other]["note"] = draws_note(drawn, metric, min_draws_share)
         found[other] |= {"difference": value, "sd": sd, "p_value": p_value, "p_holm": p_holm}
     return found
 

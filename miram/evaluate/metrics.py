@@ -18,7 +18,7 @@ from miram.evaluate.predictions import (
     read_predictions,
 )
 from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, scores
-from miram.evaluate.statistics import ONE_PATIENT, interval, patient_resamples
+from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
@@ -28,6 +28,7 @@ METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
 ]
+BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a class decide
 Run = tuple[str, int]  # method, seed
 
 
@@ -40,6 +41,7 @@ def evaluate(
     resamples: int,
     seed: int,
     confidence: float,
+    min_draws_share: float,
     power: float,
     specificity: float,
     threshold: float,
@@ -56,8 +58,8 @@ def evaluate(
     metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
     seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
     over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
-    inside the draw; one patient gives none. So it tells what other patients would give these networks; what other
-    seeds would give, `sd` tells.
+    inside the draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. So it
+    tells what other patients would give these networks; what other seeds would give, `sd` tells.
     The majority class has one answer and no seed. differences.csv: `difference_rows`.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
@@ -65,7 +67,8 @@ def evaluate(
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
     options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     draws = {"resamples": resamples, "seed": seed}
-    family = {"reference": reference, "compared": compared, "confidence": confidence, "power": power}
+    limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    family = {"reference": reference, "compared": compared, "power": power, **limits}
     metric_rows, differences = [], []
     for section in dict.fromkeys(cell[:3] for cell in predictions):
         place = dict(zip(SECTION, section, strict=True))
@@ -78,10 +81,11 @@ def evaluate(
             parts = {run: table[table["split"] == split] for run, table in tables.items()}
             parts = {run: part for run, part in parts.items() if len(part)}
             measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options)
-            rows = _method_rows(measured, runs, split, confidence) + _majority_rows(majority, split, confidence)
+            patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
+            rows = _method_rows(measured, runs, split, patients, limits)
+            rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
-                patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
                 found = difference_rows(measured, runs, patients, **draws, **family, options=options)
                 differences += [place | {"split": split} | row for row in found]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
@@ -112,7 +116,11 @@ def _measured(
 
 
 def _method_rows(
-    measured: Mapping[Run, Measured], runs: Sequence[Run], split: str, confidence: float
+    measured: Mapping[Run, Measured],
+    runs: Sequence[Run],
+    split: str,
+    patients: np.ndarray,
+    limits: Mapping[str, float],
 ) -> list[dict[str, object]]:
     """Rows of each method: its seeds, then their mean, whose note names the seeds that are missing."""
     rows = []
@@ -120,22 +128,30 @@ def _method_rows(
         seeds = [seed for name, seed in runs if name == method]
         networks = {seed: measured[method, seed] for seed in seeds if (method, seed) in measured}
         for seed, network in networks.items():
-            rows += _rows(method, seed, split, [network], confidence, [])
+            rows += _rows(method, seed, split, [network], patients, limits, [])
         gaps = [f"no {split} predictions of seed {seed}" for seed in seeds if seed not in networks]
-        rows += _rows(method, None, split, list(networks.values()), confidence, gaps)
+        rows += _rows(method, None, split, list(networks.values()), patients, limits, gaps)
     return rows
 
 
-def _majority_rows(majority: tuple[Measured, str] | None, split: str, confidence: float) -> list[dict[str, object]]:
+def _majority_rows(
+    majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Mapping[str, float]
+) -> list[dict[str, object]]:
     if majority is None:
         return []
     network, label = majority
     note = f"always answers {label}, the most frequent class of the {split} split itself"
-    return _rows(MAJORITY, None, split, [network], confidence, [note])
+    return _rows(MAJORITY, None, split, [network], patients, limits, [note])
 
 
 def _rows(
-    method: str, seed: int | None, split: str, networks: Sequence[Measured], confidence: float, notes: Sequence[str]
+    method: str,
+    seed: int | None,
+    split: str,
+    networks: Sequence[Measured],
+    patients: np.ndarray,
+    limits: Mapping[str, float],
+    notes: Sequence[str],
 ) -> list[dict[str, object]]:
     """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""
     rows = []
@@ -149,9 +165,9 @@ def _rows(
             row["note"] = NOTE_SEPARATOR.join([*notes, *_class_notes(networks[0].answers, metric, split, values)])
         if networks and networks[0].drawn:
             drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
-            row["low"], row["high"] = np.clip(interval(values.mean(), drawn, confidence), 0, 1)
-            if not len(drawn):
-                row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], ONE_PATIENT]))
+            row["low"], row["high"] = np.clip(interval(values.mean(), drawn, **limits), 0, 1)
+            more = _draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
+            row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], *more]))
         rows.append(row)
     return rows
 
@@ -171,6 +187,22 @@ def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) 
         notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
     if np.isnan(values).any():
         notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
+    return notes
+
+
+def _draw_notes(
+    answers: Answers,
+    metric: str,
+    values: np.ndarray,
+    drawn: np.ndarray,
+    patients: np.ndarray,
+    min_draws_share: float,
+) -> list[str]:
+    """What limits an interval over patients: draws without a value, and classes that rest on one patient."""
+    notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
+    rests = classes_of_one_patient(answers.truth, patients, answers.classes)
+    if rests and metric in BY_CLASS and len(set(patients)) > 1:
+        notes.append(f"all test lesions of {', '.join(rests)} are of one patient" + (" each" if len(rests) > 1 else ""))
     return notes
 
 

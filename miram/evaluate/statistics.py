@@ -15,7 +15,8 @@ from scipy.stats import t as student
 
 from miram.evaluate.scores import ROUNDING
 
-ONE_PATIENT = "no interval: all test lesions are of one patient"
+NO_INTERVAL = "no interval"  # how a note begins that says why
+ONE_PATIENT = f"{NO_INTERVAL}: all test lesions are of one patient"
 
 
 def patient_resamples(patients: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
@@ -35,16 +36,34 @@ def patient_exchanges(patients: Sequence[str], *, resamples: int, seed: int) -> 
     return np.random.default_rng(seed).integers(2, size=(len(names), resamples))[owner].astype(float)
 
 
-def interval(value: float, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The middle `confidence` of the values drawn, (R,), after moving their mean to `value`; NaN where none is drawn.
+def interval(value: float, drawn: np.ndarray, confidence: float, min_draws_share: float) -> tuple[float, float]:
+    """The middle `confidence` of the values drawn, (R,), after moving their mean to `value`.
 
     A draw repeats lesions and so adds error of its own, which a metric of absolute errors, such as the ECE, takes for
-    more; moved back, the interval lies about the value. Draws without a value do not count.
+    more; moved back, the interval lies about the value. Draws without a value do not count; NaN where fewer than
+    `min_draws_share` have one, as those that have are not a sample of the patients.
     """
-    if np.isnan(value) or np.isnan(drawn).all():
+    if np.isnan(value) or not len(drawn) or np.isfinite(drawn).mean() < min_draws_share:
         return math.nan, math.nan
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) - np.nanmean(drawn) + value
     return float(low), float(high)
+
+
+def draws_note(drawn: np.ndarray, metric: str, min_draws_share: float) -> str:
+    """Which of the draws, (R,), have no value, and whether that leaves no interval; empty where all have one."""
+    missing = int(np.isnan(drawn).sum())
+    if not len(drawn):
+        return ONE_PATIENT
+    if not missing:
+        return ""
+    too_few = f"{NO_INTERVAL}: " if 1 - missing / len(drawn) < min_draws_share else ""
+    return f"{too_few}{missing} of {len(drawn)} draws of patients have no {metric}"
+
+
+def classes_of_one_patient(truth: np.ndarray, patients: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The names of the classes whose lesions, True in truth (N, C), are all of one patient."""
+    patients = np.asarray(patients)
+    return [name for name, own in zip(classes, truth.T, strict=True) if len(set(patients[own])) == 1]
 
 
 def permutation_p_value(observed: float, permuted: np.ndarray) -> float:
@@ -82,6 +101,19 @@ def training_margin(sd: float, seeds: int, confidence: float) -> float:
 def another_run_margin(sd: float, seeds: int, confidence: float) -> float:
     """Half the width of Student's interval for one more training, beside the mean of `seeds`; NaN as above."""
     return training_margin(sd, seeds, confidence) * math.sqrt(seeds + 1)
+
+
+def between_runs_margin(sds: Sequence[float], seeds: Sequence[int], confidence: float) -> float:
+    """Half the width of Student's interval of the difference of two runs' means over seeds, from their pooled spread.
+
+    NaN where no run has two seeds, where one has none, and where all trainings agree.
+    """
+    if min(seeds) < 1 or max(seeds) < 2:
+        return math.nan
+    freedom = [count - 1 for count in seeds]
+    pooled = sum(count * sd**2 for count, sd in zip(freedom, sds, strict=True) if count) / sum(freedom)
+    spread = math.sqrt(pooled * sum(1 / count for count in seeds))
+    return student.ppf((1 + confidence) / 2, sum(freedom)) * spread if spread > 0 else math.nan
 
 
 def widened(value: float, low: float, high: float, margin: float) -> tuple[float, float]:

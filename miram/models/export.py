@@ -16,8 +16,10 @@ from miram.files import atomic_path
 from miram.models._timm import resample_abs_pos_embed
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
+from miram.models.public import encoder_state
 
 ARCHITECTURE_KEY = "miram_encoder"
+COMPUTED = ("blocks.", "reg_token", "register_tokens", "dist_token", "norm_pre.", "patch_embed.")  # parts of other ViTs
 CLASSIFIER_KEY = "miram_classifier"
 
 
@@ -32,14 +34,15 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 
 
 def load_encoder(encoder: Encoder, path: Path) -> None:
-    """Load an exported encoder, or that of a public MAE or timm ViT (.pth or .safetensors), into `encoder`.
+    """Load an exported encoder, or that of a public checkpoint of a ViT (see `miram.models.public`), into `encoder`.
 
-    Weights beside the encoder (heads, decoders) are left out; positions of another side are resampled
-    (bicubic). A public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the
-    file is missing, cut short, or holds another architecture.
+    Weights beside the encoder (heads, decoders) are left out; positions of another side are resampled (bicubic). A
+    public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the file is
+    missing, cut short, not understood, or holds another architecture.
     """
     state, architecture = _read(Path(path))
     wanted = encoder.state_dict()
+    architecture = architecture or _sizes(state)
     differences = [
         f"{key} {architecture[key]} instead of {value}"
         for key, value in encoder.architecture.items()
@@ -50,7 +53,7 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
             for name, value in wanted.items()
             if name not in state or not _fits(name, state[name].shape, value.shape)
         ),
-        *(f"{name} where there is none" for name in state if name.startswith("blocks.") and name not in wanted),
+        *(f"{name} where there is none" for name in state if name.startswith(COMPUTED) and name not in wanted),
     ]
     if differences:
         shown = ", ".join(differences[:4]) + (f" and {len(differences) - 4} more" if len(differences) > 4 else "")
@@ -90,7 +93,7 @@ def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
 
 def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
     """Whether a weight can be loaded; positions may be of any square grid."""
-    if name != "pos_embed":
+    if name != "pos_embed" or len(found) != len(wanted):
         return found == wanted
     patches = found[1] - 1
     return found[2] == wanted[2] and math.isqrt(patches) ** 2 == patches
@@ -106,14 +109,30 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                return state, json.loads(metadata.get(ARCHITECTURE_KEY, "{}"))
-        # facebookresearch/mae keeps its command line, a Namespace, beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                checkpoint = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                if ARCHITECTURE_KEY in metadata:
+                    return checkpoint, json.loads(metadata[ARCHITECTURE_KEY])
+        else:
+            # facebookresearch/mae keeps its command line, a Namespace, beside the weights.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise MiramError(
             f"{path} cannot be read as a checkpoint: cut short, or not one ({error})",
             "Delete it and run the stage that writes it again, or fetch the public file again.",
         ) from error
-    return checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else {}, {}
+    try:
+        return encoder_state(checkpoint), {}
+    except MiramError as error:
+        raise MiramError(f"{path} {error.message}", error.remedy) from error
+
+
+def _sizes(state: dict[str, Tensor]) -> dict[str, float]:
+    """The architecture as the shapes of a public file tell it, as far as they do."""
+    embedding, inner = state["patch_embed.proj.weight"], state.get("blocks.0.mlp.fc1.weight")
+    if embedding.ndim != 4:
+        return {}
+    width, channels, _, patch = embedding.shape
+    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
+    sizes = {"patch": patch, "channels": channels, "width": width, "depth": len(blocks)}
+    return sizes if inner is None else sizes | {"mlp_ratio": inner.shape[0] / width}

@@ -1,37 +1,28 @@
 """The preflight: can this machine do what the preset asks? Each finding is ok, a warning or a stop, with its remedy."""
 
 import configparser
-import ctypes
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from miram.data.cbis_ddsm.cases import ARCHIVE_BYTES
 from miram.errors import MiramError
 from miram.planning.finding import Finding
+from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 from miram.planning.sources import REMOTE, check_source
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-ARCHIVE_GB = 163.5  # CBIS-DDSM: 6,775 series, as the index of the Imaging Data Commons gives them; 1e9 bytes
-LESIONS, FILMS = 3568, 3103  # of CBIS-DDSM
 # ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
 CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
 REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
-
-
-class Gpu(NamedTuple):
-    """A device that torch finds."""
-
-    name: str
-    capability: tuple[int, int]
 
 
 def examine(
@@ -40,44 +31,40 @@ def examine(
     source: str,
     settings: Mapping[str, Any],
     methods: Mapping[str, Mapping[str, Any]],
-    accelerator: str,
+    accelerator: str | None,
     devices: int,
+    elsewhere: bool,
     preset: str,
     crops_bytes: float,
     made_gb: float,
     keep_dicom: bool,
     timeout_seconds: float,
     hours: Mapping[str, str],
-) -> dict[str, Any]:
+) -> list[Finding]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `source`, `settings`: as in `check_source`; `methods` are the values of each pre-training,
-    `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those of all
-    trainings by the device that they are known for.
+    `source`, `settings`: as in `check_source`, of a source that is not read an empty block; `methods` are the values
+    of each pre-training; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and
+    downloads; `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those
+    of all trainings by the device that they are known for.
     """
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpu_bytes = torch.cuda.mem_get_info()[1] if visible else None
-    findings = [
-        check_python(sys.version_info[:2]),
-        check_accelerator(
-            accelerator,
-            devices=devices,
-            preset=preset,
-            built=torch.version.cuda,
-            driver=driver_cuda(),
-            gpus=[Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(visible)],
-            kernels=torch.cuda.get_arch_list(),
-        ),
-        check_memory(methods, None if accelerator == "cpu" else gpu_bytes, crops_bytes),
+    disk = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+    remote = bool(settings) and source in REMOTE
+    findings = [check_python(sys.version_info[:2])]
+    if accelerator is not None and not elsewhere:
+        findings.append(find_accelerator(accelerator, devices, preset))
+        if methods:
+            findings.append(check_memory(methods, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
+    findings += [
         check_hours(hours),
         check_disk(
             folder,
-            ARCHIVE_GB if settings and source in REMOTE else 0.0,
+            ARCHIVE_BYTES / 1e9 if settings and source in REMOTE else 0.0,
             made_gb,
             keep_dicom,
-            shutil.disk_usage(folder.resolve()).free / 1e9,
+            shutil.disk_usage(disk).free / 1e9,
         ),
-        *check_source(source, settings, timeout_seconds),
+        *check_source(source, {} if remote and elsewhere else settings, timeout_seconds),
         check_container([name for name in CONTAINERS if shutil.which(name)]),
         check_remote([Path(".dvc", name) for name in ("config", "config.local")]),
     ]
@@ -89,7 +76,7 @@ def examine(
         raise MiramError(
             f"{len(stops)} of {len(findings)} checks stop this preset.", "Do what stands below each `stop` above."
         )
-    return {"findings": [finding._asdict() for finding in findings]}
+    return findings
 
 
 def check_python(version: tuple[int, int]) -> Finding:
@@ -101,93 +88,8 @@ def check_python(version: tuple[int, int]) -> Finding:
     return Finding("stop", f"{text} is older than {oldest}.", f"Remove .venv and run `make PYTHON=python{oldest}`.")
 
 
-def check_accelerator(
-    accelerator: str,
-    *,
-    devices: int,
-    preset: str,
-    built: str | None,
-    driver: tuple[int, int] | None,
-    gpus: Sequence[Gpu],
-    kernels: Iterable[str],
-) -> Finding:
-    """So many GPUs that this torch can use, unless the CPU is asked for or enough.
-
-    `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
-    driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
-    """
-    torch_text = f"torch {torch.__version__}"
-    if gpus and accelerator != "cpu":
-        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
-        foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
-        if foreign:
-            return Finding(
-                "stop",
-                f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {torch_text} "
-                f"holds no kernels: it has {', '.join(kernels)}.",
-                "Take another GPU, or a build of the same torch for another CUDA that holds them.",
-            )
-        if len(gpus) < devices:
-            return Finding(
-                "stop",
-                f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
-                f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
-                f"{len(gpus)}.",
-            )
-        return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
-    if accelerator == "cpu" and preset != "demo":
-        return Finding(
-            "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
-        )
-    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
-        return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
-    if driver is None:
-        return Finding(
-            "stop",
-            "There is no NVIDIA driver here, and without a GPU this preset takes months.",
-            "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
-            "(Apptainer); or set compute.accelerator: cpu if you mean it.",
-        )
-    if built is None:
-        return Finding(
-            "stop",
-            f"{torch_text} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
-            "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
-        )
-    if int(built.split(".")[0]) > driver[0]:
-        return Finding(
-            "stop",
-            f"{torch_text} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
-            "Update the NVIDIA driver, or install the same torch built for the driver's CUDA.",
-        )
-    return Finding(
-        "stop",
-        f"{torch_text} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
-        "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
-    )
-
-
-def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
-    """Whether a GPU runs one of torch's builds, named as `torch.cuda.get_arch_list` does.
-
-    Machine code (sm_86) runs on its own generation, not below its own capability; PTX (compute_90) on that and all
-    later ones. A letter binds either: `a` to the very capability, `f` to the generation.
-    """
-    for name in kernels:
-        build = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
-        if build is None:
-            continue
-        kind, major, minor, bound = build.groups()
-        own = int(major), int(minor)
-        if bound == "a":
-            fits = capability == own
-        elif kind == "compute" and not bound:
-            fits = capability >= own
-        else:
-            fits = capability[0] == own[0] and capability >= own
-        if fits:
-            return True
-    return False
+def _gpu_bytes() -> int | None:
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
 
 
 def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
@@ -294,17 +196,3 @@ def check_remote(configs: Iterable[Path]) -> Finding:
         "DVC has no default remote: data and models stay on this machine.",
         "`dvc remote add --default NAME ADDRESS`: a folder, s3://bucket/path or ssh://host/path.",
     )
-
-
-def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version that the NVIDIA driver knows; None without a driver."""
-    number = ctypes.c_int()
-    try:
-        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
-    except OSError:
-        return None
-    return None if failed else (number.value // 1000, number.value % 1000 // 10)
-
-
-def _dotted(version: tuple[int, int] | None) -> str:
-    return "unknown" if version is None else ".".join(map(str, version))

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from miram.data import tasks
-from miram.data.splits import pretraining_backgrounds, pretraining_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
+from miram.data.splits import SEEN, pretraining_backgrounds, split_lesions
 from miram.layout import FULL, Cell
 
 FORWARD = 1 / 3  # of the operations of a training step
@@ -26,33 +27,6 @@ class Images(NamedTuple):
     lesions: int  # by pre-training
     backgrounds: int  # by pre-training, beside them
     tasks: Mapping[str, Sequence[int]]  # lesions with a label in training, validation and test
-
-
-# by the case lists, with the fraction and the seed of params.yaml and a background a film, before any is set aside
-CBIS_DDSM = {
-    "strict": Images(
-        2781,
-        2394,
-        {
-            **dict.fromkeys(("pathology_4class", "pathology"), (1941, 840, 704)),
-            "mass_margins": (871, 379, 361),
-            "mass_shape": (899, 388, 378),
-            "calc_type": (1018, 452, 322),
-            "calc_distribution": (792, 344, 263),
-        },
-    ),
-    "paper": Images(
-        2864,
-        2458,
-        {
-            **dict.fromkeys(("pathology_4class", "pathology"), (2004, 860, 704)),
-            "mass_margins": (881, 394, 361),
-            "mass_shape": (905, 409, 378),
-            "calc_type": (1084, 442, 322),
-            "calc_distribution": (827, 343, 263),
-        },
-    ),
-}
 
 
 class Job(NamedTuple):
@@ -68,12 +42,25 @@ def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, nam
     """The images of a protocol once its lesions are cut and divided; `names` are tasks."""
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
     split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
+    return _images(lesions, split, len(pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv)), names)
+
+
+def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: int, **division: Any) -> Images:
+    """The images of a protocol by the case lists of CBIS-DDSM, before any lesion is set aside.
+
+    `names` are tasks, `division` the values of `split_lesions`. No film counts as known by its pixels.
+    """
+    lesions = carried_lesions().assign(film_sha256="")
+    splits = split_lesions(lesions, protocol=protocol, **division)
+    split = lesions["lesion_id"].map(splits.set_index("lesion_id")["split"])
+    films = set(lesions.loc[split.isin(SEEN), "film_uid"]) - set(lesions.loc[split == "test", "film_uid"])
+    return _images(lesions, split, len(films) * backgrounds_per_film, names)
+
+
+def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: Iterable[str]) -> Images:
     labelled = {name: split[tasks.labels(lesions, name) != ""].value_counts() for name in names}
-    return Images(
-        len(pretraining_lesions(splits_csv)[0]),
-        len(pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv)),
-        {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()},
-    )
+    counts = {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()}
+    return Images(int(split.isin(SEEN).sum()), backgrounds, counts)
 
 
 def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:
@@ -97,7 +84,7 @@ def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Pat
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
-    measured = {path.stem: json.loads(path.read_text()) for path in benches}
+    measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in benches}
     own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
     return {
         f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
@@ -130,7 +117,7 @@ def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> p
 
 def _taken(path: Path) -> float:
     """Hours that a finished training took; NaN without its record."""
-    return json.loads(path.read_text())["facts"]["seconds"] / HOUR if path.exists() else float("nan")
+    return json.loads(path.read_text(encoding="utf-8"))["facts"]["seconds"] / HOUR if path.exists() else float("nan")
 
 
 def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from miram.data.transfer.catalogue import case_list
 from miram.data.transfer.http import Fault, Http
+from miram.data.transfer.lists import case_list, holds_none
 from miram.data.transfer.sources import open_source
 from miram.data.transfer.sources.local import require_dicom
 from miram.errors import MiramError
@@ -113,5 +113,7 @@ def _check_case_lists(http: Http, source: str, csv_url: str) -> Finding:
     try:
         case_list(http, csv_url, CASE_CSVS[0])
     except MiramError as error:
+        if holds_none(csv_url):
+            return Finding("warning", error.message, "The run will take the case lists that come with this software.")
         return Finding("stop", error.message, f"{NETWORK}, or mend sources.{source}.csv_url in params.yaml.")
     return Finding("ok", f"Source: case lists at {csv_url}")

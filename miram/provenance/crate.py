@@ -1,13 +1,15 @@
 """The results folder as an RO-Crate: ro-crate-metadata.json tells a clone without records what made the results.
 
 https://w3id.org/ro/crate. The crate names each results file with its SHA-256 and, of all records behind them, the
-values, commits, code and images, so that `miram verify` can compare them where only the results folder is at hand.
+values, commits, code, images, packages and machines, so that `miram verify` and `miram compare` can compare them
+where only the results folder is at hand.
 """
 
 import json
 import mimetypes
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from rocrate.rocrate import ROCrate
 from miram import __version__
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
+from miram.layout import METADATA, is_result
 from miram.provenance import record
 
-METADATA = "ro-crate-metadata.json"
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 SOFTWARE = "#miram"
 RUN = "#run"
 PARAMETER = "#parameter/"  # and the stage and the dotted name of a value
+MACHINE = "#machine"
+TORCH = ("device", "cpu_capability", "threads")  # facts of the stages that use it
 SOURCE = "https://doi.org/10.7937/k9/tcia.2016.7o02s9cy"
 SOURCE_FACTS = {"name": "CBIS-DDSM", "license": "https://creativecommons.org/licenses/by/3.0/"}
 
@@ -35,32 +39,33 @@ def write_crate(
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
     `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
-    data cannot.
-    `preset` "images" is of images of one's own, whose name and licence are not known here. Two runs on one day from the
-    same records write the same bytes. Returns counts. Raises MiramError when a record does not fit its files.
+    data cannot. What an earlier run left there, and none of the records names, is removed; files of other names stay.
+    The source and the licence of own images are not known here. Two runs on one day from the same records write the
+    same bytes. Returns counts. Raises MiramError when a record does not fit its files.
     """
     out_dir = Path(out_dir)
     records = _behind(final_records)
     crate = ROCrate()
-    of_cbis = preset != "images"
-    crate.name = f"MIRAM on lesions of CBIS-DDSM, preset {preset}" if of_cbis else "MIRAM on images of one's own"
+    of_cbis = all(made["stage"] != "images" for made in records.values())
+    crate.name = f"MIRAM on {'lesions of CBIS-DDSM' if of_cbis else 'own images'}, preset {preset}"
     crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
     crate.license = LICENCE
     crate.datePublished = datetime.now(UTC).date()
     datasets = [crate.add_dataset(SOURCE, properties=SOURCE_FACTS)] if of_cbis else []
     software = _add(crate, {"@id": SOFTWARE, "@type": "SoftwareApplication", **_software(records.values())})
-    parameters = [
-        _add(crate, {"@id": f"{PARAMETER}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(values)})
-        for name, values in summary((made["stage"], made["values"]) for made in records.values()).items()
-    ]
+    software["softwareRequirements"] = _packages(crate, records.values())
+    machine = _add(crate, {"@id": MACHINE, "@type": "IndividualProduct", "name": "The machines that computed"})
+    machine["additionalProperty"] = _properties(crate, f"{MACHINE}/", machines(records.values()))
+    parameters = _properties(crate, PARAMETER, summary((made["stage"], made["values"]) for made in records.values()))
     copies = [_copied(path, out_dir) for path in data_files]
     written = _outputs(records.values(), out_dir) | {path.name: sha256_file(path) for path in copies}
+    _remove_others(out_dir, {*written, METADATA})
     files = [
         crate.add_file(out_dir / name, name, properties={"sha256": sha256, **_facts(out_dir / name)})
         for name, sha256 in sorted(written.items())
     ]
     action = _add(crate, {"@id": RUN, "@type": "CreateAction", "name": f"Preset {preset}"})
-    action["instrument"], action["object"], action["result"] = software, [*datasets, *parameters], files
+    action["instrument"], action["object"], action["result"] = [software, machine], [*datasets, *parameters], files
     crate.root_dataset["mentions"] = action
     with atomic_path(out_dir / METADATA) as temporary:
         temporary.write_text(json.dumps(crate.metadata.generate(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -72,16 +77,44 @@ def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
 
     Raises MiramError when there is no crate or it is damaged.
     """
+    with _opened(folder) as crate:
+        action = crate.get(RUN)
+        files = {file.id: file["sha256"] for file in action["result"]}
+        values = [entity for entity in action["object"] if entity.id.startswith(PARAMETER)]
+        return files, {entity["name"]: json.loads(entity["value"]) for entity in values}
+
+
+def read_origin(folder: Path) -> dict[str, list[str]]:
+    """What the crate in `folder` tells of the code and the machines: the distinct values of each name, as text.
+
+    Names: `commit`, `image`, `requirements.lock`, `code <stage>`, the packages, and those of `machines`. What the crate
+    does not tell has no name: one of an earlier miram tells of no packages and of no machine. Raises as `read_crate`.
+    """
+    found: dict[str, list[str]] = {}
+    with _opened(folder) as crate:
+        software, machine = crate.get(SOFTWARE), crate.get(MACHINE)
+        for text in software["identifier"]:
+            name, _, value = text.partition(":")
+            if name == "code":
+                stage, _, value = value.partition(":")
+                name = f"code {stage}"
+            found.setdefault(name, []).append(value)
+        for package in software.get("softwareRequirements", []):
+            found[package["name"]] = package["softwareVersion"].split(" or ")
+        for entity in machine["additionalProperty"] if machine else []:
+            found[entity["name"]] = [str(value) for value in json.loads(entity["value"])]
+    return found
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[ROCrate]:
+    """The crate in `folder`; in the block, what is missing or of another form raises MiramError."""
     path = Path(folder) / METADATA
     remedy = "Take it from the repository again, or run the workflow."
     if not path.is_file():
         raise MiramError(f"There is no {path}.", remedy)
     try:
-        crate = ROCrate(folder)
-        action = crate.get(RUN)
-        files = {file.id: file["sha256"] for file in action["result"]}
-        values = [entity for entity in action["object"] if entity.id.startswith(PARAMETER)]
-        return files, {entity["name"]: json.loads(entity["value"]) for entity in values}
+        yield ROCrate(folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MiramError(f"{path} is damaged: {error}", remedy) from error
 
@@ -93,6 +126,16 @@ def summary(jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any
         for name, value in _flat(values).items():
             found.setdefault(f"{stage}.{name}", set()).add(json.dumps(value, sort_keys=True))
     return {name: [json.loads(value) for value in sorted(found[name])] for name in sorted(found)}
+
+
+def machines(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The distinct values of what records tell of their machines: of torch's stages also what it computed on."""
+    told = [
+        made["machine"] | {name: made["facts"][name] for name in TORCH if name in made["facts"]} for made in records
+    ]
+    return {
+        name.removeprefix("machine."): values for name, values in summary(("machine", facts) for facts in told).items()
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -110,7 +153,7 @@ def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     while waiting:
         path = Path(waiting.pop())
         if path not in records and record.is_record(path):
-            records[path] = json.loads(path.read_text())
+            records[path] = json.loads(path.read_text(encoding="utf-8"))
             waiting += records[path]["inputs"]
     return records
 
@@ -121,6 +164,13 @@ def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, st
     return {
         path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.items() if path.is_relative_to(folder)
     }
+
+
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Remove what another run made: a README that someone put there has no such name."""
+    for path in folder.iterdir():
+        if path.name not in kept and is_result(path.name) and not path.is_dir():
+            path.unlink()
 
 
 def _copied(path: Path, folder: Path) -> Path:
@@ -143,6 +193,31 @@ def _software(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "license": LICENCE,
         "identifier": sorted(f"{name}:{value}" for name, values in told.items() for value in values),
     }
+
+
+def _packages(crate: ROCrate, records: Iterable[Mapping[str, Any]]) -> list[ContextEntity]:
+    """Python and each package of the records with its versions, more than one where stages had several."""
+    found = summary(("", made["versions"]) for made in records)
+    return [
+        _add(
+            crate,
+            {
+                "@id": f"#package/{name[1:]}",
+                "@type": "SoftwareApplication",
+                "name": name[1:],
+                "softwareVersion": " or ".join(filter(None, versions)),
+            },
+        )
+        for name, versions in found.items()
+        if any(versions) and name != ".miram"
+    ]
+
+
+def _properties(crate: ROCrate, prefix: str, values: Mapping[str, list[Any]]) -> list[ContextEntity]:
+    return [
+        _add(crate, {"@id": f"{prefix}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(found)})
+        for name, found in values.items()
+    ]
 
 
 def _facts(path: Path) -> dict[str, str]:

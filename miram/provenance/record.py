@@ -2,7 +2,7 @@
 
 A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
 lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
-its device. Presence of a file proves nothing: a reader checks it against its record.
+its device, and what torch had of the CPU. Presence of a file proves nothing: a reader checks it against its record.
 """
 
 import ast
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -32,9 +33,9 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
 IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
+CPU_INFO = Path("/proc/cpuinfo")  # Linux names the processor's model there
 BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
 STAGE_MODULES = {  # where a stage's code begins
-    "doctor": "miram.planning.doctor",
     "archive": "miram.phantom.archive",
     "catalogue": "miram.data.transfer.catalogue",
     "crops": "miram.data.transfer.films",
@@ -53,6 +54,10 @@ STAGE_MODULES = {  # where a stage's code begins
     "report": "miram.report.report",
     "crate": "miram.provenance.crate",
 }
+# git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one has
+# configured; here that owner's code runs anyway
+GIT = ("git", "-c", "safe.directory=*", "--no-optional-locks")
+OUTSIDE = "not a git repository"  # what git says, in English, where there is none
 PAGES = {"miram.report.report": "report/page/*"}  # files that are code of a module too
 
 
@@ -72,7 +77,7 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "image": os.environ.get(IMAGE),
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
+        "machine": {"system": platform.platform(), "processor": processor_name()},
     }
 
 
@@ -80,7 +85,7 @@ def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts:
     """Write the record of a stage that has ended well; `facts` are what it measured."""
     record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         inputs, outputs = record["inputs"], record["outputs"]
     except FileNotFoundError as error:
         raise MiramError(
@@ -113,7 +118,7 @@ def read(path: Path) -> dict[str, Any]:
 def is_record(path: Path) -> bool:
     """Whether a file is the record of a stage, be it right or not."""
     try:
-        return path.suffix == ".json" and json.loads(path.read_text()).keys() >= KEYS
+        return path.suffix == ".json" and json.loads(path.read_text(encoding="utf-8")).keys() >= KEYS
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -121,6 +126,13 @@ def is_record(path: Path) -> bool:
 def lock_digest() -> str | None:
     """SHA-256 of requirements.lock; None where the package lies without it."""
     return sha256_file(LOCK) if LOCK.exists() else None
+
+
+def processor_name() -> str:
+    """The processor's model; where the system does not name it, the kind of machine."""
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _check_image() -> None:
@@ -144,31 +156,44 @@ def module_digest(module: str) -> str:
     """
     digest = hashlib.sha256()
     for name, tree in sorted(_closure(module).items()):
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(tree))}\n".encode())
+        digest.update(f"{name}\n{tree}\n".encode())
         for file in sorted(ROOT.glob(PAGES[name])) if name in PAGES else []:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _closure(module: str) -> dict[str, ast.Module]:
-    found: dict[str, ast.Module] = {}
+def _closure(module: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     waiting, named = [module], set()
     while waiting:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None or name in INFRASTRUCTURE:
             continue
-        found[name] = ast.parse(path.read_text())
-        for node in ast.walk(found[name]):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
-                named.add(str(node.value).partition(":")[0])
+        found[name], imported, own = _parsed(path)
+        waiting += imported
+        named.update(own)
         if found.keys() & BUILDERS:
             waiting, named = [*waiting, *named], set()
     return found
+
+
+@cache
+def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
+    """The syntax tree of a file without docstrings, as text, and the modules that it imports and those that it names.
+
+    Remembered, as most stages share most files.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported, named = [], []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
+            named.append(str(node.value).partition(":")[0])
+    return ast.dump(_without_docstrings(tree)), imported, named
 
 
 def _source(module: str) -> Path | None:
@@ -189,22 +214,25 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source and whether the tree differs from it, new code included; None outside a repository."""
+    """Commit of the source and whether the tree differs from it, new code included; None where git does not tell."""
     if BUILT_FROM.exists():
-        return json.loads(BUILT_FROM.read_text())
+        return json.loads(BUILT_FROM.read_text(encoding="utf-8"))
     try:
         commit = _ask_git("rev-parse", "HEAD")
         changed = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock")
         added = _ask_git("ls-files", "--others", "--exclude-standard", "--", ROOT.name, "workflow")
-    except (OSError, subprocess.CalledProcessError):
+    except OSError:
+        return None
+    except subprocess.CalledProcessError as error:
+        if OUTSIDE not in error.stderr:
+            print(f"warning: the record will name no commit, since git says: {error.stderr.strip()}", file=sys.stderr)
         return None
     return {"commit": commit, "dirty": bool(changed or added)}
 
 
 def _ask_git(*words: str) -> str:
-    return subprocess.run(
-        ["git", "--no-optional-locks", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    asked = {"cwd": ROOT.parent, "env": {**os.environ, "LC_ALL": "C"}, "encoding": "utf-8", "errors": "replace"}
+    return subprocess.run([*GIT, *words], check=True, capture_output=True, **asked).stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:

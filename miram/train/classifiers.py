@@ -19,7 +19,7 @@ from miram.files import atomic_path
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.train.augment import resize
-from miram.train.device import device_name, peak_memory
+from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
 
 COLUMNS = ["lesion_id", "patient_id", "split", "label"]
@@ -152,7 +152,7 @@ def common_facts(
         "seconds": time.perf_counter() - start,
         "peak_memory_bytes": memory,
         "peak_memory_kind": memory_kind,
-        "device": device_name(device),
+        **device_facts(device),
     }
 
 

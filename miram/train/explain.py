@@ -16,7 +16,7 @@ from miram.files import atomic_path
 from miram.models.export import load_classifier
 from miram.train.augment import to_images
 from miram.train.classifiers import build_encoder, labelled_lesions, read_split
-from miram.train.device import device_name, one_device
+from miram.train.device import device_facts, one_device
 from miram.train.finetune import probabilities
 from miram.train.probe import Pooled, features
 from miram.train.store import Store
@@ -66,7 +66,7 @@ def explain(
         columns = ["method", "lesion_id", "label", "x", "y", "share"]
         table = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
         table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
-    return {"lesions": len(chosen), "methods": list(maps), "device": device_name(fabric.device)}
+    return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric.device)}
 
 
 @torch.no_grad()

@@ -36,7 +36,8 @@ from miram.train.augment import stream, to_images
 from miram.train.device import (
     check_compiler,
     check_gpus,
-    device_name,
+    check_precision,
+    device_facts,
     out_of_memory_as,
     peak_memory,
     prepare_torch,
@@ -106,6 +107,7 @@ def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     """One process a device: those of torchrun, or as many as have to be started."""
     launched = torch.distributed.is_torchelastic_launched()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
+    check_precision(precision, accelerator)
     if accelerator == "cuda":
         check_gpus(here)
     values = {"accelerator": accelerator, "devices": here, "precision": precision}
@@ -250,7 +252,7 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory,
             "peak_memory_kind": peak_memory(self.fabric.device)[1],
-            "device": device_name(self.fabric.device),
+            **device_facts(self.fabric.device),
             "devices": self.fabric.world_size,
         }
 

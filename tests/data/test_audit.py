@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from miram.data.audit import audit, catalogue_overlap, effect_on_test, film_pairs, shared_between
-from miram.data.case_lists import read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import split_lesions
 
 LEAKING = (
@@ -13,9 +13,9 @@ DIVISION = {"validation_fraction": 0.3, "candidates": 200, "seed": 42}
 
 
 @pytest.fixture(scope="module")
-def real(shared):
+def real():
     """The real case lists as if each were cut: films of one view have the same pixels, each crop its own."""
-    lesions = read_lesions(shared / "data")
+    lesions = carried_lesions()
     views = lesions["patient_id"] + lesions["side"] + lesions["view"]
     facts = {"film_sha256": views, "crop_sha256": lesions["lesion_id"], "film_rows": "4000", "film_columns": "3000"}
     return lesions.assign(**facts, **dict.fromkeys(("outside_film", "air", "foreign"), "0.0"))

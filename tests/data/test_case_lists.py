@@ -1,13 +1,14 @@
 import pytest
 
 from miram.data.case_lists import needed_series, read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.tasks import labels
 from miram.errors import MiramError
 
 
 @pytest.fixture(scope="module")
-def real(shared):
-    return read_lesions(shared / "data")
+def real():
+    return carried_lesions()
 
 
 def test_real_lists_hold_3568_lesions_on_3103_films_of_1566_patients(real):

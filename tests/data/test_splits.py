@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miram.data.case_lists import read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, with_test_set, write_splits
 from miram.data.tasks import labels
 from miram.errors import MiramError
@@ -15,8 +15,8 @@ LEAKING += " 1621 1635 1741 1803 1883"
 
 
 @pytest.fixture(scope="module")
-def real(shared):
-    lesions = read_lesions(shared / "data")
+def real():
+    lesions = carried_lesions()
     return lesions.assign(film_sha256=lesions["film_uid"])  # without pixels, each film counts as its own
 
 

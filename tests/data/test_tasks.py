@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miram.data.case_lists import read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.tasks import CLASSES, MULTI_LABEL, classes, labels, strata, targets
 
 LESIONS = pd.DataFrame(
@@ -45,8 +45,8 @@ def test_an_unknown_task_or_value_is_refused_with_what_is_allowed():
         labels(pd.DataFrame({"mass_shape": ["OVAL-FLAT"]}), "mass_shape")
 
 
-def test_the_classes_are_the_words_of_the_real_case_lists(shared):
-    lesions = read_lesions(shared / "data")
+def test_the_classes_are_the_words_of_the_real_case_lists():
+    lesions = carried_lesions()
     sizes = {"mass_margins": 5, "mass_shape": 8, "calc_type": 13, "calc_distribution": 5}
     labelled = {"mass_margins": 1636, "mass_shape": 1692, "calc_type": 1848, "calc_distribution": 1433}
     assert {task: len(CLASSES[task]) for task in MULTI_LABEL} == sizes

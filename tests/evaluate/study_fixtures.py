@@ -16,7 +16,14 @@ SECTIONS = [  # two protocols of the main task, and one of another mode
     ("strict", "pathology_4class", "knn"),
 ]
 OPTIONS = {  # few draws, so that the tests are quick
-    **{"multilabel_tasks": ("mass_margins",), "resamples": 100, "seed": 0, "confidence": 0.95, "power": 0.8},
+    **{
+        "multilabel_tasks": ("mass_margins",),
+        "resamples": 100,
+        "seed": 0,
+        "confidence": 0.95,
+        "power": 0.8,
+        "min_draws_share": 0.9,
+    },
     **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy", "macro_auc"], "reference": "mae"},
 }
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]

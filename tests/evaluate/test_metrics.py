@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_the_interval_over_seeds_draws_the_same_patients_for_all_of_them(study, 
     answers = [answers_of(part, multilabel=False) for part in tested]
     drawn = np.mean([weighted_scores(own, weights, ["brier"], **options)["brier"] for own in answers], axis=0)
     row = of(table, method="mae", split="test", metric="brier", seed=None).iloc[0]
-    assert (row["low"], row["high"]) == pytest.approx(interval(row["value"], drawn, 0.95), abs=1e-6)
+    assert (row["low"], row["high"]) == pytest.approx(interval(row["value"], drawn, 0.95, 0.9), abs=1e-6)
 
 
 def test_the_files_alone_give_every_number_again_identically(study, tmp_path, evaluated):
@@ -116,6 +117,25 @@ def test_one_test_patient_gives_values_without_an_interval_and_says_so(study, tm
     unknown = ["low", "high", "corrected_low", "corrected_high", "design_effect", "lesions_needed"]
     assert differences[unknown].isna().all(axis=None)
     assert differences["note"].str.contains("of one patient").all()
+
+
+def test_a_class_of_one_patient_is_named_and_draws_without_a_value_leave_no_interval(study, tmp_path, evaluated):
+    files, _, _ = study
+    for file in files.values():
+        table = pd.read_parquet(file)
+        table.loc[table["label"] == "BENIGN_CALC", "patient_id"] = "P_99999"
+        malignant = table["label"].str.startswith("MALIGNANT")
+        table.loc[malignant, "patient_id"] = "P_88888"
+        table.to_parquet(file)
+    _, table, _ = evaluated(files, tmp_path)
+    rows = of(table, method="mae", split="test", seed=0).set_index("metric").fillna({"note": ""})
+    named = "all test lesions of MALIGNANT_MASS, BENIGN_CALC, MALIGNANT_CALC are of one patient each"
+    assert {metric for metric in rows.index if named in rows.at[metric, "note"]} == {
+        *("balanced_accuracy", "macro_ap", "macro_auc", "sensitivity")
+    }
+    assert re.search(r"no interval: \d+ of 100 draws of patients have no sensitivity", rows.at["sensitivity", "note"])
+    assert np.isnan(rows.at["sensitivity", "low"]) and rows.at["sensitivity", "value"] >= 0
+    assert rows.at["accuracy", "note"] == "" and rows.at["accuracy", "low"] < rows.at["accuracy", "high"]
 
 
 def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):

@@ -8,7 +8,9 @@ from miram.evaluate.differences import difference_rows
 from miram.evaluate.scores import Answers
 from miram.evaluate.statistics import (
     another_run_margin,
+    classes_of_one_patient,
     design_effect,
+    draws_note,
     holm,
     interval,
     lesions_needed_paired,
@@ -58,7 +60,13 @@ def rows_of(right, patients, resamples=200, seed=9):
     for run, outcome in right.items():
         given = answers(outcome)
         found[run] = Measured(given, {"accuracy": outcome.mean()}, {"accuracy": accuracies(given, weights)})
-    choice = {"reference": "reference", "compared": ["accuracy"], "confidence": 0.95, "power": 0.8}
+    choice = {
+        "reference": "reference",
+        "compared": ["accuracy"],
+        "confidence": 0.95,
+        "power": 0.8,
+        "min_draws_share": 0.9,
+    }
     rows = difference_rows(found, list(found), patients, resamples=resamples, seed=seed, **choice, options=OPTIONS)
     return {row["second"]: row for row in rows}
 
@@ -80,7 +88,7 @@ def coverage(simulations, seed, accuracy=0.7):
         right, patients = clustered(generator, 150, 3, [1 - accuracy, accuracy])
         for place, units in enumerate((patients, np.arange(len(patients)))):
             drawn = accuracies(answers(right), patient_resamples(units, resamples=400, seed=number))
-            low, high = interval(right.mean(), drawn, 0.95)
+            low, high = interval(right.mean(), drawn, 0.95, 0.9)
             hits[place] += low <= accuracy <= high
     return hits / simulations
 
@@ -148,9 +156,9 @@ def test_the_same_seed_gives_the_same_draws():
 
 def test_an_interval_lies_about_its_value_and_skips_undefined_draws():
     drawn = np.concatenate([np.linspace(0.4, 0.6, 1001), [np.nan] * 10])
-    assert interval(0.3, drawn, 0.9) == pytest.approx((0.21, 0.39))
-    assert np.isnan(interval(math.nan, drawn, 0.9)).all()
-    assert np.isnan(interval(0.3, np.full(3, np.nan), 0.9)).all()
+    assert interval(0.3, drawn, 0.9, 0.9) == pytest.approx((0.21, 0.39))
+    assert np.isnan(interval(math.nan, drawn, 0.9, 0.9)).all()
+    assert np.isnan(interval(0.3, np.full(3, np.nan), 0.9, 0.9)).all()
 
 
 def test_the_permutation_test_counts_the_observed_difference_and_ties():
@@ -205,7 +213,7 @@ def test_a_difference_is_the_mean_over_seeds_in_each_draw_and_in_each_exchange()
         assert row["difference"] == pytest.approx(gains.mean())
         assert row["sd"] == pytest.approx(by_seed.mean(axis=1).std(ddof=1))
         drawn = gains @ weights / weights.sum(axis=0)
-        assert (row["low"], row["high"]) == pytest.approx(interval(gains.mean(), drawn, 0.95))
+        assert (row["low"], row["high"]) == pytest.approx(interval(gains.mean(), drawn, 0.95, 0.9))
         assert row["p_value"] == permutation_p_value(gains.mean(), (signs * gains[:, None]).mean(axis=0))
         assert row["disagreement"] == pytest.approx((gains**2).mean())
         assert row["design_effect"] == pytest.approx(design_effect(gains, TWO_EACH))
@@ -219,7 +227,7 @@ def test_methods_are_compared_at_the_level_of_holms_step_and_widened_by_the_spre
     for (other, row), p_holm, divisor in zip(rows.items(), adjusted, divisors, strict=True):
         gains = np.mean([right["reference", seed].astype(float) - right[other, seed] for seed in range(3)], axis=0)
         drawn, confidence = gains @ weights / weights.sum(axis=0), 1 - 0.05 / divisor
-        limits = interval(gains.mean(), drawn, confidence)
+        limits = interval(gains.mean(), drawn, confidence, 0.9)
         expected = widened(gains.mean(), *limits, training_margin(row["sd"], 3, confidence))
         assert (row["corrected_low"], row["corrected_high"]) == pytest.approx(expected)
         assert row["p_holm"] == p_holm
@@ -255,3 +263,55 @@ def test_lesions_needed_are_those_of_the_books():
     )
     assert lesions_needed_paired(-0.1, 0.3, **plain) == lesions_needed_paired(0.1, 0.3, **plain) == 234
     assert lesions_needed_paired(0.0, 0.3, **plain) is lesions_needed_unpaired(0.5, 0.5, **plain) is None
+
+
+def two_positives_of_one_patient():
+    """Truth, a score that is right but for 2 of 58 negatives, and patients: 60 lesions, two of each of 30 patients."""
+    positive = np.arange(60) < 2
+    score = np.where(positive, 0.8, 0.3)
+    score[[1, 10, 11]] = 0.6, 0.7, 0.75
+    return positive, score, np.repeat(np.arange(30), 2)
+
+
+def test_draws_without_a_value_are_counted_and_too_many_of_them_leave_no_interval():
+    positive, score, patients = two_positives_of_one_patient()
+    given = Answers(np.stack([~positive, positive], 1), np.stack([1 - score, score], 1), ("BENIGN", "MALIGNANT"), False)
+    weights = patient_resamples(patients, resamples=2000, seed=0)
+    drawn = weighted_scores(given, weights, ["macro_auc"], **OPTIONS)["macro_auc"]
+    missing = int((weights[0] == 0).sum())  # draws without the patient of both positives, about 1 / e of all
+    assert np.isnan(drawn).sum() == missing and 600 < missing < 800
+    assert np.isnan(interval(0.97, drawn, 0.95, 0.9)).all()
+    assert draws_note(drawn, "macro_auc", 0.9) == f"no interval: {missing} of 2000 draws of patients have no macro_auc"
+    low, high = interval(0.97, drawn, 0.95, 0.5)
+    assert low < 0.97 < high
+    assert draws_note(drawn, "macro_auc", 0.5) == f"{missing} of 2000 draws of patients have no macro_auc"
+    assert draws_note(drawn[~np.isnan(drawn)], "macro_auc", 0.9) == ""
+    assert draws_note(np.empty(0), "macro_auc", 0.9) == "no interval: all test lesions are of one patient"
+
+
+def test_a_class_that_rests_on_one_patient_is_found():
+    truth = np.array([[True, False, False], [True, False, False], [False, True, False], [False, True, False]])
+    assert classes_of_one_patient(truth, ["a", "b", "c", "c"], ("x", "y", "z")) == ["y"]
+
+
+def test_a_difference_without_enough_draws_has_a_value_and_a_note_and_no_interval():
+    positive, score, patients = two_positives_of_one_patient()
+    truth = np.stack([~positive, positive], 1)
+    weights, found = patient_resamples(patients, resamples=200, seed=9), {}
+    for run, own in {("reference", 0): score, ("other", 0): np.roll(score, 7)}.items():
+        given = Answers(truth, np.stack([1 - own, own], 1), ("BENIGN", "MALIGNANT"), False)
+        drawn = weighted_scores(given, weights, ["macro_auc"], **OPTIONS)
+        found[run] = Measured(
+            given,
+            {"macro_auc": weighted_scores(given, np.ones((60, 1)), ["macro_auc"], **OPTIONS)["macro_auc"][0]},
+            drawn,
+        )
+    choice = {"reference": "reference", "compared": ["macro_auc"], "confidence": 0.95, "power": 0.8}
+    (row,) = difference_rows(
+        found, list(found), patients, resamples=200, seed=9, **choice, min_draws_share=0.9, options=OPTIONS
+    )
+    assert row["difference"] > 0 and row["p_value"] < 1
+    assert np.isnan([row[name] for name in ("low", "high", "corrected_low", "corrected_high")]).all()
+    assert row["note"].startswith("no interval: ") and row["note"].endswith(
+        "of 200 draws of patients have no macro_auc"
+    )

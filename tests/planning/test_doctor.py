@@ -6,8 +6,9 @@ import pytest
 
 from miram import layout, params
 from miram.cli import main
+from miram.cli.stage import pretrainings
 from miram.errors import MiramError
-from miram.planning import doctor
+from miram.planning import doctor, gpu
 from miram.planning.memory import memory_of
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens there
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def methods():
     """The values of each pre-training of preset paper."""
-    return params.stage_values(params.load(ROOT / "params.yaml", "paper"), "doctor")["methods"]
+    return pretrainings(params.load(ROOT / "params.yaml", "paper"))
 
 
 @pytest.fixture
@@ -28,25 +29,15 @@ def asked(tmp_path, monkeypatch):
     facts = {}
     monkeypatch.setattr(doctor, "examine", lambda folder, **given: facts.update(given) or {})
 
-    def ask(changes=None):
+    def ask(changes=None, *options):
         text = (ROOT / "params.yaml").read_text()
         for old, new in (changes or {}).items():
             text = text.replace(old, new)
         (tmp_path / "params.yaml").write_text(text)
-        assert main(["--preset", "paper", "doctor"]) == 0
+        assert main(["--preset", "paper", "doctor", *options]) == 0
         return dict(facts)
 
     return ask
-
-
-H100 = doctor.Gpu("NVIDIA H100", (9, 0))
-
-
-def check_accelerator(accelerator="auto", **changes):
-    """What is found of a machine that will do, but for the changes."""
-    facts = {"devices": 1, "preset": "paper", "built": "13.0", "driver": (13, 1), "gpus": [H100]}
-    kernels = ["sm_75", "sm_80", "sm_90", "compute_120"]
-    return doctor.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
 
 
 def write(path, size):
@@ -57,70 +48,6 @@ def write(path, size):
 def test_an_old_python_is_stopped():
     assert doctor.check_python((3, 10)).level == "stop"
     assert doctor.check_python((3, 11)).level == "ok"
-
-
-@pytest.mark.parametrize(
-    ("built", "driver", "reason"),
-    [
-        (None, None, "no NVIDIA driver"),
-        ("13.0", None, "no NVIDIA driver"),
-        (None, (12, 4), "build for CPUs"),
-        ("13.0", (12, 4), "newer than the driver's 12.4"),
-        ("12.8", (12, 4), "finds no device"),
-    ],
-)
-def test_a_gpu_that_torch_cannot_use_stops_preset_paper_with_the_reason(built, driver, reason):
-    finding = check_accelerator("auto", preset="paper", built=built, driver=driver, gpus=[])
-    assert finding.level == "stop" and finding.remedy
-    assert reason in finding.text
-
-
-def test_the_cpu_is_enough_for_the_demo_and_allowed_for_the_paper():
-    facts = {"built": None, "driver": None, "gpus": []}
-    assert check_accelerator("auto", preset="demo", **facts).level == "ok"
-    assert check_accelerator("cuda", preset="demo", **facts).level == "stop"
-    assert check_accelerator("cpu", preset="paper", **facts).level == "warning"
-
-
-def test_a_gpu_that_torch_finds_is_named():
-    finding = check_accelerator()
-    assert finding.level == "ok"
-    assert "NVIDIA H100" in finding.text and "CUDA 13.1" in finding.text
-
-
-def test_fewer_gpus_than_devices_are_stopped():
-    assert check_accelerator(devices=4, gpus=[H100] * 4).level == "ok"
-    finding = check_accelerator(devices=4)
-    assert finding.level == "stop" and "compute.devices: 1" in finding.remedy
-    assert "compute.devices is 4, and torch finds 1 GPU(s): NVIDIA H100" in finding.text
-
-
-def test_a_gpu_for_which_torch_holds_no_kernels_is_stopped():
-    volta = doctor.Gpu("Tesla V100", (7, 0))
-    finding = check_accelerator(devices=2, gpus=[H100, volta])
-    assert finding.level == "stop" and finding.remedy
-    assert "Tesla V100 has compute capability 7.0" in finding.text and "sm_75, sm_80" in finding.text
-    assert check_accelerator(devices=1, gpus=[H100, volta]).level == "ok"
-
-
-@pytest.mark.parametrize(
-    ("capability", "kernels", "runs"),
-    [
-        ((8, 9), ["sm_80"], True),  # a later one of the same generation
-        ((8, 0), ["sm_86"], False),
-        ((9, 0), ["sm_80", "sm_100"], False),
-        ((12, 1), ["sm_75", "compute_120"], True),  # PTX is compiled where it runs
-        ((10, 0), ["compute_120"], False),
-        ((9, 0), ["sm_90a"], True),
-        ((10, 3), ["sm_100a", "compute_100a"], False),
-        ((12, 0), ["compute_100f", "sm_100f"], False),
-        ((10, 3), ["sm_100f"], True),
-        ((7, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"], False),
-        ((9, 0), [], False),
-    ],
-)
-def test_kernels_run_on_the_devices_that_they_are_made_for(capability, kernels, runs):
-    assert doctor.runs_on(capability, kernels) == runs
 
 
 def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_fits(methods):
@@ -154,8 +81,8 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 
 
 def test_preset_paper_896_takes_the_gpu_that_it_names():
-    own = params.stage_values(params.load(ROOT / "params.yaml", "paper-896"), "doctor")["methods"]
-    crops_bytes = doctor.CROP_BYTES * (doctor.LESIONS + doctor.FILMS)
+    own = pretrainings(params.load(ROOT / "params.yaml", "paper-896"))
+    crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
     assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
     assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
 
@@ -219,8 +146,43 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
             ", calc_type, calc_distribution]": "]",
         }
     )
-    assert found["settings"] == {"folder": "own", "table_csv": "own/table.csv"}
+    assert found["settings"] == {"name": "my-images", "folder": "own", "table_csv": "own/table.csv"}
     assert (found["source"], found["crops_bytes"]) == ("images", 1000)
+
+
+def test_nothing_is_asked_that_the_stages_ahead_do_not_need(asked):
+    devices = {"threads: 8, devices: 1": "threads: 8, devices: 4"}
+    everything = asked(devices)
+    assert everything["settings"]["api_url"] and everything["methods"] and not everything["elsewhere"]
+    assert (everything["accelerator"], everything["devices"]) == ("auto", 4)
+    tuned = asked(devices, "--stages", "finetune", "explain")
+    assert (tuned["settings"], tuned["methods"]) == ({}, {})
+    assert (tuned["accelerator"], tuned["devices"]) == ("auto", 1)
+    assert asked(devices, "--stages", "pretrain")["devices"] == 4
+    fetched = asked(devices, "--stages", "catalogue", "crops", "--elsewhere")
+    assert (fetched["settings"], fetched["accelerator"]) == (everything["settings"], None)
+    assert fetched["elsewhere"]
+
+
+def test_what_runs_elsewhere_is_asked_neither_for_its_gpu_nor_for_its_network(tmp_path, methods, monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
+    facts = {
+        **{"keep_dicom": True, "methods": methods, "accelerator": "cuda", "devices": 1, "preset": "paper"},
+        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 1.0, "hours": {}, "elsewhere": True},
+    }
+    here = doctor.examine(tmp_path, source="images", settings={"folder": str(tmp_path)}, **facts)
+    assert any(str(tmp_path) in finding.text for finding in here)
+    gone = {"collection": "CBIS-DDSM", "api_url": DEAD, "csv_url": DEAD, "fallback": None}
+    with pytest.raises(MiramError, match="1 of 5 checks stop"):  # the disk, which is the same one
+        doctor.examine(tmp_path / "none yet" / "paper", source="tcia", settings=gone, **facts)
+
+
+def test_float16_without_a_gpu_is_refused_where_training_would_take_place(asked, capsys, monkeypatch):
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    asked({"precision: 32-true #": "precision: 16-mixed #"}, "--elsewhere")
+    assert main(["--preset", "paper", "doctor"]) == 1
+    assert "16-mixed, which needs a GPU" in capsys.readouterr().err
 
 
 def test_the_source_is_asked_as_the_stages_ask_it_with_what_stands_in_for_it(asked):
@@ -246,34 +208,24 @@ def test_a_missing_dvc_remote_is_a_warning_and_one_is_named_with_its_address(tmp
     assert doctor.check_remote([shared, own]).text == "DVC remote: store, /mnt/my%20own"
 
 
-def test_the_version_of_the_driver_is_that_of_its_cuda(monkeypatch):
-    class Driver:
-        def cuDriverGetVersion(self, number):
-            number._obj.value = 12040
-            return 0
-
-    monkeypatch.setattr(doctor.ctypes, "CDLL", lambda name: Driver())
-    assert doctor.driver_cuda() == (12, 4)
-
-
 def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config.local").write_text("[core]\n    remote = store\n")
-    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)  # a GPU, and far too small
-    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_name", lambda place: "a card")
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_capability", lambda place: (3, 5))
-    monkeypatch.setattr(doctor.torch.cuda, "mem_get_info", lambda: (1, 1))
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)  # a GPU, and far too small
+    monkeypatch.setattr(gpu.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda place: "a card")
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_capability", lambda place: (3, 5))
+    monkeypatch.setattr(gpu.torch.cuda, "mem_get_info", lambda: (1, 1))
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apptainer" else None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, source="images", settings={"folder": str(tmp_path)}, methods=methods,
-        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=1.0,
-        hours={"a card (bench)": "3.0 h (0.1 days)"},
-    )["findings"]  # fmt: skip
-    assert {finding["level"] for finding in found} == {"ok"}
-    texts = {finding["text"] for finding in found}
+        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=20.0,
+        hours={"a card (bench)": "3.0 h (0.1 days)"}, elsewhere=False,
+    )  # fmt: skip
+    assert {finding.level for finding in found} == {"ok"}
+    texts = {finding.text for finding in found}
     assert "Containers: apptainer" in texts
     assert any("up to 1.9 GB to make" in text and "2.0 GB free." in text for text in texts)
     assert "DVC remote: store, of unknown address" in texts
@@ -286,7 +238,8 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
     with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
             tmp_path, keep_dicom=False, source="tcia", settings=gone, methods=methods,
-            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=1.0, hours={},
+            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=20.0, hours={},
+            elsewhere=False,
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",

@@ -9,7 +9,7 @@ import pytest
 
 from miram import params
 from miram.cli import main
-from miram.data.case_lists import read_lesions
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import split_lesions
 from miram.layout import FULL, Cell
 from miram.planning import hours as budget
@@ -32,18 +32,36 @@ def bench(tmp_path):
     return path
 
 
+DIVISION = {name: getattr(PAPER.splits, name) for name in ("validation_fraction", "candidates", "seed")}
+COUNTS = {  # of preset paper, as published in our plan
+    "strict": (2781, 2394, [1941, 840, 704], [871, 379, 361], [899, 388, 378], [1018, 452, 322], [792, 344, 263]),
+    "paper": (2864, 2458, [2004, 860, 704], [881, 394, 361], [905, 409, 378], [1084, 442, 322], [827, 343, 263]),
+}
+
+
 @pytest.mark.parametrize("protocol", PAPER.splits.protocols)
-def test_the_counts_of_cbis_ddsm_are_those_of_its_case_lists(protocol, shared, tmp_path):
-    lesions = read_lesions(shared / "data").assign(film_sha256="")
-    chosen = {name: getattr(PAPER.splits, name) for name in ("validation_fraction", "candidates", "seed")}
-    splits = split_lesions(lesions, protocol=protocol, **chosen)
+def test_the_counts_before_any_film_is_there_are_those_of_the_stages(protocol, tmp_path):
+    lesions = carried_lesions().assign(film_sha256="")
+    splits = split_lesions(lesions, protocol=protocol, **DIVISION)
     backgrounds = pd.DataFrame({"film_uid": lesions["film_uid"].unique()}).assign(background_id=lambda t: t["film_uid"])
     files = [tmp_path / name for name in ("lesions.csv", "splits.csv", "backgrounds.csv")]
     for table, file in zip((lesions, splits, backgrounds), files, strict=True):
         table.to_csv(file, index=False)
-    found, listed = budget.count_images(*files, PAPER.finetune.tasks), budget.CBIS_DDSM[protocol]
-    assert (found.lesions, found.backgrounds) == (listed.lesions, listed.backgrounds)
-    assert {task: tuple(numbers) for task, numbers in found.tasks.items()} == listed.tasks
+    names = PAPER.finetune.tasks
+    listed = budget.listed_images(protocol, names, backgrounds_per_film=1, **DIVISION)
+    assert budget.count_images(*files, names) == listed
+    assert (listed.lesions, listed.backgrounds) == COUNTS[protocol][:2]
+    assert [listed.tasks[name] for name in names if name != "pathology"] == list(COUNTS[protocol][2:])
+
+
+def test_the_counts_follow_the_values_that_divide():
+    def counted(backgrounds_per_film=1, **changes):
+        division = DIVISION | {"candidates": 5} | changes
+        return budget.listed_images("strict", ["calc_type"], backgrounds_per_film=backgrounds_per_film, **division)
+
+    usual = counted()
+    assert counted(seed=43).tasks != usual.tasks and counted(validation_fraction=0.1).tasks != usual.tasks
+    assert counted(backgrounds_per_film=2).backgrounds == 2 * usual.backgrounds
 
 
 def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(bench, tmp_path):
@@ -90,6 +108,11 @@ def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_i
     (folder / "bench.json").write_text(json.dumps(RATES))
     ask = ["--params", str(ROOT / "params.yaml"), "--preset"]
     assert main([*ask, "paper", "plan"]) == 0
-    assert "fine-tuning" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "fine-tuning" in told
+    text = (ROOT / "params.yaml").read_text().replace("validation_fraction: 0.3", "validation_fraction: 0.1")
+    (tmp_path / "other.yaml").write_text(text)
+    assert main(["--params", "other.yaml", "--preset", "paper", "plan"]) == 0
+    assert capsys.readouterr().out != told
     assert main([*ask, "demo", "plan"]) == 1
     assert "not divided yet" in capsys.readouterr().err

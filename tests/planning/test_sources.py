@@ -84,14 +84,22 @@ def test_when_neither_answers_both_are_named_and_it_stops(server, bucket, gone):
 def test_a_server_that_is_gone_is_no_answer(server, bucket):
     server.close()
     api, lists = check(both(server, bucket))
-    assert (api.level, lists.level) == ("warning", "stop")
-    assert "sources.tcia.csv_url" in lists.remedy
+    assert (api.level, lists.level) == ("warning", "warning")
+    assert "come with this software" in lists.remedy
 
 
-def test_case_lists_that_are_a_page_are_no_answer(server):
+def test_instead_of_case_lists_that_are_a_page_the_carried_ones_are_taken(server):
     server.faults["mass_case_description_train_set.csv"] = [html]
     api, lists = check(alone(server))
-    assert (api.level, lists.level) == ("ok", "stop") and "no case list but '<html>" in lists.text
+    assert (api.level, lists.level) == ("ok", "warning") and "no case list but '<html>" in lists.text
+
+
+def test_a_folder_that_lacks_one_of_the_case_lists_stops(server, tmp_path):
+    (tmp_path / "mass_case_description_test_set.csv").write_text("patient_id,\n", encoding="utf-8")
+    where = alone(server)
+    where["settings"]["csv_url"] = str(tmp_path)
+    found = check(where)[1]
+    assert found.level == "stop" and "sources.tcia.csv_url" in found.remedy
 
 
 @pytest.mark.parametrize(

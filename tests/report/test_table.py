@@ -186,11 +186,24 @@ def test_one_test_patient_gives_values_without_an_interval(compare, study):
 def test_an_absent_class_is_named_once(compare, study, predictions):
     files, _, _ = study
     for number, file in enumerate(files.values()):
-        predictions(number, test_labels=(0, 1, 3, 3)).to_parquet(file)
+        predictions(number, test_labels=(0, 1, 3) * 6).to_parquet(file)
     compare(study)
     table = read_csv()
     assert set(table["classes_present"]) == {"3"}
     assert table.at["mae", "notes"] == "no test lesion of BENIGN_CALC: means over classes are over 3"
+
+
+def test_few_lesions_leave_values_without_interval_and_the_table_says_why(compare, study, predictions):
+    for number, file in enumerate(study[0].values()):
+        predictions(number, test_labels=(0, 1, 3, 3)).to_parquet(file)
+    compare(study)
+    row = read_csv().loc["mae"]
+    assert row["macro_auc_percent_low"] == "" != row["macro_auc_percent_mean"]
+    assert row["accuracy_percent_low"] != ""
+    told = " ".join(read_md().split())
+    for text in (row["notes"], told):
+        assert "all test lesions of BENIGN_MASS, MALIGNANT_MASS, MALIGNANT_CALC are of one patient each" in text
+        assert re.search(r"no interval: \d+ of 100 draws of patients have no macro_auc", text)
 
 
 def test_a_missing_fact_names_record_and_fact(compare, study, write_record):

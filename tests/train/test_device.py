@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from miram.errors import MiramError
-from miram.train.device import check_compiler, one_device, usable_accelerator
+from miram.train.device import check_compiler, device_facts, one_device, usable_accelerator
+from miram.train.pretrain import pretrain
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,16 @@ def test_cuda_without_a_device_is_named(monkeypatch):
         usable_accelerator("cuda")
 
 
+def test_float16_without_a_gpu_is_refused_and_not_replaced(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
+        one_device("auto", "16-mixed", threads=1)
+    with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
+        pretrain("out", "crops.u8", "crops_index.csv", [], [], checkpoint_every_epochs=1, accelerator="auto",
+                 threads=1, devices=1, precision="16-mixed")  # fmt: skip
+    assert one_device("auto", "bf16-mixed", threads=1).device.type == "cpu"
+
+
 def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
@@ -35,3 +46,11 @@ def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     fabric = one_device("cpu", "32-true", threads=1)
     assert (fabric.world_size, fabric.global_rank) == (1, 0)
+
+
+def test_a_record_tells_the_instructions_and_threads_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    facts = device_facts(torch.device("cpu"))
+    assert facts.pop("device").startswith("cpu (")
+    assert facts == {"cpu_capability": "AVX512", "threads": 3}

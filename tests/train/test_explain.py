@@ -103,6 +103,7 @@ def test_views(store_paths):
 def test_every_label_of_the_test_split_has_a_map_of_every_method(explained, test_views, tmp_path):
     facts, maps, _ = explained
     assert maps["lesion_id"].tolist() == ["lesion_09", "lesion_11"]
+    assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert facts["lesions"] == 2
     for method in ("from-scratch", "mae"):
         model, _, multi_label = load_classifier(tmp_path / f"{method}.safetensors")

@@ -87,6 +87,7 @@ def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_
     assert set(predictions["label"]) <= set(classes)
     assert (predictions[probabilities].dtypes == np.float32).all()
     assert predictions[probabilities].sum(1).to_numpy() == pytest.approx(1.0, abs=1e-6)
+    assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert facts["lesions"] == {"train": 6, "validation": 3, "test": 3} and facts["epochs"] == 3
 
 

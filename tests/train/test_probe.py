@@ -98,6 +98,7 @@ def test_a_probe_rests_on_training_lesions_alone_and_answers_by_the_best_candida
         module, "validation_scores", lambda *_, **__: {"val_accuracy": 0.5, "val_macro_auc": next(scores)}
     )
     facts = fit("run", "linear", tmp_path / "encoder.safetensors", linear_c=[0.001, 0.1, 10.0], pool="class")
+    assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert (facts["candidate"], facts["features"]) == (0.1, 16)
     assert list(pd.read_csv(tmp_path / "run" / "log.csv")["candidate"]) == [0.001, 0.1, 10.0]
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])

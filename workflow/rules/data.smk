@@ -1,4 +1,4 @@
-# archive (embedded) or doctor -> catalogue -> crops, or images -> pack, splits (a job a protocol)
+# archive (embedded) -> catalogue -> crops, or images -> pack, splits (a job a protocol)
 
 
 if params.is_embedded(P):
@@ -17,32 +17,12 @@ if params.is_embedded(P):
             "{MIRAM} archive > {log} 2>&1"
 
 
-else:
-
-    # fails at once on a machine that cannot do it, and says what will be downloaded
-    rule doctor:
-        output:
-            RECORD("doctor"),
-        log:
-            LOG("doctor"),
-        message:
-            "this machine is examined"
-        params:
-            values=values("doctor"),
-            code=code("doctor"),
-        resources:
-            **needs("doctor", gpus=P.compute.devices),
-        shell:
-            "{MIRAM} doctor > {log} 2>&1"
-
-
 if P.source == params.IMAGES:
 
     rule images:
         input:
-            ancient(RECORD("doctor")),
             P.sources.images.table_csv,
-            OWN_IMAGES,
+            lambda wildcards: OWN_IMAGES(),
         output:
             RECORD("images"),
         log:
@@ -60,7 +40,7 @@ else:
 
     rule catalogue:
         input:
-            RECORD("archive") if params.is_embedded(P) else ancient(RECORD("doctor")),
+            [RECORD("archive")] if params.is_embedded(P) else [],
         output:
             RECORD("catalogue"),
         log:
@@ -95,7 +75,7 @@ else:
 rule pack:
     input:
         RECORD("crops"),
-        EXTRA_IMAGES,
+        lambda wildcards: EXTRA_IMAGES(),
     output:
         RECORD("pack"),
     log:

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import requests
 
 from miram.data.case_lists import PATHS, needed_series, read_lesions
-from miram.data.transfer.http import Fault, Http, beginning
+from miram.data.cbis_ddsm.cases import carried_lesions, write_case_lists
+from miram.data.transfer.http import Fault, Http
+from miram.data.transfer.lists import bring_case_lists
 from miram.data.transfer.sources import SOURCES, Series, open_source
+from miram.data.transfer.sources.idc import read_index
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 from miram.layout import CASE_CSVS
 
-LONGEST_CSV_BYTES = 100_000_000
+INDEX_COLLECTION = "cbis_ddsm"  # in the index of the Imaging Data Commons
 COLUMNS = ["series_uid", "role", "images", "bytes"]
 
 
@@ -27,18 +29,19 @@ def list_archive(
     attempts: int,
     timeout_seconds: float,
     backoff_seconds: float,
+    carried: bool,
 ) -> dict[str, object]:
     """Put the case lists into `csv_dir` and a row for each series that they need into `series_csv`.
 
-    `source`, `settings`: the kind and its block of parameters; `csv_url` in it is an address or a folder. A series that
-    the source does not have has 0 images: its lesions are set aside later. Raises MiramError when the source does not
-    answer.
+    `source`, `settings`: the kind and its block of parameters; `csv_url` in it is an address or a folder. `carried`:
+    see `bring_case_lists`. A series that the source does not have has 0 images: its lesions are set aside later.
+    Raises MiramError when the source does not answer.
     """
     csv_dir = Path(csv_dir)
     http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
     try:
         opened = open_source(source, http, settings)  # first: a folder without DICOM files is told at once
-        fetch_case_lists(http, settings["csv_url"], csv_dir)
+        lists = bring_case_lists(http, settings["csv_url"], csv_dir, carried=carried)
         lesions = read_lesions(csv_dir)
         listed = opened.list_series(needed_series(lesions))
     except Fault as fault:
@@ -47,8 +50,7 @@ def list_archive(
     absent = table.loc[table["images"] == 0, "series_uid"].tolist()
     for uid in absent:
         print(f"absent: the source does not have series {uid}", file=sys.stderr, flush=True)
-    with atomic_path(series_csv) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    _write(table, series_csv)
     return {
         "lesions": len(lesions),
         "films": lesions["film_uid"].nunique(),
@@ -58,20 +60,19 @@ def list_archive(
         "absent_series": absent,
         "listed_by": opened.origin,
         "case_lists": {name: sha256_file(csv_dir / name) for name in CASE_CSVS},
+        **lists,
     }
 
 
-def fetch_case_lists(http: Http, csv_url: str, csv_dir: Path) -> None:
-    """Copy the four case lists from an address or a folder into `csv_dir`."""
-    for name in CASE_CSVS:
-        body = case_list(http, csv_url, name)
-        with atomic_path(csv_dir / name) as temporary:
-            temporary.write_bytes(body)
+def list_carried(csv_dir: Path, series_csv: Path) -> None:
+    """Do what `list_archive` does for CBIS-DDSM without any network.
 
-
-def case_list(http: Http, csv_url: str, name: str) -> bytes:
-    """A case list from an address or a folder; raises MiramError when it is not there, or none."""
-    return _fetch_list(http, csv_url, name) if "://" in csv_url else _read_list(Path(csv_url) / name)
+    The case lists are the carried ones; the number of images and the size of each series are those of the index of the
+    Imaging Data Commons that is installed, of the same files.
+    """
+    write_case_lists(Path(csv_dir))
+    listed = {uid: entry.series for uid, entry in read_index(INDEX_COLLECTION).items()}
+    _write(series_table(carried_lesions(), listed), series_csv)
 
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFrame:
@@ -101,29 +102,6 @@ def no_answer(source: str, settings: dict[str, Any], fault: Fault) -> MiramError
     )
 
 
-def _read_list(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MiramError(
-            f"The case list {path} cannot be read: {error.strerror}",
-            "Set csv_url of the source to the folder or the address of the case lists.",
-        ) from error
-
-
-def _fetch_list(http: Http, csv_url: str, name: str) -> bytes:
-    url = f"{csv_url.rstrip('/')}/{name}"
-
-    def read(response: requests.Response) -> bytes:
-        body = b"".join(http.chunks(response, LONGEST_CSV_BYTES))
-        if not body.removeprefix(b"\xef\xbb\xbf").startswith(b"patient_id,"):
-            raise Fault(f"no case list but {beginning(body)!r}")
-        return body
-
-    try:
-        return http.get(url, {}, read)
-    except Fault as fault:
-        raise MiramError(
-            f"{url} does not give what was asked for: {fault}",
-            "Check csv_url of the source in params.yaml and the network, then run again.",
-        ) from fault
+def _write(table: pd.DataFrame, series_csv: Path) -> None:
+    with atomic_path(series_csv) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

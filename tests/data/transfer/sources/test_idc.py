@@ -15,7 +15,8 @@ from tiny_bucket import Bucket, send, write_index
 from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
-from miram.data.case_lists import needed_series, read_lesions
+from miram.data.case_lists import needed_series
+from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import Film
 from miram.data.transfer.catalogue import series_table
 from miram.data.transfer.ledger import read_ledger
@@ -58,9 +59,9 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     name = archive.lesion(9, archive.film(9, film), mask_of(film.shape, (700, 300, 760, 380)))
     write_index(archive, tmp_path / "index.parquet")
     whole, rows = tmp_path / "whole", tmp_path / "rows"
-    run_tiny(whole, idc(bucket, tmp_path), timeout_seconds=20.0)
+    run_tiny(whole, idc(bucket, tmp_path))
     bucket.sent.clear()
-    run_tiny(rows, idc(bucket, tmp_path, "rows"), timeout_seconds=20.0)
+    run_tiny(rows, idc(bucket, tmp_path, "rows"))
     cut = {path.name: path.read_bytes() for path in (whole / "crops").iterdir()}
     assert cut == {path.name: path.read_bytes() for path in (rows / "crops").iterdir()}
     told = [column for column in lesions(whole) if column != "film_sha256"]
@@ -71,7 +72,7 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     asked = lesions(rows).loc[name]["crop_rows"] + backgrounds + mapped
     assert bucket.sent["1.2.3.9"] == HEADER_BYTES + 2 * asked * film.shape[1]
     assert not read_ledger(rows / "ledger.jsonl").verified.keys() & {"1.2.3.9"}
-    cut_tiny(rows, idc(bucket, tmp_path), timeout_seconds=20.0)
+    cut_tiny(rows, idc(bucket, tmp_path))
     assert made(rows) == made(whole)
 
 
@@ -281,9 +282,9 @@ def test_when_no_bucket_answers_each_is_named_with_its_reason(bucket, second, tm
 
 
 @pytest.fixture(scope="module")
-def real(shared):
+def real():
     """The real case lists, and the series that they need as the real index has them."""
-    lesions = read_lesions(shared / "data")
+    lesions = carried_lesions()
     entries = read_index("cbis_ddsm")
     return lesions, series_table(
         lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}

@@ -1,0 +1,74 @@
+"""An encoder inside a checkpoint of a public training program: which of its parts it is, and under timm's names.
+
+Known forms: timm's and MAE's files; what timm's train.py, moco-v3, DINO, DINOv2 and Lightning write around a model;
+prefixes of DataParallel, FSDP and torch.compile.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from miram.errors import MiramError
+
+# parts of a checkpoint that may hold the weights; the first that is there is taken, averaged weights before others
+PARTS = ("state_dict_ema", "model_ema", "teacher", "model", "state_dict", "module", "encoder", "backbone", "student")
+WRAPPERS = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
+SECOND = re.compile(r"momentum|student")  # in the prefix of an encoder beside which another is the one that is used
+ANCHOR = "patch_embed.proj.weight"  # what follows is the prefix of an encoder
+CHUNKED = re.compile(r"^blocks\.\d+\.(\d+\.)")  # DINOv2 groups its blocks, and numbers them through
+NORMS = ("norm.weight", "norm.bias")
+SCALE = re.compile(
+    r"(?P<block>blocks\.\d+\.)(?P<which>ls[12])\.gamma"
+)  # LayerScale: a factor for each output of a layer
+SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
+REMEDY = "Give a file of a Vision Transformer's weights by timm's names, alone or as its training program saved them."
+
+
+def encoder_state(checkpoint: object) -> dict[str, Tensor]:
+    """The weights of the encoder in a checkpoint, by timm's names, with what lies beside them.
+
+    Of a fine-tuned MAE `fc_norm` becomes `norm`. LayerScale is taken into the layers before it, which changes nothing
+    but rounding. Raises MiramError that names what the checkpoint holds where no encoder is found, or several.
+    """
+    state = {WRAPPERS.sub("", name): value for name, value in _weights(checkpoint).items()}
+    prefixes = [name.removesuffix(ANCHOR) for name in state if name == ANCHOR or name.endswith(f".{ANCHOR}")]
+    used = [prefix for prefix in prefixes if not SECOND.search(prefix)] or prefixes
+    if len(used) > 1:
+        raise MiramError(f"holds several encoders: {', '.join(used)}", REMEDY)
+    if not used:
+        raise MiramError(f"holds no {ANCHOR}, but {_named(state)}", REMEDY)
+    own = {name.removeprefix(used[0]): value for name, value in state.items() if name.startswith(used[0])}
+    own = {CHUNKED.sub(r"blocks.\1", name): value for name, value in own.items()}
+    for name in NORMS:
+        if name not in own and f"fc_{name}" in own:
+            own[name] = own.pop(f"fc_{name}")
+    return _without_scales(own)
+
+
+def _weights(checkpoint: object) -> dict[str, Tensor]:
+    """The innermost part of a checkpoint that holds tensors by name."""
+    if not isinstance(checkpoint, Mapping):
+        raise MiramError(f"holds a {type(checkpoint).__name__}, no weights by name", REMEDY)
+    inner: Mapping[Any, Any] = checkpoint
+    while part := next((name for name in PARTS if isinstance(inner.get(name), Mapping)), None):
+        inner = inner[part]
+    state = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not state:
+        raise MiramError(f"holds no weights under its keys {_named(checkpoint)}", REMEDY)
+    return state
+
+
+def _without_scales(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name in list(state):
+        if scale := SCALE.fullmatch(name):
+            gamma, layer = state.pop(name), scale["block"] + SCALED[scale["which"]]
+            state[f"{layer}.weight"] = state[f"{layer}.weight"] * gamma[:, None]
+            state[f"{layer}.bias"] = state[f"{layer}.bias"] * gamma
+    return state
+
+
+def _named(keys: Mapping[Any, Any]) -> str:
+    shown = [str(key) for key in list(keys)[:8]]
+    return ", ".join(shown) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "") or "nothing"
