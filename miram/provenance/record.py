@@ -27,7 +27,8 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
-NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
+BUILDERS = {f"{ROOT.name}.models.{name}" for name in ("build", "attention")}  # which call that code
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -147,7 +148,8 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports, and where models are built of the modules
+    that `miram.kinds` names.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -162,30 +164,36 @@ def module_digest(module: str) -> str:
 
 def _closure(module: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting, named = [module], set()
     while waiting:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None or name in INFRASTRUCTURE:
             continue
-        found[name], imported = _parsed(path)
+        found[name], imported, own = _parsed(path)
         waiting += imported
+        named.update(own)
+        if found.keys() & BUILDERS:
+            waiting, named = [*waiting, *named], set()
     return found
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, list[str]]:
-    """The syntax tree of a file without docstrings, as text, and what it imports; most stages share most files."""
+def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
+    """The syntax tree of a file without docstrings, as text, and the modules that it imports and those that it names.
+
+    Remembered, as most stages share most files.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = []
+    imported, named = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
-            imported.append(str(node.value).partition(":")[0])
-    return ast.dump(_without_docstrings(tree)), imported
+            named.append(str(node.value).partition(":")[0])
+    return ast.dump(_without_docstrings(tree)), imported, named
 
 
 def _source(module: str) -> Path | None:
