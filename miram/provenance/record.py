@@ -1,8 +1,9 @@
 """Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
 
 A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
-lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
-its device, and what torch had of the CPU. Presence of a file proves nothing: a reader checks it against its record.
+lock and of the container's image (None outside one), the commit, the versions, the machine, and when the stage started
+and ended; one of training also its device, and what torch had of the CPU. Presence of a file proves nothing: a reader
+checks it against its record.
 """
 
 import ast
@@ -13,6 +14,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,12 +74,14 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": processor_name()},
+        "started": _now(),
     }
 
 
 def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
     """Write the record of a stage that has ended well; `facts` are what it measured."""
-    record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
+    written = {str(file): sha256_file(file) for file in outputs}
+    record = {**begun, "outputs": written, "facts": facts, "ended": _now()}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
@@ -198,6 +202,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
+
+
+def _now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git() -> dict[str, Any] | None:
