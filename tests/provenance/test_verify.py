@@ -230,7 +230,7 @@ def test_the_crate_is_read_back_by_the_library_and_holds_files_parameters_and_so
     )
     assert crate.get("#parameter/pretrain.side")["value"] == "[48, 96]"
     assert crate.get("https://doi.org/10.7937/k9/tcia.2016.7o02s9cy")["name"] == "CBIS-DDSM"
-    assert crate.root_dataset["license"] == "https://spdx.org/licenses/Apache-2.0"
+    assert crate.root_dataset["license"].id == "https://spdx.org/licenses/Apache-2.0"
 
 
 def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monkeypatch):

@@ -12,9 +12,10 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
+ROOT = Path(workflow.current_basedir).parents[1]  # the same by whichever Snakefile the workflow is entered
 # The code whose digests stand below is the code that the jobs run, whichever copy of the package is installed.
-sys.path.insert(0, workflow.basedir)
-os.environ["PYTHONPATH"] = workflow.basedir
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
 
 from miram import layout, params
@@ -75,7 +76,7 @@ if workflow.is_main_process:
 
 MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
 RESULTS = layout.results(P.name)
-RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs.yaml").read_text())[P.preset]
+RESERVED = yaml.safe_load(Path(ROOT, "workflow", "resources", "needs.yaml").read_text())[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
 CELLS = params.cells(P)
