@@ -117,8 +117,7 @@ def test_a_crate_of_an_earlier_miram_is_read(write_run):
     assert read_crate(RESULTS) == ({name: files[name] for name in files if name != WORKFLOW}, values)
 
 
-def test_no_person_is_named(write_run, monkeypatch):
-    monkeypatch.setenv("GIT_AUTHOR_NAME", "Jane Doe")
+def test_no_person_is_named(write_run):
     people = [entity for entity in write_run(TIMES).get_entities() if entity.type == "Person"]
     assert [person["name"] for person in people] == ["Whoever ran the workflow (not recorded)"]
 
