@@ -1,7 +1,8 @@
 """Where everything lies: the one place of each folder and file name, relative to the working folder.
 
-`name` is that of the run, `Params.name`: the preset's, or that of a data set of one's own. It and what follows it may
-be the workflow's wildcards in braces as well as values.
+What comes with the code (`project_file`) lies beside it, wherever the work is done. `name` is that of the run,
+`Params.name`: the preset's, or that of a data set of one's own. It and what follows it may be the workflow's wildcards
+in braces as well as values.
 """
 
 import re
@@ -17,6 +18,7 @@ LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the d
 METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
 WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
+PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of a data set of one's own
@@ -55,6 +57,33 @@ PLACES = {
     "finetune": Cell._fields,
     "probe": Cell._fields,
 }
+
+
+def project_file(*parts: str) -> Path:
+    """A file that comes with the code: relative in the project's folder, whole in any other."""
+    path = PROJECT.joinpath(*parts)
+    return path.relative_to(PROJECT) if Path.cwd() == PROJECT else path
+
+
+def resource(name: str) -> Path:
+    """A file that the stages read, or the workflow: the paper's figures, its claims, what jobs reserve."""
+    return project_file("workflow", "resources", name)
+
+
+def paper_csv() -> Path:
+    """The figures of the paper."""
+    return resource("paper.csv")
+
+
+def claims_yaml() -> Path:
+    """What the paper claims, as rules."""
+    return resource("claims.yaml")
+
+
+def default_params() -> Path:
+    """params.yaml of the working folder; where it has none, the project's."""
+    own = Path("params.yaml")
+    return own if own.exists() else project_file(own.name)
 
 
 def data(name: str) -> Path:
@@ -133,8 +162,9 @@ def is_result(file: str) -> bool:
 
 
 def benches() -> list[Path]:
-    """What `miram.bench` measured, kept in git; which of its programs have run, the files tell."""
-    return sorted(BENCH.glob("*.json"))
+    """What `miram.bench` measured, here or else in the project; which of its programs have run, the files tell."""
+    found = {path.name: path for folder in (project_file(*BENCH.parts), BENCH) for path in folder.glob("*.json")}
+    return [found[name] for name in sorted(found)]
 
 
 def record(stage: str, name: str, *place: int | str) -> Path:

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -63,6 +65,25 @@ def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd, 
     os.kill(first.pid, signal.SIGKILL)
     assert second_entered.wait(120)
     second.kill()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_without_locks_a_stage_works_on_and_says_what_to_avoid(tmp_path, capsys, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(number))
+    with sole_writer(tmp_path, "crops"):
+        pass
+    said = capsys.readouterr().err
+    assert f"warning: the file system of {tmp_path} has no locks" in said and len(said.splitlines()) == 1
+
+
+def test_a_lock_that_fails_otherwise_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(errno.EIO))
+    with pytest.raises(MiramError, match="Input/output error"), sole_writer(tmp_path, "crops"):
+        pass
+
+
+def refuse(number):
+    raise OSError(number, os.strerror(number))
 
 
 def test_a_disk_that_takes_no_number_of_the_writer_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
     `compare` gives 1 for results that do not agree.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(params.load(arguments.params, arguments.preset), arguments) or 0
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="miram", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+        "--params", type=Path, default=layout.default_params(), help="parameter file (default: %(default)s)"
     )
     parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")

@@ -87,7 +87,6 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     Of CBIS-DDSM that needs no network, but for a local folder it reads what that holds.
     """
-    from miram.data.case_lists import leak_in_words, read_lesions
     from miram.data.transfer.catalogue import list_archive, list_carried
     from miram.data.transfer.films import plan_films
 
@@ -103,7 +102,6 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
                 where = {name: values[name] for name in ("source", "settings")}
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
                 list_archive(places.csv_dir, places.series_csv, **where, **more)
-        print(leak_in_words(read_lesions(places.csv_dir)))
         plan_films(places, **values, **transfer)
 
 

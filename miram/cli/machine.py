@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before the stages of `arguments` start; it writes no record, as nothing comes of it."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
+    from miram.train.device import check_precision, usable_accelerator
 
     stages, methods = set(arguments.stages), pretrainings(chosen)
     reads = not params.is_embedded(chosen) and stages & {*params.READING}
@@ -41,6 +42,8 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "hours": _hours(chosen),
     }
     examine(layout.data(chosen.name), **facts)
+    if facts["accelerator"] is not None and not arguments.elsewhere:
+        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:

@@ -11,8 +11,6 @@ from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
-PAPER = Path("workflow", "resources", "paper.csv")
-CLAIMS = PAPER.with_name("claims.yaml")
 SHOWN = 5  # reasons against a table
 
 
@@ -47,9 +45,9 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         tables = out / "metrics.csv", out / "differences.csv"
-        return judge(CLAIMS, PAPER, *tables, benches, out, preset=chosen.title, **values)
+        return judge(layout.claims_yaml(), layout.paper_csv(), *tables, benches, out, preset=chosen.title, **values)
 
-    do_stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
+    do_stage(chosen, "claims", [source, layout.claims_yaml(), layout.paper_csv(), *benches], outputs, work)
 
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -61,10 +59,10 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
     source, benches = layout.record("evaluate", run), layout.benches()
     record.read(source)
-    inputs = [source, CLAIMS, *benches, *(path for path in pretrained.values() if path.exists())]
+    inputs = [source, layout.claims_yaml(), *benches, *(path for path in pretrained.values() if path.exists())]
 
     def work() -> dict[str, Any]:
-        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, CLAIMS, out
+        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, layout.claims_yaml(), out
         return weigh(*inside, preset=chosen.title, headline=headline)
 
     do_stage(chosen, "efficiency", inputs, layout.result_files("efficiency", run), work)
@@ -102,9 +100,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
         values["kinds"] = params.kinds_of(chosen)
-        return comparison(out / "metrics.csv", PAPER, *records, out, preset=title, **values)
+        return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
 
-    do_stage(chosen, "table", [*inputs, PAPER], [*layout.result_files("table", run), *figures], work)
+    do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -139,15 +137,21 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             explained_cells=explained,
             crops=layout.data(run) / "crops",
             data_lock=None if own else layout.data(run) / layout.LOCK,
-            paper_csv=PAPER,
-            claims_yaml=CLAIMS,
+            paper_csv=layout.paper_csv(),
+            claims_yaml=layout.claims_yaml(),
             bench_jsons=benches,
             parameters=asdict(chosen),
             kinds=params.kinds_of(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    do_stage(chosen, "report", [*finished, PAPER, CLAIMS, *benches], layout.result_files("report", run), work)
+    do_stage(
+        chosen,
+        "report",
+        [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
+        layout.result_files("report", run),
+        work,
+    )
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -157,7 +161,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     run, out = chosen.name, layout.results(chosen.name)
     records = [layout.record(stage, run) for stage in params.final_stages(chosen)]
     locks = [] if chosen.source == params.IMAGES else [layout.data(run) / layout.LOCK]
-    workflow = Path(layout.WORKFLOW)
+    workflow = layout.project_file(layout.WORKFLOW)
     outputs = [out / layout.METADATA, *(out / file.name for file in (workflow, *locks))]
     do_stage(
         chosen,

@@ -39,7 +39,7 @@ def load(path: Path, preset: str | None = None) -> Params:
     """
     path = Path(path)
     try:
-        document = yaml.load(path.read_text(), UniqueKeys)
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except FileNotFoundError as error:
         raise ParameterError(
             f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
@@ -60,6 +60,11 @@ def load(path: Path, preset: str | None = None) -> Params:
         raise ParameterError(
             f"source: {params.source} in {path} with preset {DEMO}, whose results say that they are of phantom lesions",
             "Choose preset paper, or source tcia, where the demo finds its archive; source images goes with both.",
+        )
+    if params.compute.accelerator == "cpu" and params.compute.precision == "16-mixed":
+        raise ParameterError(
+            f"compute.precision: 16-mixed in {path} with compute.accelerator: cpu; it needs a GPU",
+            "Choose 32-true or bf16-mixed, or another accelerator.",
         )
     return params
 

@@ -1,6 +1,7 @@
 """What a preset's values mean for the stages: which jobs there are, and which values decide each."""
 
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
@@ -92,6 +93,16 @@ def final_stages(params: Params) -> tuple[str, ...]:
     """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
     judged = () if params.source == IMAGES else ("audit", "claims")
     return (*judged, "efficiency", "table", "report")
+
+
+def given_paths(params: Params) -> dict[str, Path]:
+    """The user's own files and folders that the parameters name, by their keys."""
+    source = asdict(getattr(params.sources, params.source))
+    found = {f"sources.{params.source}.{name}": source.get(name) for name in ("folder", "table_csv", "csv_url")}
+    found |= {"pretrain.extra_images": params.pretrain.extra_images}
+    found |= {"finetune.imagenet_init": params.finetune.imagenet_init}
+    found |= {f"methods.{name}.encoder_init": own.pretrain.encoder_init for name, own in params.methods.items()}
+    return {name: Path(v) for name, v in found.items() if v is not None and v != EMBEDDED and "://" not in v}
 
 
 def is_embedded(params: Params) -> bool:

@@ -157,7 +157,7 @@ def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     while waiting:
         path = Path(waiting.pop())
         if path not in records and record.is_record(path):
-            records[path] = json.loads(path.read_text())
+            records[path] = json.loads(path.read_text(encoding="utf-8"))
             waiting += records[path]["inputs"]
     return records
 

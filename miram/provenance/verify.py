@@ -88,7 +88,7 @@ def _outputs(results: Path, records: Iterable[Path]) -> set[str]:
     folder, written = results.resolve(), set()
     for path in records:
         try:
-            written |= {folder.parent.parent / name for name in json.loads(path.read_text())["outputs"]}
+            written |= {folder.parent.parent / name for name in json.loads(path.read_text(encoding="utf-8"))["outputs"]}
         except (ValueError, KeyError, TypeError):
             continue
     return {path.relative_to(folder).as_posix() for path in written if path.is_relative_to(folder)}
@@ -126,7 +126,7 @@ def _against_record(project: Path, path: Path, expected: Expected, *, light: boo
     can be had again. With `light` only records and small files are read.
     """
     try:
-        made = json.loads(path.read_text())
+        made = json.loads(path.read_text(encoding="utf-8"))
         if KEYS.isdisjoint(made) and path.relative_to(project) not in expected:
             return  # JSON of another kind
         files = {**made["inputs"], **made["outputs"]}

@@ -41,8 +41,8 @@ rule evaluate:
 rule claims:
     input:
         RECORD("evaluate"),
-        "workflow/resources/claims.yaml",
-        "workflow/resources/paper.csv",
+        layout.claims_yaml(),
+        layout.paper_csv(),
         layout.benches(),
     output:
         RECORD("claims"),
@@ -62,7 +62,7 @@ rule efficiency:
     input:
         RECORD("evaluate"),
         [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
-        "workflow/resources/claims.yaml",
+        layout.claims_yaml(),
         layout.benches(),
     output:
         RECORD("efficiency"),
@@ -84,7 +84,7 @@ rule table:
         RECORD("crops"),
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
         [RECORD("pretrain", *place) for place in PRETRAINED],
-        "workflow/resources/paper.csv",
+        layout.paper_csv(),
     output:
         RECORD("table"),
         MADE("table"), # and the reconstructions of each method
@@ -128,8 +128,8 @@ rule report:
         RECORD("efficiency"),
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],
-        "workflow/resources/paper.csv",
-        "workflow/resources/claims.yaml",
+        layout.paper_csv(),
+        layout.claims_yaml(),
         layout.benches(),
     output:
         RECORD("report"),
@@ -149,7 +149,7 @@ rule report:
 rule crate:
     input:
         [RECORD(stage) for stage in params.final_stages(P)],
-        layout.WORKFLOW,
+        layout.project_file(layout.WORKFLOW),
     output:
         RECORD("crate"),
         [file for file in MADE("crate") if P.source != params.IMAGES or file.name != layout.LOCK],
