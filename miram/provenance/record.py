@@ -152,8 +152,9 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports, and where models are built of the modules
-    that `miram.kinds` names.
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+
+    Where models are built, those of the modules that `miram.kinds` names count as well.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
