@@ -1,8 +1,9 @@
 """Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
 
 A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
-lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
-its device, and what torch had of the CPU. Presence of a file proves nothing: a reader checks it against its record.
+lock and of the container's image (None outside one), the commit, the versions, the machine, and when the stage started
+and ended; one of training also its device, and what torch had of the CPU. Presence of a file proves nothing: a reader
+checks it against its record.
 """
 
 import ast
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,12 +80,14 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": processor_name()},
+        "started": _now(),
     }
 
 
 def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
     """Write the record of a stage that has ended well; `facts` are what it measured."""
-    record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
+    written = {str(file): sha256_file(file) for file in outputs}
+    record = {**begun, "outputs": written, "facts": facts, "ended": _now()}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -150,7 +154,11 @@ def code_digest(stage: str) -> str:
 def module_digest(module: str) -> str:
     """SHA-256 of the syntax trees of a module and of all of this package that it imports.
 
+<<<<<<< HEAD
     Where it builds models, the modules that `miram.kinds` names count as well.
+=======
+    Where models are built, those of the modules that `miram.kinds` names count as well.
+>>>>>>> crate
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -212,6 +220,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
+
+
+def _now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git() -> dict[str, Any] | None:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -195,3 +196,10 @@ def test_a_stage_that_begins_again_has_no_record_until_it_ends(written):
 def test_every_stage_names_a_module_that_exists():
     for module in record.STAGE_MODULES.values():
         assert record.ROOT.parent.joinpath(*module.split(".")).with_suffix(".py").is_file(), module
+
+
+def test_a_record_tells_in_utc_when_the_stage_started_and_ended(written):
+    found = record.read(written)
+    started, ended = (datetime.fromisoformat(found[name]) for name in ("started", "ended"))
+    assert started <= ended
+    assert started.utcoffset() == ended.utcoffset() == timedelta(0)
