@@ -37,7 +37,7 @@ def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
     check_compiler()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(MiramError, match=r"pretrain\.compile is true.*\n?.*Install g\+\+.*false"):
+    with pytest.raises(MiramError, match=r"compute\.compile is true.*\n?.*Install g\+\+.*false"):
         check_compiler()
 
 
