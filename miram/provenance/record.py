@@ -154,11 +154,7 @@ def code_digest(stage: str) -> str:
 def module_digest(module: str) -> str:
     """SHA-256 of the syntax trees of a module and of all of this package that it imports.
 
-<<<<<<< HEAD
     Where it builds models, the modules that `miram.kinds` names count as well.
-=======
-    Where models are built, those of the modules that `miram.kinds` names count as well.
->>>>>>> crate
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
