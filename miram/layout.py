@@ -16,6 +16,7 @@ IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imag
 FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
 METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
+WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
@@ -31,7 +32,7 @@ RESULT_FILES = {  # what each stage may write into the results folder
         *("set_aside.md", "summary.json", "pretraining.csv"),
     ),
     "report": ("report.html",),
-    "crate": (METADATA, LOCK),
+    "crate": (METADATA, WORKFLOW, LOCK),
 }
 RECONSTRUCTIONS = "reconstructions_{}.png"  # of a method; `table` writes these as well
 

@@ -197,6 +197,13 @@ def test_what_computes_on_a_gpu_reserves_it(tmp_path):
     assert {rule: number for rule, number in gpus.items() if number} == {"pretrain": 4} | of_one
 
 
+def test_the_workflow_is_the_same_by_the_entry_that_catalogues_look_for(tmp_path):
+    folder = copied_project(tmp_path)
+    listed = [finished(folder, [*RUN, *entry, "--list-rules"]).stdout for entry in ([], ["-s", "workflow/Snakefile"])]
+    assert "pretrain" in listed[0]
+    assert listed[0] == listed[1]
+
+
 def test_containers_without_their_image_are_refused_with_the_command_that_builds_it(project):
     refused = run(project, [*RUN, "--use-singularity", "--dry-run"])
     assert refused.returncode != 0

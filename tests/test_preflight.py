@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from test_pipeline import RESULTS, RUN, edit, finished, own_images, run, small_project, with_own_images
+from test_pipeline import RESULTS, edit, finished, jobs, own_images, run, small_project, with_own_images
 
 TRAINED = {"finetune", *RESULTS}
 PRETRAINED = {"pretrain", "explain", *TRAINED}
@@ -41,7 +41,7 @@ def with_local(document):
     """Preset paper, as small as the demo, with one method and a folder in place of the archive."""
     with_own_images(document)
     document["source"] = "local"
-    document["sources"]["local"] = {"folder": "../archive", "csv_url": "../archive"}
+    document["sources"]["local"] = {"folder": "../archive", "csv_url": "../archive/csv"}
     document["finetune"]["modes"] = ["full"]
     demo, paper = (document["presets"][name] for name in ("demo", "paper"))
     paper |= {name: demo[name] for name in ("encoder", "decoder", "moco", "pretrain", "compute")}
@@ -50,17 +50,17 @@ def with_local(document):
     document["preset"] = "paper"
 
 
-SOURCES = {"images": ("demo", with_own_images), "local": ("paper", with_local)}
+SOURCES = {"images": ("demo", "my-images", with_own_images), "local": ("paper", "paper", with_local)}
 
 
 def project_of(source, folder):
-    """A small project with that source, and its preset; the source is there for own images alone."""
+    """A small project, its preset, and the name of its folders. Of the sources own images are there, local ones not."""
     project = small_project(folder / "project")
     own_images(folder / "images")
     shutil.copy(project / "params.yaml", project / "demo.yaml")
-    preset, change = SOURCES[source]
+    preset, name, change = SOURCES[source]
     edit(project, change)
-    return project, preset
+    return project, preset, name
 
 
 def change(project, preset, *names):
@@ -83,7 +83,7 @@ def stand_in(project):
 
 @pytest.mark.parametrize(("source", "contained"), [("images", False), ("local", True)])
 def test_one_call_plans_all_that_a_change_asks_for_and_no_image_is_read_again(source, contained, tmp_path):
-    project, preset = project_of(source, tmp_path)
+    project, preset, _ = project_of(source, tmp_path)
     for rules in project.glob("workflow/rules/*.smk"):  # the jobs, and the preflight, make empty files
         made = re.sub(r'(shell:\n\s+)"\{MIRAM\}[^"]*"(\s+"[^"]*")?', r'\1"touch {output}"', rules.read_text())
         rules.write_text(re.sub(r'f"\{MIRAM\} doctor.*?"', '"touch examined"', made))
@@ -108,11 +108,11 @@ def test_one_call_plans_all_that_a_change_asks_for_and_no_image_is_read_again(so
 
 
 def test_what_the_preflight_stops_has_not_begun_and_its_own_words_are_shown(tmp_path):
-    project, preset = project_of("local", tmp_path)  # whose folder is not there
+    project, _, made = project_of("local", tmp_path)  # whose folder is not there
     stopped = run(project)
     assert stopped.returncode == 1
-    said = (project / "logs" / preset / "doctor.log").read_text()
-    assert "stop    There is no folder ../archive." in said and said in stopped.stderr
+    said = (project / "logs" / made / "doctor.log").read_text()
+    assert "stop    ../archive is no folder (sources.local.folder)." in said and said in stopped.stderr
     assert "Failed:" not in stopped.stderr
     assert not [*project.glob("data/**/*.json"), *project.glob("runs/**/*")]
     assert [path.name for path in project.glob("logs/**/*.log")] == ["doctor.log"]
@@ -125,30 +125,31 @@ def read(project, pattern):
     return found
 
 
-def cells(project, preset):
-    return {path.parent.name for path in project.glob(f"runs/{preset}/strict/finetune/*/full/mae/*/record.json")}
+def cells(project, made):
+    return {path.parent.name for path in project.glob(f"runs/{made}/strict/finetune/*/full/mae/*/record.json")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_one_call_makes_all_that_changes_ask_for_and_opens_no_image(source, tmp_path):
-    project, preset = project_of(source, tmp_path)
+    project, preset, made = project_of(source, tmp_path)
     if source == "local":
         finished(project, [sys.executable, "-m", "miram.cli", "--preset", "demo", "--params", "demo.yaml", "archive"])
         (project / "data/demo/archive").rename(tmp_path / "archive")
     finished(project)
-    assert cells(project, preset) == {"seed-0"}
-    data = read(project, f"data/{preset}/**/*")
+    assert cells(project, made) == {"seed-0"}
+    data = read(project, f"data/{made}/**/*")
     sources = [*tmp_path.glob("images/*.png"), *tmp_path.glob("archive/**/*.dcm")]
     for path in sources:  # the same size and time: whoever opens one sees that it is no image
         times = path.stat().st_atime_ns, path.stat().st_mtime_ns
         path.write_bytes(bytes(path.stat().st_size))
         os.utime(path, ns=times)
-    before = read(project, f"runs/{preset}/**/record.json")
+    trained = f"runs/{made}/**/mae/**/record.json"
+    before = read(project, trained)
     change(project, preset, *CHANGES)
     finished(project)
-    assert cells(project, preset) == {"seed-0", "seed-1"}
-    after = read(project, f"runs/{preset}/**/record.json")
+    assert cells(project, made) == {"seed-0", "seed-1"}
+    after = read(project, trained)
     assert not [path for path, written in before.items() if after[path] == written]
-    assert read(project, f"data/{preset}/**/*") == data
-    assert finished(project, [*RUN, "--dry-run"]).stdout.count("Nothing to be done") == 1
+    assert read(project, f"data/{made}/**/*") == data
+    assert jobs(project) == set()

@@ -163,13 +163,14 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     run, out = chosen.name, layout.results(chosen.name)
     records = [layout.record(stage, run) for stage in params.final_stages(chosen)]
     locks = [] if chosen.source == params.IMAGES else [layout.data(run) / layout.LOCK]
-    outputs = [out / layout.METADATA, *(out / lock.name for lock in locks)]
+    workflow = layout.project_file(layout.WORKFLOW)
+    outputs = [out / layout.METADATA, *(out / file.name for file in (workflow, *locks))]
     do_stage(
         chosen,
         "crate",
-        [*records, *locks],
+        [*records, *locks, workflow],
         outputs,
-        lambda: write_crate(records, locks, out, preset=chosen.title),
+        lambda: write_crate(records, locks, out, workflow=workflow, preset=chosen.title),
     )
 
 

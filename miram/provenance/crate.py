@@ -1,8 +1,8 @@
 """The results folder as an RO-Crate: ro-crate-metadata.json tells a clone without records what made the results.
 
-https://w3id.org/ro/crate. The crate names each results file with its SHA-256 and, of all records behind them, the
-values, commits, code, images, packages and machines, so that `miram verify` and `miram compare` can compare them
-where only the results folder is at hand.
+https://w3id.org/ro/crate, with the profiles of `workflow_run`. The crate names each results file with its SHA-256 and,
+of all records behind them, the values, commits, code, images, packages and machines, so that `miram verify` and
+`miram compare` can compare them where only the results folder is at hand.
 """
 
 import json
@@ -16,16 +16,17 @@ from typing import Any
 
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
+from rocrate.utils import as_list
 
 from miram import __version__
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 from miram.layout import METADATA, is_result
 from miram.provenance import record
+from miram.provenance.workflow_run import ROCRATE, RUN, add_entity, add_profiles, add_run, add_workflow
 
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 SOFTWARE = "#miram"
-RUN = "#run"
 PARAMETER = "#parameter/"  # and the stage and the dotted name of a value
 MACHINE = "#machine"
 TORCH = ("device", "cpu_capability", "threads")  # facts of the stages that use it
@@ -34,42 +35,44 @@ SOURCE_FACTS = {"name": "CBIS-DDSM", "license": "https://creativecommons.org/lic
 
 
 def write_crate(
-    final_records: Iterable[Path], data_files: Iterable[Path], out_dir: Path, *, preset: str
+    final_records: Iterable[Path], data_files: Iterable[Path], out_dir: Path, *, workflow: Path, preset: str
 ) -> dict[str, object]:
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
     `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
-    data cannot. What an earlier run left there, and none of the records names, is removed; files of other names stay.
-    The source and the licence of own images are not known here. Two runs on one day from the same records write the
-    same bytes. Returns counts. Raises MiramError when a record does not fit its files.
+    data cannot. So is `workflow`, the file that was run: it is the crate's main entity. What an earlier run left there,
+    and none of the records names, is removed; files of other names stay. The source and the licence of own images are
+    not known here. Two runs on one day from the same records write the same bytes. Returns counts. Raises MiramError
+    when a record does not fit its files.
     """
     out_dir = Path(out_dir)
     records = _behind(final_records)
-    crate = ROCrate()
+    crate = ROCrate(version=ROCRATE)
     of_cbis = all(made["stage"] != "images" for made in records.values())
     crate.name = f"MIRAM on {'lesions of CBIS-DDSM' if of_cbis else 'own images'}, preset {preset}"
     crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
-    crate.license = LICENCE
+    crate.license = add_entity(crate, {"@id": LICENCE, "@type": "CreativeWork", "name": "Apache License 2.0"})
     crate.datePublished = datetime.now(UTC).date()
-    datasets = [crate.add_dataset(SOURCE, properties=SOURCE_FACTS)] if of_cbis else []
-    software = _add(crate, {"@id": SOFTWARE, "@type": "SoftwareApplication", **_software(records.values())})
+    add_profiles(crate)
+    software = add_entity(crate, {"@id": SOFTWARE, "@type": "SoftwareApplication", **_software(records.values())})
     software["softwareRequirements"] = _packages(crate, records.values())
-    machine = _add(crate, {"@id": MACHINE, "@type": "IndividualProduct", "name": "The machines that computed"})
+    machine = add_entity(crate, {"@id": MACHINE, "@type": "IndividualProduct", "name": "The machines that computed"})
     machine["additionalProperty"] = _properties(crate, f"{MACHINE}/", machines(records.values()))
-    parameters = _properties(crate, PARAMETER, summary((made["stage"], made["values"]) for made in records.values()))
-    copies = [_copied(path, out_dir) for path in data_files]
+    crate.root_dataset["mentions"] = [machine]
+    copies = [_copied(path, out_dir) for path in (*data_files, workflow)]
     written = _outputs(records.values(), out_dir) | {path.name: sha256_file(path) for path in copies}
     _remove_others(out_dir, {*written, METADATA})
-    files = [
-        crate.add_file(out_dir / name, name, properties={"sha256": sha256, **_facts(out_dir / name)})
-        for name, sha256 in sorted(written.items())
-    ]
-    action = _add(crate, {"@id": RUN, "@type": "CreateAction", "name": f"Preset {preset}"})
-    action["instrument"], action["object"], action["result"] = [software, machine], [*datasets, *parameters], files
-    crate.root_dataset["mentions"] = action
+    described = {name: {"sha256": sha256, **_facts(out_dir / name)} for name, sha256 in sorted(written.items())}
+    add_workflow(crate, copies[-1], described.pop(copies[-1].name) | {"version": __version__, "license": LICENCE})
+    files = {out_dir / name: crate.add_file(out_dir / name, name, properties=described[name]) for name in described}
+    datasets = [crate.add_dataset(SOURCE, properties=SOURCE_FACTS)] if of_cbis else []
+    parameters: dict[str, list[ContextEntity]] = {}
+    for value in _properties(crate, PARAMETER, summary((made["stage"], made["values"]) for made in records.values())):
+        parameters.setdefault(value["name"].partition(".")[0], []).append(value)
+    add_run(crate, records, software=software, datasets=datasets, parameters=parameters, files=files)
     with atomic_path(out_dir / METADATA) as temporary:
         temporary.write_text(json.dumps(crate.metadata.generate(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return {"files": len(files), "records": len(records)}
+    return {"files": len(written), "records": len(records)}
 
 
 def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
@@ -79,8 +82,9 @@ def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
     """
     with _opened(folder) as crate:
         action = crate.get(RUN)
-        files = {file.id: file["sha256"] for file in action["result"]}
-        values = [entity for entity in action["object"] if entity.id.startswith(PARAMETER)]
+        described = as_list(action["result"]) + as_list(crate.mainEntity or [])
+        files = {file.id: file["sha256"] for file in described}
+        values = [entity for entity in as_list(action.get("object", [])) if entity.id.startswith(PARAMETER)]
         return files, {entity["name"]: json.loads(entity["value"]) for entity in values}
 
 
@@ -199,7 +203,7 @@ def _packages(crate: ROCrate, records: Iterable[Mapping[str, Any]]) -> list[Cont
     """Python and each package of the records with its versions, more than one where stages had several."""
     found = summary(("", made["versions"]) for made in records)
     return [
-        _add(
+        add_entity(
             crate,
             {
                 "@id": f"#package/{name[1:]}",
@@ -215,7 +219,9 @@ def _packages(crate: ROCrate, records: Iterable[Mapping[str, Any]]) -> list[Cont
 
 def _properties(crate: ROCrate, prefix: str, values: Mapping[str, list[Any]]) -> list[ContextEntity]:
     return [
-        _add(crate, {"@id": f"{prefix}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(found)})
+        add_entity(
+            crate, {"@id": f"{prefix}{name}", "@type": "PropertyValue", "name": name, "value": json.dumps(found)}
+        )
         for name, found in values.items()
     ]
 
@@ -223,8 +229,3 @@ def _properties(crate: ROCrate, prefix: str, values: Mapping[str, list[Any]]) ->
 def _facts(path: Path) -> dict[str, str]:
     kind = mimetypes.guess_type(path.name)[0]
     return {"contentSize": str(path.stat().st_size)} | ({} if kind is None else {"encodingFormat": kind})
-
-
-def _add(crate: ROCrate, properties: Mapping[str, Any]) -> ContextEntity:
-    own = {name: value for name, value in properties.items() if name != "@id"}
-    return crate.add(ContextEntity(crate, properties["@id"], properties=own))

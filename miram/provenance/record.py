@@ -1,8 +1,9 @@
 """Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
 
 A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
-lock and of the container's image (None outside one), the commit, the versions, and the machine; one of training also
-its device, and what torch had of the CPU. Presence of a file proves nothing: a reader checks it against its record.
+lock and of the container's image (None outside one), the commit, the versions, the machine, and when the stage started
+and ended; one of training also its device, and what torch had of the CPU. Presence of a file proves nothing: a reader
+checks it against its record.
 """
 
 import ast
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +29,8 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
-NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
+BUILDERS = {f"{ROOT.name}.models.{name}" for name in ("build", "attention")}  # which call that code
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -77,12 +80,14 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
         "git": _git(),
         "versions": {"miram": __version__, "python": platform.python_version(), **_versions()},
         "machine": {"system": platform.platform(), "processor": processor_name()},
+        "started": _now(),
     }
 
 
 def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
     """Write the record of a stage that has ended well; `facts` are what it measured."""
-    record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
+    written = {str(file): sha256_file(file) for file in outputs}
+    record = {**begun, "outputs": written, "facts": facts, "ended": _now()}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -147,7 +152,9 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+
+    Where it builds models, the modules that `miram.kinds` names count as well.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -162,30 +169,36 @@ def module_digest(module: str) -> str:
 
 def _closure(module: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting, named = [module], set()
     while waiting:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None or name in INFRASTRUCTURE:
             continue
-        found[name], imported = _parsed(path)
+        found[name], imported, own = _parsed(path)
         waiting += imported
+        named.update(own)
+        if found.keys() & BUILDERS:
+            waiting, named = [*waiting, *named], set()
     return found
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, list[str]]:
-    """The syntax tree of a file without docstrings, as text, and what it imports; most stages share most files."""
+def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
+    """The syntax tree of a file without docstrings, as text, and the modules that it imports and those that it names.
+
+    Remembered, as most stages share most files.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = []
+    imported, named = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
-            imported.append(str(node.value).partition(":")[0])
-    return ast.dump(_without_docstrings(tree)), imported
+            named.append(str(node.value).partition(":")[0])
+    return ast.dump(_without_docstrings(tree)), imported, named
 
 
 def _source(module: str) -> Path | None:
@@ -203,6 +216,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree
+
+
+def _now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git() -> dict[str, Any] | None:

@@ -169,7 +169,7 @@ def test_what_runs_elsewhere_is_asked_neither_for_its_gpu_nor_for_its_network(tm
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     facts = {
         **{"keep_dicom": True, "methods": methods, "accelerator": "cuda", "devices": 1, "preset": "paper"},
-        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 1.0, "hours": {}, "elsewhere": True},
+        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 20.0, "hours": {}, "elsewhere": True},
     }
     here = doctor.examine(tmp_path, source="images", settings={"folder": str(tmp_path)}, **facts)
     assert any(str(tmp_path) in finding.text for finding in here)

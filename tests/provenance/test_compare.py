@@ -10,7 +10,7 @@ import pytest
 
 from miram.cli import main
 from miram.evaluate.metrics import METRIC_COLUMNS
-from miram.layout import LOCK
+from miram.layout import LOCK, WORKFLOW
 from miram.provenance import record
 from miram.provenance.compare import compare
 from miram.provenance.crate import METADATA, read_origin, write_crate
@@ -39,6 +39,7 @@ def metrics(seeds, step, methods, moved):
 def make(tmp_path, monkeypatch):
     """A function that writes the results of a run, and gives their folder."""
     monkeypatch.chdir(tmp_path)
+    Path(WORKFLOW).write_text("rule all:")
     monkeypatch.setattr(record, "_git", lambda: {"commit": "c0ffee" * 7, "dirty": False})
     monkeypatch.setattr(record, "_versions", lambda: {"torch": "2.13.0+cpu", "dvc": None})
 
@@ -61,7 +62,7 @@ def make(tmp_path, monkeypatch):
             facts = {"device": "cpu", "cpu_capability": "AVX2", "threads": threads}
             record.finish(path, begun, outputs=[results / "metrics.csv"], facts=facts)
             records = [path]
-        write_crate(records, [folder / LOCK], results, preset="demo")
+        write_crate(records, [folder / LOCK], results, workflow=Path(WORKFLOW), preset="demo")
         return results
 
     return run
@@ -80,7 +81,7 @@ def test_a_folder_agrees_with_itself_and_nothing_differs(make):
     folder = make("a")
     found = weighed(folder, folder)
     assert found.agrees and found.verdict == "A agrees with B: 2 of 2 methods the same, to the last digit"
-    assert "Of 2 files 2 have the same bytes." in found.page
+    assert "Of 3 files 3 have the same bytes." in found.page
     assert told(found) == ["nothing that is recorded"]
 
 

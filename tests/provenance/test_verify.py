@@ -9,7 +9,7 @@ import pytest
 from rocrate.rocrate import ROCrate
 
 from miram.errors import MiramError
-from miram.layout import LOCK, is_result
+from miram.layout import LOCK, WORKFLOW, is_result
 from miram.provenance import record
 from miram.provenance.crate import METADATA, write_crate
 from miram.provenance.verify import verify
@@ -24,8 +24,8 @@ STAGES = [  # record, stage, values, records that it reads, files that it writes
         [RESULTS / "comparison.csv", RESULTS / "comparison.png"],
     ),
     (
-        *(RUNS / "crate.json", "crate", {}, [RUNS / "table.json", DATA / LOCK]),
-        [RESULTS / METADATA, RESULTS / LOCK],
+        *(RUNS / "crate.json", "crate", {}, [RUNS / "table.json", DATA / LOCK, Path(WORKFLOW)]),
+        [RESULTS / METADATA, RESULTS / LOCK, RESULTS / WORKFLOW],
     ),
 ]
 FILM = hashlib.sha256(b"film").hexdigest()
@@ -42,10 +42,11 @@ def project(tmp_path, monkeypatch):
     """The working folder, with every stage done."""
     monkeypatch.chdir(tmp_path)
     write(DATA / LOCK, INSTANCES)
+    Path(WORKFLOW).write_text("rule all:")
     for path, stage, values, inputs, outputs in STAGES:
         begun = record.begin(path, stage=stage, values=values, inputs=inputs)
         if stage == "crate":
-            write_crate(inputs[:1], inputs[1:], RESULTS, preset="demo")
+            write_crate(inputs[:1], inputs[1:2], RESULTS, workflow=inputs[2], preset="demo")
         else:
             for output in outputs:
                 write(output, f"made by {path}")
@@ -131,6 +132,7 @@ def test_a_preset_beyond_the_papers_is_checked_against_the_papers_data(project, 
         (RESULTS / "comparison.csv", [RESULTS / METADATA, RUNS / "table.json"]),
         (RESULTS / METADATA, [RUNS / "crate.json"]),
         (RESULTS / LOCK, [RESULTS / METADATA, RUNS / "crate.json"]),
+        (RESULTS / WORKFLOW, [RESULTS / METADATA, RUNS / "crate.json"]),
     ],
     ids=str,
 )
@@ -228,7 +230,7 @@ def test_the_crate_is_read_back_by_the_library_and_holds_files_parameters_and_so
     )
     assert crate.get("#parameter/pretrain.side")["value"] == "[48, 96]"
     assert crate.get("https://doi.org/10.7937/k9/tcia.2016.7o02s9cy")["name"] == "CBIS-DDSM"
-    assert crate.root_dataset["license"] == "https://spdx.org/licenses/Apache-2.0"
+    assert crate.root_dataset["license"].id == "https://spdx.org/licenses/Apache-2.0"
 
 
 def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monkeypatch):
@@ -237,7 +239,10 @@ def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monk
     path = RUNS / "one.json"
     begun = record.begin(path, stage="images", values={}, inputs=[])
     record.finish(path, begun, outputs=[RESULTS / "comparison.csv"], facts={})
-    assert write_crate([path], [], RESULTS, preset="demo on my-images") == {"files": 1, "records": 1}
+    assert write_crate([path], [], RESULTS, workflow=Path(WORKFLOW), preset="demo on my-images") == {
+        "files": 2,
+        "records": 1,
+    }
     assert ROCrate(RESULTS).get("#miram")["identifier"] == [
         f"code:images:{record.code_digest('images')}",
         "commit:c0ffee+changes",
@@ -255,10 +260,10 @@ FOREIGN = ("README.md", "reconstructions_My_plot.png", "notes/claims.md")
 def test_a_run_removes_what_it_no_longer_makes_and_no_file_of_the_users(project):
     for name in (*LEFT, *FOREIGN):
         write(RESULTS / name, "not of this run")
-    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, workflow=Path(WORKFLOW), preset="demo")
     assert not [name for name in LEFT if (RESULTS / name).exists()]
     kept = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*") if path.is_file()}
-    assert kept == {"comparison.csv", "comparison.png", LOCK, METADATA, *FOREIGN}
+    assert kept == {"comparison.csv", "comparison.png", LOCK, METADATA, WORKFLOW, *FOREIGN}
 
 
 def test_every_name_that_a_stage_writes_is_one_that_a_run_may_remove():
@@ -286,14 +291,14 @@ def test_a_file_of_a_job_that_the_parameters_no_longer_have_is_named(project, ca
 def test_a_crate_needs_the_records_behind_the_results_not_their_files(project):
     before = (RESULTS / METADATA).read_bytes()
     (DATA / "lesions.csv").unlink()
-    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, workflow=Path(WORKFLOW), preset="demo")
     assert (RESULTS / METADATA).read_bytes() == before
     (RESULTS / "comparison.csv").unlink()
     with pytest.raises(MiramError, match="comparison"):
-        write_crate([RUNS / "table.json"], [], RESULTS, preset="demo")
+        write_crate([RUNS / "table.json"], [], RESULTS, workflow=Path(WORKFLOW), preset="demo")
 
 
 def test_the_same_records_give_the_same_crate(project):
     before = (RESULTS / METADATA).read_bytes()
-    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, workflow=Path(WORKFLOW), preset="demo")
     assert (RESULTS / METADATA).read_bytes() == before

@@ -11,9 +11,10 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
+ROOT = Path(workflow.current_basedir).parents[1]  # the same by whichever Snakefile the workflow is entered
 # The code whose digests stand below is the code that the jobs run, whichever copy of the package is installed.
-sys.path.insert(0, workflow.basedir)
-os.environ["PYTHONPATH"] = workflow.basedir
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
 os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their files in the encoding of the locale
 
@@ -68,7 +69,7 @@ container: IMAGE
 
 # Apptainer mounts the working folder alone. Jobs on a cluster are given what stands here.
 if workflow.deployment_settings.deployment_method and workflow.is_main_process:
-    given = [*params.given_paths(P).values(), PARAMS, Path(workflow.basedir)]
+    given = [*params.given_paths(P).values(), PARAMS, ROOT]
     made = [layout.data(P.name), layout.runs(P.name), layout.results(P.name), layout.log("crops", P.name).parent]
     try:
         binds = mounts.bind_options(mounts.folders_outside(given, [*OWN_IMAGES(), *EXTRA_IMAGES()], made))

@@ -149,6 +149,7 @@ rule report:
 rule crate:
     input:
         [RECORD(stage) for stage in params.final_stages(P)],
+        layout.project_file(layout.WORKFLOW),
     output:
         RECORD("crate"),
         [file for file in MADE("crate") if P.source != params.IMAGES or file.name != layout.LOCK],
