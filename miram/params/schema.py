@@ -61,6 +61,7 @@ class Images:
 
     folder: str
     table_csv: str
+    levels: Literal["stored", "data", "image", "window"]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -75,7 +75,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "catalogue": _source_values(params),
         "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
-        "pack": {"pack": {"extra_images": pretrain.extra_images}},
+        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics)},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},

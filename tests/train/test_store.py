@@ -27,7 +27,14 @@ def pack_named(folder, lesions, backgrounds, extra_images=None, **digest):
     pd.DataFrame({"lesion_id": lesions, **digest}).to_csv(folder / "lesions.csv", index=False)
     pd.DataFrame({"background_id": backgrounds}).to_csv(folder / "backgrounds.csv", index=False)
     images = folder, folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
-    return pack(*images, folder / "crops.u8", folder / "index.csv", extra_images=extra_images)
+    return pack(
+        *images,
+        folder / "crops.u8",
+        folder / "index.csv",
+        folder / "extra.csv",
+        extra_images=extra_images,
+        levels="data",
+    )
 
 
 def test_crops_come_back_as_they_were_in_the_order_of_the_table(lesions, store_paths, lesion_ids):
@@ -91,9 +98,9 @@ def test_backgrounds_and_images_of_ones_own_lie_behind_the_lesions(tmp_path):
     counts = pack_named(tmp_path, ["lesion"], ["patch"], str(tmp_path / "own"))
     assert counts == {"lesion": 1, "background": 1, "extra": 2, "bytes": 20}
     store = Store(tmp_path / "crops.u8", tmp_path / "index.csv")
-    assert store.image_ids == ["lesion", "patch", "extra_a film", "extra_film"]
+    assert store.image_ids == ["lesion", "patch", "extra_a film.png", "extra_film.png"]
     assert [store[i].max() for i in range(4)] == [1, 2, 4, 3]
-    assert extra_ids(tmp_path / "index.csv") == ["extra_a film", "extra_film"]
+    assert extra_ids(tmp_path / "index.csv") == ["extra_a film.png", "extra_film.png"]
 
 
 def test_a_folder_without_images_is_named(tmp_path):
