@@ -134,10 +134,8 @@ def pgm(pixels: np.ndarray, most: int) -> bytes:
 def dicom_ways() -> dict[str, Callable[[Path], bytes]]:
     """Ways to write the picture as DICOM, by the file's name; each is given an empty folder."""
     eight, twelve, full = picture(), levels(12), levels(16)
-    padded = twelve.copy()
-    padded[PADDED], white, wide = 4000, 4095 - twelve, twelve.copy()
-    padded[padded == 4000], white[white == 0], wide[PADDED], white[PADDED] = 4001, 1, 65535, 0
-    padded[PADDED] = 4000
+    padded, white, wide = np.where(twelve == 4000, 4001, twelve), np.maximum(4095 - twelve, 1), twelve.copy()
+    padded[PADDED], white[PADDED], wide[PADDED] = 4000, 0, 65535
     signed = (twelve.astype(np.int32) - 2048).astype(np.int16)
     lut = {"PresentationLUTShape": "INVERSE"}
     one = {"PhotometricInterpretation": "MONOCHROME1"}
