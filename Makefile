@@ -4,6 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CORES ?= all
+# The tools keep caches in ~/.cache; where that cannot be written, here
+NO_CACHE := $(shell test -n "$$HOME" && mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" || echo yes)
+ifdef NO_CACHE
+export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
+endif
+# of a clone that another user owns, too
+GIT := git -c safe.directory='*'
 # The locked torch, and its CPU build for CPython 3.11 on Linux with its SHA-256: taken on a machine without an NVIDIA driver
 # where pip finds it; everywhere else the registry's own build comes, and on Linux the CUDA libraries with it
 TORCH := 2.13.0
@@ -12,8 +19,8 @@ TORCH_CPU := torch==$(TORCH)+cpu --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb
 IMAGE := miram-repro
 SIF := miram.sif
 DOCKER_BUILD = docker build --file docker/Dockerfile --build-arg "PYTHON=$(BASE)" $(if $(CPU),--build-arg "TORCH_CPU=$(TORCH_CPU)") \
-  --build-arg "VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' miram/__init__.py)" --build-arg "COMMIT=$$(git rev-parse HEAD)" \
-  --build-arg "DIRTY=$$(test -z "$$(git diff --name-only HEAD -- . ':!results' ':!dvc.lock'; git ls-files --others --exclude-standard -- miram workflow)" && echo false || echo true)"
+  --build-arg "VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' miram/__init__.py)" --build-arg "COMMIT=$$($(GIT) rev-parse --verify HEAD || echo unknown)" \
+  --build-arg "DIRTY=$$(test -z "$$($(GIT) diff --name-only HEAD -- . ':!results' ':!dvc.lock' || echo unknown; $(GIT) ls-files --others --exclude-standard -- miram workflow)" && echo false || echo true)"
 BASE ?= python:3.11-slim-bookworm
 CPU ?=
 
@@ -38,12 +45,12 @@ $(VENV)/installed: requirements.lock requirements-cuda.lock pyproject.toml
 
 demo: setup ## the whole pipeline on the embedded archive, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=demo
-	@cat results/demo/comparison.md
-	@$(BIN)/miram compare results/demo --brief || true # other numbers, as of another processor, are no fault of the run
+	@$(BIN)/miram --preset demo show
+	@$(BIN)/miram --preset demo compare --brief || true # other numbers, as of another processor, are no fault of the run
 
 paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
-	@cat results/paper/comparison.md
+	@$(BIN)/miram --preset paper show
 
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest

@@ -1,18 +1,21 @@
 """Whole files or none: atomic writing, and digests."""
 
+import errno
 import fcntl
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from miram.errors import MiramError
 
 if TYPE_CHECKING:
     import numpy as np
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of Lustre, NFS, FUSE, as they are mounted
 
 
 @contextmanager
@@ -69,14 +72,34 @@ def sole_writer(folder: Path, stage: str) -> Iterator[None]:
         yield
 
 
-def _take(lock: BinaryIO, folder: Path) -> None:
-    """Wait for the process whose number stands in the lock, and put our own there."""
+def lock(stream: IO, folder: Path, busy: Callable[[], str]) -> None:
+    """Lock an open file until it is closed; while another process holds it, say what `busy` tells and wait.
+
+    On a file system without locks, say what is not guarded, and go on.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
-        number = lock.read().decode()
-        print(f"waiting for process {number}, which still works in {folder}", file=sys.stderr, flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
+        print(busy(), file=sys.stderr, flush=True)
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(
+            f"warning: the file system of {folder} has no locks ({error.strerror}), so a second run would not wait for "
+            "this one. Start none in this folder before this one has ended: they would write into each other's files.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _take(stream: BinaryIO, folder: Path) -> None:
+    """Wait for the process whose number stands in the locked file, and put our own there."""
+
+    def busy() -> str:
+        stream.seek(0)
+        return f"waiting for process {stream.read().decode()}, which still works in {folder}"
+
+    lock(stream, folder, busy)
+    stream.truncate(0)
+    stream.write(str(os.getpid()).encode())

@@ -1,9 +1,12 @@
 """Where everything lies: the one place of each folder and file name, relative to the working folder.
 
-`preset` and what follows it may be the workflow's wildcards in braces as well as values.
+What comes with the code (`project_file`) lies beside it, wherever the work is done. `name` is that of the run,
+`Params.name`: the preset's, or that of a data set of one's own. It and what follows it may be the workflow's wildcards
+in braces as well as values.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +16,25 @@ FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
 FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
+METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
+BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
+PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
+NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of a data set of one's own
+RESULT_FILES = {  # what each stage may write into the results folder
+    "audit": ("audit.md",),
+    "evaluate": ("metrics.csv", "differences.csv"),
+    "claims": ("claims.csv", "claims.md"),
+    "efficiency": ("efficiency.csv", "efficiency.md", "efficiency.png"),
+    "table": (
+        *(f"comparison.{end}" for end in ("csv", "md", "tex", "png")),
+        *("set_aside.md", "summary.json", "pretraining.csv"),
+    ),
+    "report": ("report.html",),
+    "crate": (METADATA, LOCK),
+}
+RECONSTRUCTIONS = "reconstructions_{}.png"  # of a method; `table` writes these as well
 
 
 class Cell(NamedTuple):
@@ -39,19 +59,46 @@ PLACES = {
 }
 
 
-def data(preset: str) -> Path:
+def project_file(*parts: str) -> Path:
+    """A file that comes with the code: relative in the project's folder, whole in any other."""
+    path = PROJECT.joinpath(*parts)
+    return path.relative_to(PROJECT) if Path.cwd() == PROJECT else path
+
+
+def resource(name: str) -> Path:
+    """A file that the stages read, or the workflow: the paper's figures, its claims, what jobs reserve."""
+    return project_file("workflow", "resources", name)
+
+
+def paper_csv() -> Path:
+    """The figures of the paper."""
+    return resource("paper.csv")
+
+
+def claims_yaml() -> Path:
+    """What the paper claims, as rules."""
+    return resource("claims.yaml")
+
+
+def default_params() -> Path:
+    """params.yaml of the working folder; where it has none, the project's."""
+    own = Path("params.yaml")
+    return own if own.exists() else project_file(own.name)
+
+
+def data(name: str) -> Path:
     """Archive, DICOMs, crops, tables; `paper-448` and the like use those of `paper`."""
-    return Path("data", preset.partition("-")[0])
+    return Path("data", BASE if name.startswith(f"{BASE}-") else name)
 
 
-def pictures(preset: str) -> Path:
+def pictures(name: str) -> Path:
     """What was found in each picture of one's own: bits, grey levels, polarity, maker."""
-    return data(preset) / "pictures.csv"
+    return data(name) / "pictures.csv"
 
 
-def extra_pictures(preset: str) -> Path:
+def extra_pictures(name: str) -> Path:
     """The same of the images that pre-training alone sees."""
-    return data(preset) / "extra_pictures.csv"
+    return data(name) / "extra_pictures.csv"
 
 
 def extra_files(extra_images: str | None) -> list[Path]:
@@ -84,66 +131,84 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def runs(preset: str) -> Path:
+def runs(name: str) -> Path:
     """What is trained, evaluated and explained, and the records of the results."""
-    return Path("runs", preset)
+    return Path("runs", name)
 
 
-def splits(preset: str, protocol: str) -> Path:
+def splits(name: str, protocol: str) -> Path:
     """The table that divides the lesions under one protocol."""
-    return data(preset) / "splits" / f"{protocol}.csv"
+    return data(name) / "splits" / f"{protocol}.csv"
 
 
-def ledger(preset: str) -> Path:
+def ledger(name: str) -> Path:
     """What happened to every series and film."""
-    return data(preset) / "ledger.jsonl"
+    return data(name) / "ledger.jsonl"
 
 
-def pretrain(preset: str, protocol: str, method: str) -> Path:
+def pretrain(name: str, protocol: str, method: str) -> Path:
     """One pre-training."""
-    return runs(preset).joinpath(protocol, "pretrain", method)
+    return runs(name).joinpath(protocol, "pretrain", method)
 
 
-def finetune(preset: str, cell: Cell) -> Path:
+def finetune(name: str, cell: Cell) -> Path:
     """One classifier, of any mode."""
-    return runs(preset).joinpath(cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
+    return runs(name).joinpath(cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
 
 
-def explain(preset: str) -> Path:
+def explain(name: str) -> Path:
     """What fine-tuned and pre-trained networks show beyond their answers."""
-    return runs(preset) / "explain"
+    return runs(name) / "explain"
 
 
-def results(preset: str) -> Path:
+def results(name: str) -> Path:
     """Tables and figures, kept in git."""
-    return Path("results", preset)
+    return Path("results", name)
+
+
+def result_files(stage: str, name: str) -> list[Path]:
+    """What a stage writes into the results folder of every run."""
+    return [results(name) / file for file in RESULT_FILES[stage]]
+
+
+def reconstructions(name: str, method: str) -> Path:
+    """The figure of what a method reconstructs."""
+    return results(name) / RECONSTRUCTIONS.format(method)
+
+
+def is_result(file: str) -> bool:
+    """Whether a file of this name in a results folder may be the work of a run, be it of another one."""
+    return any(file in files for files in RESULT_FILES.values()) or bool(
+        re.fullmatch(RECONSTRUCTIONS.replace(".", r"\.").format(NAME), file)
+    )
 
 
 def benches() -> list[Path]:
-    """What `miram.bench` measured, kept in git; which of its programs have run, the files tell."""
-    return sorted(BENCH.glob("*.json"))
+    """What `miram.bench` measured, here or else in the project; which of its programs have run, the files tell."""
+    found = {path.name: path for folder in (project_file(*BENCH.parts), BENCH) for path in folder.glob("*.json")}
+    return [found[name] for name in sorted(found)]
 
 
-def record(stage: str, preset: str, *place: int | str) -> Path:
+def record(stage: str, name: str, *place: int | str) -> Path:
     """The JSON record that a stage writes last; `place` holds the values that PLACES names for the stage."""
     if stage == "splits":
-        return splits(preset, *place).with_suffix(".json")
+        return splits(name, *place).with_suffix(".json")
     if stage == "pretrain":
-        return pretrain(preset, *place) / "record.json"
+        return pretrain(name, *place) / "record.json"
     if stage in ("finetune", "probe"):
-        return finetune(preset, Cell(*place)) / "record.json"
+        return finetune(name, Cell(*place)) / "record.json"
     if stage == "images":
-        return record("crops", preset)  # in its place: what follows is the same
+        return record("crops", name)  # in its place: what follows is the same
     if stage == "explain":
-        return explain(preset) / "record.json"
-    if stage in ("audit", "evaluate", "claims", "efficiency", "table", "report", "crate"):
-        return runs(preset) / f"{stage}.json"  # not beside the results: those are in git, and would seem made
-    return data(preset) / f"{stage}.json"
+        return explain(name) / "record.json"
+    if stage in RESULT_FILES:
+        return runs(name) / f"{stage}.json"  # not beside the results: those are in git, and would seem made
+    return data(name) / f"{stage}.json"
 
 
-def log(stage: str, preset: str, *place: int | str) -> Path:
+def log(stage: str, name: str, *place: int | str) -> Path:
     """What a stage's job said when the workflow last ran it; `place` as for `record`."""
-    folder = Path("logs", preset)
+    folder = Path("logs", name)
     if stage in ("finetune", "probe"):
         return folder / f"{Cell(*place)}.log"
     if stage == "pretrain":

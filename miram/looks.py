@@ -52,8 +52,8 @@ def looks(kind_of: Mapping[str, str]) -> dict[str, Look]:
 
 
 def looks_of_kinds(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each kind by itself."""
-    return looks({name: name for name in names})
+    """The look of each kind by itself, with a solid line: there the line tells the form, see LINES."""
+    return {name: look._replace(dashes=()) for name, look in looks({name: name for name in names}).items()}
 
 
 def looks_of_classes(names: Iterable[str]) -> dict[str, Look]:

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -45,23 +47,43 @@ def test_a_fault_of_a_file_that_is_read_is_not_blamed_on_the_output(tmp_path):
 def _hold(folder, entered):
     with sole_writer(folder, "crops"):
         entered.set()
-        time.sleep(60)
+        time.sleep(600)  # until it is killed
 
 
-def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd):
+def test_a_second_writer_waits_and_a_killed_one_leaves_no_lock(tmp_path, capfd, wait_until):
     spawn = multiprocessing.get_context("spawn")
     entered = spawn.Event()
     first = spawn.Process(target=_hold, args=(tmp_path, entered))
     first.start()
-    assert entered.wait(30)
+    assert entered.wait(120)
     second_entered = spawn.Event()
     second = spawn.Process(target=_hold, args=(tmp_path, second_entered))
     second.start()
-    assert not second_entered.wait(2)
+    said = []
+    wait_until(lambda: said.append(capfd.readouterr().err) or f"waiting for process {first.pid}," in "".join(said))
+    assert not second_entered.is_set()
     os.kill(first.pid, signal.SIGKILL)
-    assert second_entered.wait(30)
+    assert second_entered.wait(120)
     second.kill()
-    assert f"waiting for process {first.pid}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_without_locks_a_stage_works_on_and_says_what_to_avoid(tmp_path, capsys, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(number))
+    with sole_writer(tmp_path, "crops"):
+        pass
+    said = capsys.readouterr().err
+    assert f"warning: the file system of {tmp_path} has no locks" in said and len(said.splitlines()) == 1
+
+
+def test_a_lock_that_fails_otherwise_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(errno.EIO))
+    with pytest.raises(MiramError, match="Input/output error"), sole_writer(tmp_path, "crops"):
+        pass
+
+
+def refuse(number):
+    raise OSError(number, os.strerror(number))
 
 
 def test_a_disk_that_takes_no_number_of_the_writer_is_named(tmp_path):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -7,11 +8,14 @@ from miram import layout, params
 from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
+from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.scores import METRICS
 from miram.params.schema import Metric
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "params.yaml").read_text()
+
+TAKEN = ("demo", "paper", "paper-448", "paper-mine", "bench", "Mine", "../mine", "my_images", "-mine", "my images")
 
 
 def load_edited(tmp_path, old, new, preset=None):
@@ -100,6 +104,9 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
             "in demo alone",
         ),
         ("source: tcia #", "source: local #", "source: local in"),
+        *(("name: my-images", f"name: {name}", f"sources.images.name: {name!r} in") for name in TAKEN),
+        ("name: my-images", "name: 2024", "sources.images.name: 2024 in"),
+        ("    name: my-images", "    #", "sources.images.name is missing"),
         ("fallback: null", "fallback: idc", "holds nothing of an archive that is `embedded`"),
         ("fallback: null", "fallback: local", "sources.tcia.fallback: 'local'"),
     ],
@@ -115,8 +122,24 @@ def test_a_slip_is_named_with_its_key_and_what_is_allowed(tmp_path, old, new, na
 
 def test_a_real_archive_is_for_the_presets_whose_results_are_called_real(tmp_path):
     paper = load_edited(tmp_path, "source: tcia #", "source: idc #", "paper")
-    assert (paper.source, params.name_of(paper)) == ("idc", "paper") and not params.is_embedded(paper)
+    assert (paper.source, paper.name, paper.title) == ("idc", "paper", "paper") and not params.is_embedded(paper)
     assert params.is_embedded(params.load(ROOT / "params.yaml"))
+
+
+def test_own_images_have_folders_of_their_own_whatever_the_preset(tmp_path):
+    file = tmp_path / "params.yaml"
+    text = SHIPPED.replace("source: tcia #", "source: images #").replace("tasks: [pathology_4class", "tasks: [label")
+    file.write_text(re.sub(r"(tasks: \[label).*\]", r"\1]", text))
+    demo, large = (params.load(file, preset) for preset in ("demo", "paper-448"))
+    for chosen in (demo, large):
+        assert chosen.name == "my-images"
+        places = [place(chosen.name) for place in (layout.data, layout.runs, layout.results)]
+        assert places == [Path(kind, "my-images") for kind in ("data", "runs", "results")]
+    assert layout.log("images", demo.name) == Path("logs/my-images/images.log")
+    assert subject(demo.title) == "my-images: own images, small models of preset demo"
+    assert subject(large.title) == "my-images: own images, models of full size, 224 -> 448 px of preset paper-448"
+    assert [preset_of(chosen.title) for chosen in (demo, large)] == ["demo", "paper-448"]
+    assert "name" not in params.stage_values(demo, "images")["images"]  # it decides no result
 
 
 def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path, monkeypatch, capsys):

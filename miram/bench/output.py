@@ -12,4 +12,4 @@ def write_results(path: Path, results: Mapping[str, Any], text: str) -> None:
     """Write the JSON file `path`, and `text` beside it as Markdown."""
     for file, content in ((path, json.dumps(results, indent=1) + "\n"), (path.with_suffix(".md"), text)):
         with atomic_path(file) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(content, encoding="utf-8")

@@ -37,7 +37,7 @@ def write_store(folder: Path, crops: int) -> tuple[Path, Path]:
         for _ in range(crops):
             stream.write(crop.tobytes())
     rows = [(f"crop_{number}", "lesion", number * crop.size, *crop.shape) for number in range(crops)]
-    pd.DataFrame(rows, columns=INDEX_COLUMNS).to_csv(files[1], index=False)
+    pd.DataFrame(rows, columns=INDEX_COLUMNS).to_csv(files[1], index=False, lineterminator="\n")
     return files
 
 
@@ -54,9 +54,9 @@ def _example_crops(folder: Path) -> tuple[list[Path], Store]:
     names = [f"crop_{number:03d}" for number in range(CROPS)]
     for name in names:
         Image.fromarray(_crop(random)).save(folder / f"{name}.png")
-    pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False)
+    pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False, lineterminator="\n")
     files = folder / "crops.u8", folder / "crops_index.csv"
-    pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False)
+    pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False, lineterminator="\n")
     pack(
         folder,
         folder / "lesions.csv",

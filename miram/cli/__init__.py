@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
     `compare` gives 1 for results that do not agree.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(params.load(arguments.params, arguments.preset), arguments) or 0
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="miram", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameter file (default: %(default)s)"
+        "--params", type=Path, default=layout.default_params(), help="parameter file (default: %(default)s)"
     )
     parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
@@ -120,12 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
     ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
+    add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
-    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the preset")
+    check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     text = "compare two results folders: do their numbers agree, and what differs between the runs"
     weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
-    weigh.add_argument("first", type=Path, metavar="A", help="a results folder")
+    weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
     return parser

@@ -19,13 +19,16 @@ def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the embedded archive; what came from an older one goes."""
     from miram.phantom.archive import write_archive
 
-    if chosen.archive is None:
-        raise ParameterError(f"Preset {chosen.preset} has no embedded archive.", "Allowed: --preset demo.")
-    data = layout.data(chosen.preset)
+    if not params.is_embedded(chosen):
+        raise ParameterError(
+            f"Preset {chosen.preset} with source {chosen.source} has no embedded archive.",
+            "Allowed: --preset demo, with source: tcia.",
+        )
+    data = layout.data(chosen.name)
 
     def work() -> dict[str, Any]:
         rmtree(data / "dicom", ignore_errors=True)
-        layout.ledger(chosen.preset).unlink(missing_ok=True)
+        layout.ledger(chosen.name).unlink(missing_ok=True)
         return write_archive(data / "archive", **params.stage_values(chosen, "archive")["archive"])
 
     do_stage(chosen, "archive", [], [data / "archive" / "archive.json"], work)
@@ -35,16 +38,16 @@ def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Serve the embedded archive until interrupted."""
     from miram.phantom.server import serve
 
-    record.read(layout.record("archive", chosen.preset))
-    serve(layout.data(chosen.preset) / "archive", arguments.port)
+    record.read(layout.record("archive", chosen.name))
+    serve(layout.data(chosen.name) / "archive", arguments.port)
 
 
 def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Fetch the case lists and list the series that they need."""
     from miram.data.transfer.catalogue import list_archive
 
-    data = layout.data(chosen.preset)
-    inputs = [layout.record("archive", chosen.preset)] if params.is_embedded(chosen) else []
+    data = layout.data(chosen.name)
+    inputs = [layout.record("archive", chosen.name)] if params.is_embedded(chosen) else []
     _restore_archive(chosen)
     for path in inputs:
         record.read(path)
@@ -66,7 +69,7 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         data_plan(chosen, arguments)
         return
-    source = layout.record("catalogue", chosen.preset)
+    source = layout.record("catalogue", chosen.name)
     _restore_archive(chosen)
     record.read(source)
     places = _places(chosen)
@@ -84,14 +87,13 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     Of CBIS-DDSM that needs no network, but for a local folder it reads what that holds.
     """
-    from miram.data.case_lists import leak_in_words, read_lesions
     from miram.data.transfer.catalogue import list_archive, list_carried
     from miram.data.transfer.films import plan_films
 
     places = _places(chosen)
     transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
     with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
-        if not layout.record("catalogue", chosen.preset).exists():
+        if not layout.record("catalogue", chosen.name).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
                 list_carried(places.csv_dir, places.series_csv)
@@ -100,7 +102,6 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
                 where = {name: values[name] for name in ("source", "settings")}
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
                 list_archive(places.csv_dir, places.series_csv, **where, **more)
-        print(leak_in_words(read_lesions(places.csv_dir)))
         plan_films(places, **values, **transfer)
 
 
@@ -108,7 +109,7 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compare the data lock with another one."""
     from miram.data.transfer.lock import check_lock
 
-    record.read(layout.record("crops", chosen.preset))
+    record.read(layout.record("crops", chosen.name))
     print(f"the same: {check_lock(_places(chosen).lock, arguments.file)} instances")
 
 
@@ -122,7 +123,7 @@ def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs = [Path(values["table_csv"])]
     image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
     tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
-    tables.append(layout.pictures(chosen.preset))
+    tables.append(layout.pictures(chosen.name))
     do_stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
 
 
@@ -130,13 +131,13 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pack the crops."""
     from miram.train.store import pack as pack_crops
 
-    data = layout.data(chosen.preset)
-    source = layout.record("crops", chosen.preset)
+    data = layout.data(chosen.name)
+    source = layout.record("crops", chosen.name)
     record.read(source)
     values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
     images = (data / name for name in ("crops", "lesions.csv", "backgrounds", "backgrounds.csv"))
     inputs = [source, *layout.extra_files(values["extra_images"])]
-    extra = layout.extra_pictures(chosen.preset)
+    extra = layout.extra_pictures(chosen.name)
     do_stage(chosen, "pack", inputs, [*store, extra], lambda: pack_crops(*images, *store, extra, **values))
 
 
@@ -146,8 +147,8 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     protocol = arguments.protocol
     check_known("protocol", protocol, chosen.splits.protocols)
-    source, lesions = layout.record("crops", chosen.preset), layout.data(chosen.preset) / "lesions.csv"
-    table = layout.splits(chosen.preset, protocol)
+    source, lesions = layout.record("crops", chosen.name), layout.data(chosen.name) / "lesions.csv"
+    table = layout.splits(chosen.name, protocol)
     record.read(source)
     values = params.stage_values(chosen, "splits", protocol)
     do_stage(chosen, "splits", [source], [table], lambda: write_splits(lesions, table, **values), protocol)
@@ -157,18 +158,18 @@ def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Audit the lesions and their splits."""
     from miram.data.audit import audit as examine
 
-    preset, data = chosen.preset, layout.data(chosen.preset)
+    run, data = chosen.name, layout.data(chosen.name)
     protocols = chosen.splits.protocols
-    inputs = [layout.record("crops", preset), *(layout.record("splits", preset, name) for name in protocols)]
+    inputs = [layout.record("crops", run), *(layout.record("splits", run, name) for name in protocols)]
     for path in inputs:
         record.read(path)
-    splits_csvs = {name: layout.splits(preset, name) for name in protocols}
-    report = layout.results(preset) / "audit.md"
+    splits_csvs = {name: layout.splits(run, name) for name in protocols}
+    outputs = layout.result_files("audit", run)
 
     def work() -> dict[str, Any]:
-        return examine(data / "lesions.csv", data / "set_aside.csv", splits_csvs, report, preset=preset)
+        return examine(data / "lesions.csv", data / "set_aside.csv", splits_csvs, *outputs, preset=chosen.title)
 
-    do_stage(chosen, "audit", inputs, [report], work)
+    do_stage(chosen, "audit", inputs, outputs, work)
 
 
 def _tries(chosen: params.Params) -> dict[str, Any]:
@@ -186,14 +187,14 @@ def _places(chosen: params.Params) -> Any:
     """Where the stage crops reads and writes."""
     from miram.data.transfer.films import Places
 
-    data = layout.data(chosen.preset)
+    data = layout.data(chosen.name)
     return Places(
         csv_dir=data / "csv",
         series_csv=data / "series.csv",
         dicom_dir=data / "dicom",
         crops_dir=data / "crops",
         backgrounds_dir=data / "backgrounds",
-        ledger=layout.ledger(chosen.preset),
+        ledger=layout.ledger(chosen.name),
         lesions_csv=data / "lesions.csv",
         set_aside_csv=data / "set_aside.csv",
         backgrounds_csv=data / "backgrounds.csv",
@@ -203,14 +204,14 @@ def _places(chosen: params.Params) -> Any:
 
 def _restore_archive(chosen: params.Params) -> None:
     """Write the embedded archive once more where its record alone came with `dvc pull`, which brings no films."""
-    folder = layout.data(chosen.preset) / "archive"
+    folder = layout.data(chosen.name) / "archive"
     if not params.is_embedded(chosen) or (folder / "archive.json").exists():
         return
-    if layout.record("archive", chosen.preset).exists():
+    if layout.record("archive", chosen.name).exists():
         from miram.phantom.archive import write_archive
 
         write_archive(folder, **params.stage_values(chosen, "archive")["archive"])
-        record.read(layout.record("archive", chosen.preset))
+        record.read(layout.record("archive", chosen.name))
 
 
 @contextmanager
@@ -226,5 +227,5 @@ def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
         return
     from miram.phantom.server import running
 
-    with running(layout.data(chosen.preset) / "archive") as (api_url, csv_url):
+    with running(layout.data(chosen.name) / "archive") as (api_url, csv_url):
         yield {**values, "settings": {**values["settings"], "api_url": api_url, "csv_url": csv_url}}

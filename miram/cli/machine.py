@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before the stages of `arguments` start; it writes no record, as nothing comes of it."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
+    from miram.train.device import check_precision, usable_accelerator
 
     stages, methods = set(arguments.stages), pretrainings(chosen)
     reads = not params.is_embedded(chosen) and stages & {*params.READING}
     counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
-    made_in = [layout.runs(chosen.preset), store_of(chosen)[0]]
-    made_in += [layout.data(chosen.preset) / name for name in ("crops", "backgrounds")]
+    made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
+    made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
         "source": chosen.source,
         "settings": params.stage_values(chosen, "catalogue")["settings"] if reads else {},
@@ -40,7 +41,9 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "timeout_seconds": chosen.transfer.timeout_seconds,
         "hours": _hours(chosen),
     }
-    examine(layout.data(chosen.preset), **facts)
+    examine(layout.data(chosen.name), **facts)
+    if facts["accelerator"] is not None and not arguments.elsewhere:
+        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:
@@ -86,14 +89,13 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     """What `miram.planning.hours.hours` finds for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
-    preset = chosen.preset
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
     images = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
         for name, values in pretrainings(chosen).items():
-            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", preset, protocol, name)))
+            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
     for cell, path in classifiers(chosen).items():
         stage = "finetune" if cell.mode == layout.FULL else "probe"
         side = params.stage_values(chosen, stage, *cell)["side"]
@@ -105,8 +107,8 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
     """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
     from miram.planning.hours import count_images, listed_images
 
-    folder = layout.data(chosen.preset)
-    tables = folder / "lesions.csv", layout.splits(chosen.preset, protocol), folder / "backgrounds.csv"
+    folder = layout.data(chosen.name)
+    tables = folder / "lesions.csv", layout.splits(chosen.name, protocol), folder / "backgrounds.csv"
     if all(table.exists() for table in tables):
         return count_images(*tables, chosen.finetune.tasks)
     if chosen.source == params.IMAGES or params.is_embedded(chosen):

@@ -1,6 +1,7 @@
 """The commands of the results: metrics, claims, table, report, their description and their check."""
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
-PAPER = Path("workflow", "resources", "paper.csv")
-CLAIMS = PAPER.with_name("claims.yaml")
+SHOWN = 5  # reasons against a table
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -19,14 +19,14 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.data.tasks import MULTI_LABEL
     from miram.evaluate.metrics import evaluate as measure
 
-    out, cells = layout.results(chosen.preset), classifiers(chosen)
+    cells = classifiers(chosen)
     finished = [path for path in cells.values() if path.exists()]
     for path in finished:
         record.read(path)
     # predictions without a record prove nothing
     predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
     values = params.stage_values(chosen, "evaluate")["statistics"]
-    outputs = [out / "metrics.csv", out / "differences.csv"]
+    outputs = layout.result_files("evaluate", chosen.name)
 
     def work() -> dict[str, Any]:
         return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
@@ -38,36 +38,34 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Judge the paper's claims."""
     from miram.evaluate.claims import judge
 
-    preset, out = chosen.preset, layout.results(chosen.preset)
-    source, benches = layout.record("evaluate", preset), layout.benches()
+    source, benches = layout.record("evaluate", chosen.name), layout.benches()
     record.read(source)
-    outputs = [out / "claims.csv", out / "claims.md"]
+    out, outputs = layout.results(chosen.name), layout.result_files("claims", chosen.name)
     values = params.stage_values(chosen, "claims")["statistics"]
 
     def work() -> dict[str, Any]:
         tables = out / "metrics.csv", out / "differences.csv"
-        return judge(CLAIMS, PAPER, *tables, benches, out, preset=preset, **values)
+        return judge(layout.claims_yaml(), layout.paper_csv(), *tables, benches, out, preset=chosen.title, **values)
 
-    do_stage(chosen, "claims", [source, CLAIMS, PAPER, *benches], outputs, work)
+    do_stage(chosen, "claims", [source, layout.claims_yaml(), layout.paper_csv(), *benches], outputs, work)
 
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Set accuracy against memory and time."""
     from miram.report.efficiency import efficiency as weigh
 
-    preset, out = chosen.preset, layout.results(chosen.preset)
+    run, out = chosen.name, layout.results(chosen.name)
     headline = params.headline(chosen)
-    pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
-    source, benches = layout.record("evaluate", preset), layout.benches()
+    pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
+    source, benches = layout.record("evaluate", run), layout.benches()
     record.read(source)
-    inputs = [source, CLAIMS, *benches, *(path for path in pretrained.values() if path.exists())]
-    outputs = [out / f"efficiency.{end}" for end in ("csv", "md", "png")]
+    inputs = [source, layout.claims_yaml(), *benches, *(path for path in pretrained.values() if path.exists())]
 
     def work() -> dict[str, Any]:
-        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, CLAIMS, out
-        return weigh(*inside, preset=params.name_of(chosen), headline=headline)
+        inside = out / "metrics.csv", params.kinds_of(chosen), pretrained, benches, layout.claims_yaml(), out
+        return weigh(*inside, preset=chosen.title, headline=headline)
 
-    do_stage(chosen, "efficiency", inputs, outputs, work)
+    do_stage(chosen, "efficiency", inputs, layout.result_files("efficiency", run), work)
 
 
 def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -76,37 +74,35 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.report.figures import draw_reconstructions
     from miram.report.table import comparison, write_set_aside
 
-    preset, name = chosen.preset, params.name_of(chosen)
-    out, protocols = layout.results(preset), chosen.splits.protocols
-    pretrained = {(p, m): layout.record("pretrain", preset, p, m) for p in protocols for m in chosen.methods}
+    run, title = chosen.name, chosen.title
+    out, protocols = layout.results(run), chosen.splits.protocols
+    pretrained = {(p, m): layout.record("pretrain", run, p, m) for p in protocols for m in chosen.methods}
     finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
-    inputs = [*(layout.record(stage, preset) for stage in ("evaluate", "crops"))]
-    inputs += [*(layout.record("splits", preset, protocol) for protocol in protocols), *finished.values()]
+    inputs = [*(layout.record(stage, run) for stage in ("evaluate", "crops"))]
+    inputs += [*(layout.record("splits", run, protocol) for protocol in protocols), *finished.values()]
     for path in inputs:
         record.read(path)
     figures = {  # of one protocol: what is reconstructed hardly differs
-        out / f"reconstructions_{method}.png": path.parent / "reconstructions.npz"
+        layout.reconstructions(run, method): path.parent / "reconstructions.npz"
         for (protocol, method), path in finished.items()
         if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
     }
-    outputs = [out / f"comparison.{end}" for end in ("csv", "md", "tex", "png")]
-    outputs += [out / file for file in ("set_aside.md", "summary.json", "pretraining.csv")] + [*figures]
     logs = {"/".join(place): path.parent / "log.csv" for place, path in finished.items()}
 
     def work() -> dict[str, Any]:
         for figure, arrays in figures.items():
-            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=name)
+            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=title)
         write_curves(logs, out / "pretraining.csv")
         write_summary(out / "metrics.csv", out / "summary.json")
-        tables = [layout.data(preset) / f"{name}.csv" for name in ("set_aside", "lesions")]
-        splits_csvs = {protocol: layout.splits(preset, protocol) for protocol in protocols}
-        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=name)
+        tables = [layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions")]
+        splits_csvs = {protocol: layout.splits(run, protocol) for protocol in protocols}
+        write_set_aside(*tables, splits_csvs, out / "set_aside.md", preset=title)
         values = params.stage_values(chosen, "table")["statistics"]
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
         values["kinds"] = params.kinds_of(chosen)
-        return comparison(out / "metrics.csv", PAPER, *records, out, preset=name, **values)
+        return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
 
-    do_stage(chosen, "table", [*inputs, PAPER], outputs, work)
+    do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -114,22 +110,22 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.data.tasks import MULTI_LABEL
     from miram.report.report import report as write
 
-    preset, headline, results = chosen.preset, params.headline(chosen), layout.results(chosen.preset)
+    run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen)
-    pretrained = {method: layout.record("pretrain", preset, headline[0], method) for method in chosen.methods}
+    pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
     own = chosen.source == params.IMAGES
     names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
-    stages = {name: layout.record(name, preset) for name in (*names, "pack", "evaluate", "efficiency", "table")}
+    stages = {name: layout.record(name, run) for name in (*names, "pack", "evaluate", "efficiency", "table")}
     explained = params.explained(chosen)
-    stages |= {"explain": layout.record("explain", preset)} if explained else {}
-    stages |= {f"splits, {p}": layout.record("splits", preset, p) for p in chosen.splits.protocols}
+    stages |= {"explain": layout.record("explain", run)} if explained else {}
+    stages |= {f"splits, {p}": layout.record("splits", run, p) for p in chosen.splits.protocols}
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
 
     def work() -> dict[str, Any]:
         return write(
             results / "report.html",
-            preset=params.name_of(chosen),
+            preset=chosen.title,
             headline=headline,
             multilabel_tasks=MULTI_LABEL,
             cells=cells,
@@ -137,44 +133,65 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             stages=stages,
             logs=unfinished_logs(chosen),
             results=results,
-            explained=layout.explain(preset),
+            explained=layout.explain(run),
             explained_cells=explained,
-            crops=layout.data(preset) / "crops",
-            data_lock=None if own else layout.data(preset) / layout.LOCK,
-            paper_csv=PAPER,
-            claims_yaml=CLAIMS,
+            crops=layout.data(run) / "crops",
+            data_lock=None if own else layout.data(run) / layout.LOCK,
+            paper_csv=layout.paper_csv(),
+            claims_yaml=layout.claims_yaml(),
             bench_jsons=benches,
             parameters=asdict(chosen),
             kinds=params.kinds_of(chosen),
             **params.stage_values(chosen, "report")["statistics"],
         )
 
-    do_stage(chosen, "report", [*finished, PAPER, CLAIMS, *benches], [results / "report.html"], work)
+    do_stage(
+        chosen,
+        "report",
+        [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
+        layout.result_files("report", run),
+        work,
+    )
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the results."""
-    from miram.provenance.crate import METADATA, write_crate
+    from miram.provenance.crate import write_crate
 
-    preset, out = chosen.preset, layout.results(chosen.preset)
-    records = [layout.record(stage, preset) for stage in params.final_stages(chosen)]
-    locks = [] if chosen.source == params.IMAGES else [layout.data(preset) / layout.LOCK]
-    outputs = [out / METADATA, *(out / lock.name for lock in locks)]
+    run, out = chosen.name, layout.results(chosen.name)
+    records = [layout.record(stage, run) for stage in params.final_stages(chosen)]
+    locks = [] if chosen.source == params.IMAGES else [layout.data(run) / layout.LOCK]
+    outputs = [out / layout.METADATA, *(out / lock.name for lock in locks)]
     do_stage(
         chosen,
         "crate",
         [*records, *locks],
         outputs,
-        lambda: write_crate(records, locks, out, preset=params.name_of(chosen)),
+        lambda: write_crate(records, locks, out, preset=chosen.title),
     )
+
+
+def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print the table, where it is of the present parameters."""
+    from miram.provenance.verify import shortfalls
+
+    found, table = shortfalls(_expected(chosen)), layout.results(chosen.name) / "comparison.md"
+    if found:
+        more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
+        print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
+        raise MiramError(
+            f"{table} is not shown: it is not the table of the present parameters, for the reasons above.",
+            f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset}",
+        )
+    sys.stdout.buffer.write(table.read_bytes())  # UTF-8, whatever the terminal's encoding
 
 
 def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Check a results folder."""
     from miram.provenance.verify import verify as check
 
-    folder = arguments.folder or layout.results(chosen.preset)
-    check(folder, _expected(chosen), preset=chosen.preset, films=arguments.films)
+    folder = arguments.folder or layout.results(chosen.name)
+    check(folder, _expected(chosen), name=chosen.name, films=arguments.films)
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
@@ -182,14 +199,15 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
     from miram.provenance.compare import committed
     from miram.provenance.compare import compare as weigh
 
-    name = str(arguments.first)
+    first = arguments.first or layout.results(chosen.name)
+    name = str(first)
     try:
         if arguments.second:
-            found = weigh(arguments.first, arguments.second, (name, str(arguments.second)))
+            found = weigh(first, arguments.second, (name, str(arguments.second)))
         else:
-            with committed(arguments.first) as (folder, commit):
+            with committed(first) as (folder, commit):
                 other = "the published results" if arguments.brief else f"{name} of HEAD ({commit})"
-                found = weigh(arguments.first, folder, (name, other))
+                found = weigh(first, folder, (name, other))
     except MiramError as fault:
         if not arguments.brief:
             raise
@@ -209,6 +227,6 @@ def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
     jobs += [("finetune" if cell.mode == layout.FULL else "probe", cell) for cell in params.cells(chosen)]
     return {
-        layout.record(stage, chosen.preset, *place): (stage, params.stage_values(chosen, stage, *place))
+        layout.record(stage, chosen.name, *place): (stage, params.stage_values(chosen, stage, *place))
         for stage, place in jobs
     }

@@ -20,7 +20,7 @@ def do_stage(
     *place: int | str,
 ) -> None:
     """Do a stage's work as the sole writer of its record, and write that."""
-    path = layout.record(stage, chosen.preset, *place)
+    path = layout.record(stage, chosen.name, *place)
     values = params.stage_values(chosen, stage, *place)
     if _helps():
         if stage == "pretrain":
@@ -44,27 +44,27 @@ def pretrainings(chosen: params.Params) -> dict[str, dict[str, Any]]:
 
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     """The record of every cell, in the order of the table's rows."""
-    return {cell: layout.record("finetune", chosen.preset, *cell) for cell in params.cells(chosen)}
+    return {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
     """What was said by the trainings that the workflow began and that have no record: that record -> the log."""
-    preset, protocols = chosen.preset, chosen.splits.protocols
+    run, protocols = chosen.name, chosen.splits.protocols
     jobs = [("finetune", cell) for cell in params.cells(chosen)]
     jobs += [("pretrain", (protocol, method)) for protocol in protocols for method in chosen.methods]
-    logs = {layout.record(stage, preset, *place): layout.log(stage, preset, *place) for stage, place in jobs}
+    logs = {layout.record(stage, run, *place): layout.log(stage, run, *place) for stage, place in jobs}
     return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
 
 
 def finished_of(chosen: params.Params, cells: Iterable[layout.Cell]) -> dict[layout.Cell, Path]:
     """The records of those cells that have one."""
-    paths = {cell: layout.record("finetune", chosen.preset, *cell) for cell in cells}
+    paths = {cell: layout.record("finetune", chosen.name, *cell) for cell in cells}
     return {cell: path for cell, path in paths.items() if path.exists()}
 
 
 def store_of(chosen: params.Params) -> tuple[Path, Path]:
     """The packed crops and their index."""
-    data = layout.data(chosen.preset)
+    data = layout.data(chosen.name)
     return data / "crops.u8", data / "crops_index.csv"
 
 

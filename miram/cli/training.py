@@ -26,19 +26,19 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     check_known("protocol", protocol, chosen.splits.protocols)
     check_known("method", method, chosen.methods)
     _require_accelerator(chosen)
-    inputs = [layout.record(stage, chosen.preset) for stage in ("crops", "pack")]
-    inputs.append(layout.record("splits", chosen.preset, protocol))
+    inputs = [layout.record(stage, chosen.name) for stage in ("crops", "pack")]
+    inputs.append(layout.record("splits", chosen.name, protocol))
     for path in inputs:
         record.read(path)
-    lesions_csv, backgrounds_csv = (layout.data(chosen.preset) / f"{name}.csv" for name in ("lesions", "backgrounds"))
-    splits_csv = layout.splits(chosen.preset, protocol)
+    lesions_csv, backgrounds_csv = (layout.data(chosen.name) / f"{name}.csv" for name in ("lesions", "backgrounds"))
+    splits_csv = layout.splits(chosen.name, protocol)
     store = _, index_csv = store_of(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
     values = params.stage_values(chosen, "pretrain", *place)
     if values["encoder_init"]:
         inputs.append(given_file("encoder_init", values["encoder_init"]))
-    out = layout.pretrain(chosen.preset, *place)
+    out = layout.pretrain(chosen.name, *place)
     outputs = [out / "encoder.safetensors", out / "log.csv"]
     if kinds.is_masked(values["objective"]):
         outputs.append(out / "reconstructions.npz")
@@ -68,21 +68,21 @@ def _classify(
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
     _require_accelerator(chosen)
-    preset = chosen.preset
-    inputs = [layout.record(name, preset) for name in ("crops", "pack")]
-    inputs.append(layout.record("splits", preset, cell.protocol))
+    run = chosen.name
+    inputs = [layout.record(name, run) for name in ("crops", "pack")]
+    inputs.append(layout.record("splits", run, cell.protocol))
     encoder_file = None
     if cell.method in chosen.methods:
-        inputs.append(layout.record("pretrain", preset, cell.protocol, cell.method))
-        encoder_file = layout.pretrain(preset, cell.protocol, cell.method) / "encoder.safetensors"
+        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method))
+        encoder_file = layout.pretrain(run, cell.protocol, cell.method) / "encoder.safetensors"
     for path in inputs:
         record.read(path)
     if cell.method == layout.IMAGENET:
         encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
         inputs.append(encoder_file)
-    tables = layout.data(preset) / "lesions.csv", layout.splits(preset, cell.protocol)
+    tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     values = params.stage_values(chosen, stage, *cell)
-    out = layout.finetune(preset, cell)
+    out = layout.finetune(run, cell)
     outputs = [out / "predictions.parquet", out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
@@ -96,20 +96,20 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.explain import explain as examine
 
     _require_accelerator(chosen)
-    preset, (protocol, task, _) = chosen.preset, params.headline(chosen)
+    run, (protocol, task, _) = chosen.name, params.headline(chosen)
     finished = {cell.method: path for cell, path in finished_of(chosen, params.explained(chosen)).items()}
     if not finished:
         raise MiramError(
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
-    pretrained = {m: layout.record("pretrain", preset, protocol, m) for m in finished if m in chosen.methods}
-    inputs = [layout.record("pack", preset), layout.record("splits", preset, protocol)]
+    pretrained = {m: layout.record("pretrain", run, protocol, m) for m in finished if m in chosen.methods}
+    inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:
         record.read(path)
     classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
     encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
-    out, tables = layout.explain(preset), (layout.data(preset) / "lesions.csv", layout.splits(preset, protocol))
+    out, tables = layout.explain(run), (layout.data(run) / "lesions.csv", layout.splits(run, protocol))
     values = params.stage_values(chosen, "explain")
     do_stage(
         chosen,
@@ -163,7 +163,7 @@ def _reading(chosen: params.Params) -> "Reading":
 
     if chosen.source != params.IMAGES:
         return FILMS
-    made = record.read(layout.record("images", chosen.preset))
+    made = record.read(layout.record("images", chosen.name))
     values = made["values"]["images"]
     if "levels" not in values:
         raise MiramError("The networks were trained by an older version, without sources.images.levels.", "Run again.")

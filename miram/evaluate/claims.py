@@ -16,7 +16,7 @@ import yaml
 from scipy.stats import norm
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import NOTE_SEPARATOR, TEST
 from miram.evaluate.statistics import (
     NO_INTERVAL,
@@ -331,7 +331,7 @@ def _markdown(
 ) -> str:
     parts = [
         f"# The paper's claims, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         aligned(
             [
                 {"claim": row.claim, "protocol": row.protocol or "-", "verdict": row.verdict}

@@ -2,15 +2,29 @@
 
 import textwrap
 
-PRESET_LABELS = {
-    "demo": "DEMO: phantom lesions and small models; says nothing about the methods",
-    "paper": "CBIS-DDSM, models of full size",
-    "paper-448": "CBIS-DDSM, models of full size, 224 -> 448 px",
-    "paper-896": "CBIS-DDSM, models of full size, 448 -> 896 px",
-    "images": "Images of one's own",
+MODELS = {  # of each preset
+    "demo": "small models",
+    "paper": "models of full size",
+    "paper-448": "models of full size, 224 -> 448 px",
+    "paper-896": "models of full size, 448 -> 896 px",
 }
 
 LINE_WIDTH = 110  # characters; the files are printed on terminals too
+
+
+def preset_of(title: str) -> str:
+    """The preset that a title names, alone or before a data set."""
+    return title.partition(" on ")[0]
+
+
+def subject(title: str) -> str:
+    """What results are of, in one line; `title`: a preset, or "PRESET on NAME" for the data set NAME of one's own."""
+    preset, _, name = title.partition(" on ")
+    if name:
+        return f"{name}: own images, {MODELS[preset]} of preset {preset}"
+    if preset == "demo":
+        return f"DEMO: phantom lesions and {MODELS[preset]}; says nothing about the methods"
+    return f"CBIS-DDSM, {MODELS[preset]}"
 
 
 def paragraph(text: str, indent: str = "") -> str:

@@ -5,21 +5,20 @@ argument of the operation. There is no default in code for what stands in the fi
 """
 
 from miram.params.reading import load
-from miram.params.schema import PRESETS, Params
+from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
     EXAMINED,
-    IMAGES,
     READING,
     TRAINING,
     cells,
     explained,
     final_stages,
+    given_paths,
     headline,
     is_embedded,
     kept,
     kinds_of,
-    name_of,
     stage_values,
 )
 
@@ -34,11 +33,11 @@ __all__ = [
     "cells",
     "explained",
     "final_stages",
+    "given_paths",
     "headline",
     "is_embedded",
     "kept",
     "kinds_of",
     "load",
-    "name_of",
     "stage_values",
 ]

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import DEMO, PRESETS, Method, Params, Pretrain
-from miram.params.stages import EMBEDDED, IMAGES, is_embedded
+from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain
+from miram.params.stages import EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
@@ -39,7 +39,7 @@ def load(path: Path, preset: str | None = None) -> Params:
     """
     path = Path(path)
     try:
-        document = yaml.load(path.read_text(), UniqueKeys)
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except FileNotFoundError as error:
         raise ParameterError(
             f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
@@ -61,6 +61,11 @@ def load(path: Path, preset: str | None = None) -> Params:
             f"source: {params.source} in {path} with preset {DEMO}, whose results say that they are of phantom lesions",
             "Choose preset paper, or source tcia, where the demo finds its archive; source images goes with both.",
         )
+    if params.compute.accelerator == "cpu" and params.compute.precision == "16-mixed":
+        raise ParameterError(
+            f"compute.precision: 16-mixed in {path} with compute.accelerator: cpu; it needs a GPU",
+            "Choose 32-true or bf16-mixed, or another accelerator.",
+        )
     return params
 
 
@@ -77,6 +82,7 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
             if isinstance(values, dict):
                 own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
     params = _validated(Params, merged, path, "")
+    _check_data_name(params.sources.images.name, path)
     resolved = {}
     for name, method in params.methods.items():
         place = f"methods.{name}"
@@ -111,10 +117,20 @@ def _replaced(base: Any, own: Any) -> Any:
 
 def _check_name(name: Any, path: Path) -> None:
     taken = (layout.FROM_SCRATCH, layout.IMAGENET)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in taken:
+    if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
             f"methods.{name} in {path}",
             f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
+        )
+
+
+def _check_data_name(name: str, path: Path) -> None:
+    """A data set of one's own shares no folder with a preset or the bench."""
+    taken = (*PRESETS, layout.BENCH.name)
+    if not re.fullmatch(layout.NAME, name) or name in taken or name.startswith(f"{layout.BASE}-"):
+        raise ParameterError(
+            f"sources.images.name: {name!r} in {path}",
+            f"Allowed: a-z, 0-9 and -. {', '.join(taken)} and what begins with {layout.BASE}- are taken.",
         )
 
 

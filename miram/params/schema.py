@@ -11,6 +11,7 @@ from miram import kinds
 from miram.kinds import STRICT, Count, Whole
 
 DEMO = "demo"  # the preset of the phantom archive
+IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 PRESETS = (DEMO, "paper", "paper-448", "paper-896")
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -57,8 +58,9 @@ class Local:
 
 @dataclass(frozen=True, config=STRICT)
 class Images:
-    """Images of one's own, and the table of them."""
+    """Images of one's own, the table of them, and the name of the folders of what is made of them."""
 
+    name: str
     folder: str
     table_csv: str
     levels: Literal["stored", "data", "image", "window"]
@@ -293,3 +295,13 @@ class Params:
     finetune: Finetune
     statistics: Statistics
     compute: Compute
+
+    @property
+    def name(self) -> str:
+        """The name of the run, and so of its folders: the preset's, or that of a data set of one's own."""
+        return self.sources.images.name if self.source == IMAGES else self.preset
+
+    @property
+    def title(self) -> str:
+        """What the results are of, as `miram.evaluate.markdown.subject` reads it: the preset, and where it ran."""
+        return f"{self.preset} on {self.name}" if self.source == IMAGES else self.preset

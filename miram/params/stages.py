@@ -1,18 +1,23 @@
 """What a preset's values mean for the stages: which jobs there are, and which values decide each."""
 
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
 from miram.layout import Cell
-from miram.params.schema import Method, Params
+from miram.params.schema import IMAGES, Method, Params
 
-IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 TUNING = (  # values of `finetune` that train the encoder
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift"),
 )
+OWN = (
+    "folder",
+    "table_csv",
+    "levels",
+)  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 READING = ("catalogue", "crops", "images")  # the stages that read the source
 TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
@@ -70,10 +75,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+    own = {name: getattr(params.sources.images, name) for name in OWN}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
-        "images": {"images": asdict(params.sources.images) | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
         "audit": {},
@@ -87,15 +93,20 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     return {name: asdict(value) if is_dataclass(value) else value for name, value in sections.items()}
 
 
-def name_of(params: Params) -> str:
-    """What the results are of: the preset's archive, or images of one's own."""
-    return IMAGES if params.source == IMAGES else params.preset
-
-
 def final_stages(params: Params) -> tuple[str, ...]:
     """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
     judged = () if params.source == IMAGES else ("audit", "claims")
     return (*judged, "efficiency", "table", "report")
+
+
+def given_paths(params: Params) -> dict[str, Path]:
+    """The user's own files and folders that the parameters name, by their keys."""
+    source = asdict(getattr(params.sources, params.source))
+    found = {f"sources.{params.source}.{name}": source.get(name) for name in ("folder", "table_csv", "csv_url")}
+    found |= {"pretrain.extra_images": params.pretrain.extra_images}
+    found |= {"finetune.imagenet_init": params.finetune.imagenet_init}
+    found |= {f"methods.{name}.encoder_init": own.pretrain.encoder_init for name, own in params.methods.items()}
+    return {name: Path(v) for name, v in found.items() if v is not None and v != EMBEDDED and "://" not in v}
 
 
 def is_embedded(params: Params) -> bool:

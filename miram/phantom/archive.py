@@ -132,7 +132,7 @@ def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns
         "sha256": series.digest.hexdigest(),
     }
     with atomic_path(folder / "archive.json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
@@ -337,7 +337,7 @@ def _header(pixels: np.ndarray, instance: UID) -> Dataset:
 
 def _write_case_list(folder: Path, abnormality: str, part: str, rows: list[dict[str, object]]) -> None:
     path = folder / f"{KINDS[abnormality]}_case_description_{part}_set.csv"
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -347,4 +347,4 @@ def _write_manifest(folder: Path, uids: list[str]) -> None:
     head = ("downloadServerUrl=", "includeAnnotation=true", "noOfrRetry=4", "databasketId=manifest-phantom.tcia")
     lines = [*head, "manifestVersion=3.0", "ListOfSeriesToDownload=", *uids]
     with atomic_path(folder / "csv" / MANIFEST) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -84,7 +84,7 @@ def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Pat
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
-    measured = {path.stem: json.loads(path.read_text()) for path in benches}
+    measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in benches}
     own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
     return {
         f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
@@ -117,7 +117,7 @@ def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> p
 
 def _taken(path: Path) -> float:
     """Hours that a finished training took; NaN without its record."""
-    return json.loads(path.read_text())["facts"]["seconds"] / HOUR if path.exists() else float("nan")
+    return json.loads(path.read_text(encoding="utf-8"))["facts"]["seconds"] / HOUR if path.exists() else float("nan")
 
 
 def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import SECTION
 from miram.layout import LOCK
 from miram.provenance.crate import METADATA, read_crate, read_origin
+from miram.provenance.record import GIT
 from miram.provenance.verify import differing
 
 SHOWN = 3  # numbers of a method that the page shows, the farthest first
@@ -65,7 +66,7 @@ class Comparison(NamedTuple):
 def committed(folder: Path) -> Iterator[tuple[Path, str]]:
     """What git has of `folder` at HEAD, in a temporary folder, and the commit; MiramError where it has nothing."""
     remedy = "Name the folder to compare with: miram compare A B."
-    git = ["git", "-C", str(folder)]
+    git = [*GIT, "-C", str(folder)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True).stdout
         archive = subprocess.run([*git, "archive", "--format=tar", "HEAD"], check=True, capture_output=True).stdout

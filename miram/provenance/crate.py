@@ -8,7 +8,7 @@ where only the results folder is at hand.
 import json
 import mimetypes
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,9 @@ from rocrate.rocrate import ROCrate
 from miram import __version__
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
+from miram.layout import METADATA, is_result
 from miram.provenance import record
 
-METADATA = "ro-crate-metadata.json"
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 SOFTWARE = "#miram"
 RUN = "#run"
@@ -39,15 +39,15 @@ def write_crate(
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
     `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
-    data cannot.
-    `preset` "images" is of images of one's own, whose name and licence are not known here. Two runs on one day from the
-    same records write the same bytes. Returns counts. Raises MiramError when a record does not fit its files.
+    data cannot. What an earlier run left there, and none of the records names, is removed; files of other names stay.
+    The source and the licence of own images are not known here. Two runs on one day from the same records write the
+    same bytes. Returns counts. Raises MiramError when a record does not fit its files.
     """
     out_dir = Path(out_dir)
     records = _behind(final_records)
     crate = ROCrate()
-    of_cbis = preset != "images"
-    crate.name = f"MIRAM on lesions of CBIS-DDSM, preset {preset}" if of_cbis else "MIRAM on images of one's own"
+    of_cbis = all(made["stage"] != "images" for made in records.values())
+    crate.name = f"MIRAM on {'lesions of CBIS-DDSM' if of_cbis else 'own images'}, preset {preset}"
     crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
     crate.license = LICENCE
     crate.datePublished = datetime.now(UTC).date()
@@ -59,6 +59,7 @@ def write_crate(
     parameters = _properties(crate, PARAMETER, summary((made["stage"], made["values"]) for made in records.values()))
     copies = [_copied(path, out_dir) for path in data_files]
     written = _outputs(records.values(), out_dir) | {path.name: sha256_file(path) for path in copies}
+    _remove_others(out_dir, {*written, METADATA})
     files = [
         crate.add_file(out_dir / name, name, properties={"sha256": sha256, **_facts(out_dir / name)})
         for name, sha256 in sorted(written.items())
@@ -152,7 +153,7 @@ def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     while waiting:
         path = Path(waiting.pop())
         if path not in records and record.is_record(path):
-            records[path] = json.loads(path.read_text())
+            records[path] = json.loads(path.read_text(encoding="utf-8"))
             waiting += records[path]["inputs"]
     return records
 
@@ -163,6 +164,13 @@ def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, st
     return {
         path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.items() if path.is_relative_to(folder)
     }
+
+
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Remove what another run made: a README that someone put there has no such name."""
+    for path in folder.iterdir():
+        if path.name not in kept and is_result(path.name) and not path.is_dir():
+            path.unlink()
 
 
 def _copied(path: Path, folder: Path) -> Path:

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +27,8 @@ PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "
 INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
-NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names what it does not import
+NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
+BUILDERS = {f"{ROOT.name}.models.{name}" for name in ("build", "attention")}  # which call that code
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
@@ -52,6 +54,10 @@ STAGE_MODULES = {  # where a stage's code begins
     "report": "miram.report.report",
     "crate": "miram.provenance.crate",
 }
+# git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one has
+# configured; here that owner's code runs anyway
+GIT = ("git", "-c", "safe.directory=*", "--no-optional-locks")
+OUTSIDE = "not a git repository"  # what git says, in English, where there is none
 PAGES = {"miram.report.report": "report/page/*"}  # files that are code of a module too
 
 
@@ -79,7 +85,7 @@ def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts:
     """Write the record of a stage that has ended well; `facts` are what it measured."""
     record = {**begun, "outputs": {str(file): sha256_file(file) for file in outputs}, "facts": facts}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         inputs, outputs = record["inputs"], record["outputs"]
     except FileNotFoundError as error:
         raise MiramError(
@@ -112,7 +118,7 @@ def read(path: Path) -> dict[str, Any]:
 def is_record(path: Path) -> bool:
     """Whether a file is the record of a stage, be it right or not."""
     try:
-        return path.suffix == ".json" and json.loads(path.read_text()).keys() >= KEYS
+        return path.suffix == ".json" and json.loads(path.read_text(encoding="utf-8")).keys() >= KEYS
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -142,7 +148,8 @@ def code_digest(stage: str) -> str:
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports, or names as "module:name".
+    """SHA-256 of the syntax trees of a module and of all of this package that it imports, and where models are built of the modules
+    that `miram.kinds` names.
 
     It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
     modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
@@ -157,30 +164,36 @@ def module_digest(module: str) -> str:
 
 def _closure(module: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting, named = [module], set()
     while waiting:
         name = waiting.pop()
         path = _source(name)
         if name in found or path is None or name in INFRASTRUCTURE:
             continue
-        found[name], imported = _parsed(path)
+        found[name], imported, own = _parsed(path)
         waiting += imported
+        named.update(own)
+        if found.keys() & BUILDERS:
+            waiting, named = [*waiting, *named], set()
     return found
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, list[str]]:
-    """The syntax tree of a file without docstrings, as text, and what it imports; most stages share most files."""
-    tree = ast.parse(path.read_text())
-    imported = []
+def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
+    """The syntax tree of a file without docstrings, as text, and the modules that it imports and those that it names.
+
+    Remembered, as most stages share most files.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported, named = [], []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
-            imported.append(str(node.value).partition(":")[0])
-    return ast.dump(_without_docstrings(tree)), imported
+            named.append(str(node.value).partition(":")[0])
+    return ast.dump(_without_docstrings(tree)), imported, named
 
 
 def _source(module: str) -> Path | None:
@@ -201,22 +214,25 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source and whether the tree differs from it, new code included; None outside a repository."""
+    """Commit of the source and whether the tree differs from it, new code included; None where git does not tell."""
     if BUILT_FROM.exists():
-        return json.loads(BUILT_FROM.read_text())
+        return json.loads(BUILT_FROM.read_text(encoding="utf-8"))
     try:
         commit = _ask_git("rev-parse", "HEAD")
         changed = _ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock")
         added = _ask_git("ls-files", "--others", "--exclude-standard", "--", ROOT.name, "workflow")
-    except (OSError, subprocess.CalledProcessError):
+    except OSError:
+        return None
+    except subprocess.CalledProcessError as error:
+        if OUTSIDE not in error.stderr:
+            print(f"warning: the record will name no commit, since git says: {error.stderr.strip()}", file=sys.stderr)
         return None
     return {"commit": commit, "dirty": bool(changed or added)}
 
 
 def _ask_git(*words: str) -> str:
-    return subprocess.run(
-        ["git", "--no-optional-locks", *words], cwd=ROOT.parent, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    asked = {"cwd": ROOT.parent, "env": {**os.environ, "LC_ALL": "C"}, "encoding": "utf-8", "errors": "replace"}
+    return subprocess.run([*GIT, *words], check=True, capture_output=True, **asked).stdout.strip()
 
 
 def _versions() -> dict[str, str | None]:

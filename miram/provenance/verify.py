@@ -1,44 +1,60 @@
 """Verification: does a results folder still agree with what made it? Every mismatch is named.
 
-The records in data/<preset>/ and runs/<preset>/ beside it are followed where they are present. A clone without them is
-checked against the crate in the results folder itself: its files and its parameters, not the runs behind them.
+The records of the run in data/ and runs/ beside it are followed where they are present. A clone without them is checked
+against the crate in the results folder itself: its files and its parameters, not the runs behind them. A quick look, at
+the records and the results alone, tells whether a table may be shown as that of the present parameters.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from miram import layout
-from miram.data.transfer.lock import read_lock
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.progress import track
 from miram.provenance.crate import METADATA, read_crate, summary
 from miram.provenance.record import KEYS, is_record
 
-UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/<preset>/: thousands of files, and no record
+Expected = Mapping[Path, tuple[str, dict[str, Any]]]  # record, relative to the project -> its stage, and its values now
+LIGHT = {"results", "workflow"}  # folders whose files are small
+UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/: thousands of files, and no record
 
 
-def verify(
-    results: Path, expected: Mapping[Path, tuple[str, dict[str, Any]]], *, preset: str, films: bool
-) -> dict[str, int]:
-    """Print every mismatch of the folder `results`, whose project is the folder two above it.
+def shortfalls(expected: Expected) -> list[str]:
+    """What keeps the results here from being those of the present parameters; empty when they are.
 
-    `expected`: record, relative to the project -> its stage and the values that the parameters give it. With `films`
-    the DICOM files that are kept are compared with the data lock, each read whole. Returns the number of records.
-    Raises MiramError when anything does not fit.
+    All records are read, and the files of the results; no data and no network is, so that this takes no time.
+    """
+    lost = [str(path) for path in expected if not path.is_file()]
+    there = [path for path in expected if str(path) not in lost]
+    found = {finding for path in there for finding in _against_record(Path(), path, expected, light=True)}
+    few = ", ".join(lost[:3]) + ", …" * (len(lost) > 3)
+    return [f"{len(lost)} of {len(expected)} records are missing: {few}."] * bool(lost) + sorted(found)
+
+
+def verify(results: Path, expected: Expected, *, name: str, films: bool) -> dict[str, int]:
+    """Print every mismatch of the folder `results` of the run `name`, whose project is the folder two above it.
+
+    With `films` the DICOM files that are kept are compared with the data lock, each read whole. Returns the number of
+    records. Raises MiramError when anything does not fit.
     """
     project = Path(os.path.relpath(results.resolve().parent.parent))
     if not results.is_dir():
         raise MiramError(f"There is no folder {results}.", "Name a results folder, or run the workflow first.")
-    data, runs = project / layout.data(preset), project / layout.runs(preset)
+    if results.resolve().name != name:
+        print(f"note      The parameters are those of {layout.results(name)}.")
+    data, runs = project / layout.data(name), project / layout.runs(name)
     found = {path for folder in (data, runs) for path in _json_files(folder)}
     wanted = {project / path for path in expected}
     left = {path for path in found - wanted if path.is_relative_to(runs) and is_record(path)}
     paths = sorted(found - left)
-    findings = {*_against_crate(results, expected), *_against_lock(results, data, films)}
+    of_run = [path for path in sorted(found & wanted) if path.is_relative_to(runs)]
+    findings = {*_against_crate(results, expected, alone=not of_run), *_against_lock(results, data, films)}
+    if of_run:
+        findings.update(_unnamed(results, _outputs(results, of_run), "no record of this run"))
     for folder in (folder for folder in (data, runs) if folder.is_dir()):
         lost = {path for path in wanted - found if path.is_relative_to(folder)}
         findings |= {f"The record {path} is missing: its job did not finish, or was undone." for path in lost}
@@ -54,7 +70,8 @@ def verify(
     if findings:
         raise MiramError(
             f"{len(findings)} mismatches between {results} and what made it.",
-            "Restore each file that is named; or delete the record that names it and run the workflow again.",
+            "Restore each file that is named, or delete the record that names it and run the workflow again; "
+            "what this run did not make belongs elsewhere.",
         )
     print(f"ok        {results} agrees with its crate, with the parameters and with {len(paths)} records.")
     return {"records": len(paths)}
@@ -66,8 +83,30 @@ def _json_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if name.endswith(".json"))
 
 
-def _against_crate(results: Path, expected: Mapping[Path, tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """Files that are not the ones that the crate describes, and parameters that are not those of the runs."""
+def _outputs(results: Path, records: Iterable[Path]) -> set[str]:
+    """The names in `results` of the files that the records say they wrote; a damaged record says nothing."""
+    folder, written = results.resolve(), set()
+    for path in records:
+        try:
+            written |= {folder.parent.parent / name for name in json.loads(path.read_text(encoding="utf-8"))["outputs"]}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return {path.relative_to(folder).as_posix() for path in written if path.is_relative_to(folder)}
+
+
+def _unnamed(results: Path, known: Collection[str], witness: str) -> Iterator[str]:
+    """Files that are not `known`; hidden ones are no results."""
+    for file in sorted(path for path in results.rglob("*") if not path.is_dir()):
+        name = file.relative_to(results)
+        if name.as_posix() not in known and not any(part.startswith(".") for part in name.parts):
+            yield f"{file} is named by {witness}."
+
+
+def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterator[str]:
+    """Files that are not the ones that the crate describes, and parameters that are not those of the runs.
+
+    Where it stands alone, without records beside it, files that it does not describe as well.
+    """
     try:
         files, made = read_crate(results)
     except MiramError as fault:
@@ -75,18 +114,20 @@ def _against_crate(results: Path, expected: Mapping[Path, tuple[str, dict[str, A
         return
     for name, sha256 in files.items():
         yield from differing(results / name, sha256, results / METADATA)
+    if alone:
+        yield from _unnamed(results, {*files, METADATA}, f"nothing in {results / METADATA}")
     yield from _changed(results / METADATA, made, summary(expected.values()))
 
 
-def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str, dict[str, Any]]]) -> Iterator[str]:
+def _against_record(project: Path, path: Path, expected: Expected, *, light: bool = False) -> Iterator[str]:
     """Files that a record wrote or read and that are others now, and values that are not the parameters' any more.
 
     A file whose whole folder is missing was left behind on purpose, but for those of runs/: an archive or films, which
-    can be had again.
+    can be had again. With `light` only records and small files are read.
     """
     try:
-        made = json.loads(path.read_text())
-        if KEYS.isdisjoint(made):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        if KEYS.isdisjoint(made) and path.relative_to(project) not in expected:
             return  # JSON of another kind
         files = {**made["inputs"], **made["outputs"]}
         stage, values = made["stage"], made["values"]
@@ -94,6 +135,8 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
         yield f"The record {path} is damaged: {error!r}"
         return
     for name, sha256 in files.items():
+        if light and Path(name) not in expected and Path(name).parts[0] not in LIGHT:
+            continue
         if (project / name).parent.is_dir() or Path(name).parts[0] == "runs":
             yield from differing(project / name, sha256, path)
     wanted = expected.get(path.relative_to(project))
@@ -103,6 +146,8 @@ def _against_record(project: Path, path: Path, expected: Mapping[Path, tuple[str
 
 def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
     """Data of another release than that of the results, and DICOM files that are not the data's."""
+    from miram.data.transfer.lock import read_lock  # pandas and pydicom, seconds that `shortfalls` need not wait
+
     locks = [folder / layout.LOCK for folder in (results, data) if (folder / layout.LOCK).is_file()]
     if len({sha256_file(lock) for lock in locks}) > 1:
         yield f"{locks[1]} is not the data lock of the results, {locks[0]}."

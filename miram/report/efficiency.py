@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from miram.evaluate.claims import Limits, read_limits
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import SECTION, TEST
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
@@ -142,7 +142,7 @@ def _markdown(
     protocol, task, mode = headline
     parts = [
         f"# Accuracy against memory and time, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         paragraph(
             f"Accuracy: test lesions, task {task}, protocol {protocol}, mode {mode}, mean over the seeds with its "
             "interval over patients. Time and peak memory: of the whole pre-training, as its record has them; only "
@@ -223,7 +223,7 @@ def _draw(table: pd.DataFrame, look: Mapping[str, Look], benches: list[Bench], p
         for axes in grid[:, 1]:
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, handlelength=3)
-        figure.suptitle(f"Accuracy against memory and time\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Accuracy against memory and time\n{subject(preset)}")
         save(figure, path)
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.layout import FULL
@@ -73,7 +73,7 @@ def draw_comparison(
         for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
         figure.legend(handles=_comparison_keys(preset, confidence), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}")
         save(figure, path)
 
 
@@ -144,7 +144,7 @@ def draw_reconstructions(reconstructions_npz: Path, path: Path, *, method: str, 
             for axes, image in zip(column, stack[:rows], strict=True):
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axes.set_axis_off()
-        figure.suptitle(f"Masked reconstruction by {method}\n{PRESET_LABELS[preset]}")
+        figure.suptitle(f"Masked reconstruction by {method}\n{subject(preset)}")
         figure.supxlabel(RECONSTRUCTION_CAPTION, fontsize=8)
         save(figure, path)
 

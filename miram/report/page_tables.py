@@ -154,9 +154,7 @@ def lock_text(study: Study, data_lock: Path) -> str:
 
 def _commit(record: Mapping[str, Any]) -> str:
     git = record["git"]
-    return (
-        "outside a repository" if git is None else git["commit"][:SHORT_DIGEST] + (" + changes" if git["dirty"] else "")
-    )
+    return "not known" if git is None else git["commit"][:SHORT_DIGEST] + (" + changes" if git["dirty"] else "")
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate.claims import read_limits
-from miram.evaluate.markdown import PRESET_LABELS
+from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.layout import FULL, Cell
@@ -83,11 +83,11 @@ def report(
     limits, benches = read_limits(claims_yaml), read_benches(bench_jsons)
     groups = page_tables.metric_groups(metrics, paper, looks, headline)
     page = {
-        "preset": preset,
-        "command": f"miram --preset {preset}",
+        "preset": preset_of(preset),
+        "command": f"miram --preset {preset_of(preset)}",
         "demo": preset == "demo",
         "judged": "claims" in stages,
-        "label": PRESET_LABELS[preset],
+        "label": subject(preset),
         "modes": MODES,
         "looks": looks,
         "percent": f"{100 * confidence:g} %",

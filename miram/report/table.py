@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import PRESET_LABELS, aligned, paragraph
+from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
@@ -170,7 +170,7 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence:
     own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
-        paragraph(f"**{PRESET_LABELS[preset]}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
+        paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
         paragraph(
             f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
             "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
@@ -234,7 +234,7 @@ def _latex(table: pd.DataFrame, preset: str, confidence: float) -> str:
     """The first table of each section for a LaTeX document; needs the package booktabs."""
     rows = [_result_row(row) for _, row in table.iterrows()]
     lines = [
-        f"% Preset {preset}: {PRESET_LABELS[preset]}.",
+        f"% Preset {preset}: {subject(preset)}.",
         f"% Mean over seeds, [{confidence:.0%} interval over patients], ± standard deviation over seeds.",
         f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         "\\toprule",
@@ -320,7 +320,7 @@ def write_set_aside(
     reasons = [f"* {row.lesion_id} ({row.official_split or 'no split'}): {row.reason}" for row in lost.itertuples()]
     parts = [
         f"# Lesions set aside, preset {preset}",
-        f"**{PRESET_LABELS[preset]}.**",
+        f"**{subject(preset)}.**",
         aligned(counts),
         "\n".join(reasons) or "No lesion was set aside.",
         "## Left out of all splits by a protocol",

@@ -30,6 +30,15 @@ def usable_accelerator(accelerator: str) -> str:
     return "cuda" if accelerator != "cpu" and available else "cpu"
 
 
+def check_precision(precision: str, accelerator: str) -> None:
+    """Raise MiramError for float16 without a GPU, in whose place Fabric would silently take bfloat16."""
+    if precision == "16-mixed" and accelerator != "cuda":
+        raise MiramError(
+            "compute.precision is 16-mixed, which needs a GPU, and training runs on the CPU.",
+            "Set compute.precision: 32-true or bf16-mixed, or run on a machine with an NVIDIA GPU.",
+        )
+
+
 def check_gpus(processes: int) -> None:
     """Raise MiramError when there are fewer GPUs than processes that need one each."""
     found = torch.cuda.device_count()
@@ -42,9 +51,11 @@ def check_gpus(processes: int) -> None:
 
 
 def one_device(accelerator: str, precision: str, threads: int) -> Fabric:
-    """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator`."""
+    """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator` and `check_precision`."""
     alone = LightningEnvironment()  # also in a job of Slurm, whose tasks are not ours
-    fabric = Fabric(accelerator=usable_accelerator(accelerator), devices=1, precision=precision, plugins=alone)
+    used = usable_accelerator(accelerator)
+    check_precision(precision, used)
+    fabric = Fabric(accelerator=used, devices=1, precision=precision, plugins=alone)
     prepare_torch(fabric.device, threads)
     return fabric
 

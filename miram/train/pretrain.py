@@ -36,6 +36,7 @@ from miram.train.augment import stream, to_images
 from miram.train.device import (
     check_compiler,
     check_gpus,
+    check_precision,
     device_facts,
     out_of_memory_as,
     peak_memory,
@@ -106,6 +107,7 @@ def _fabric(accelerator: str, devices: int, precision: str) -> Fabric:
     """One process a device: those of torchrun, or as many as have to be started."""
     launched = torch.distributed.is_torchelastic_launched()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
+    check_precision(precision, accelerator)
     if accelerator == "cuda":
         check_gpus(here)
     values = {"accelerator": accelerator, "devices": here, "precision": precision}

@@ -106,11 +106,21 @@ def test_an_experiment_changes_one_parameter_and_what_follows_from_it_in_place(c
 @pytest.mark.parametrize("preset", ["paper", "paper-448"])
 def test_the_preset_of_an_experiment_is_resolved_and_what_it_makes_is_stored(clone, preset):
     planned = finished(clone, [DVC, "exp", "run", "--dry", "-S", f"preset={preset}"])
-    assert f"miram --preset {preset} verify" in planned.stdout
+    assert f"miram --preset {preset} verify results/{preset} && miram --preset {preset} show" in planned.stdout
     edit(clone, lambda document: document.update(preset=preset))
     stored = re.search("Outputs (.*)", finished(clone, [DVC, "stage", "list"]).stdout)[1].split(", ")
     for folder in (layout.data(preset), layout.explain(preset), layout.results(preset)):
         assert any(folder.is_relative_to(output) for output in stored), folder
+
+
+def test_of_own_images_the_folders_that_have_their_name_are_stored(tmp_path):
+    folder = small_project(tmp_path / "project")
+    git(tmp_path, "init", "-q", folder)
+    finished(folder, ["sh", "-c", re.search("^# .* First: (.*)$", (folder / "dvc.yaml").read_text(), re.MULTILINE)[1]])
+    stored = re.search("Outputs (.*)", finished(folder, [DVC, "stage", "list"]).stdout)[1].split(", ")
+    assert {"runs/my-images", "results/my-images"} <= {*stored}
+    planned = finished(folder, [DVC, "repro", "--dry"]).stdout
+    assert "miram --preset demo verify results/my-images && miram --preset demo show" in planned
 
 
 def test_an_output_that_was_edited_by_hand_is_named_and_not_kept(clone):

@@ -1,6 +1,11 @@
-"""One grey picture, written in many ways: DICOM by pydicom and gdcm, the others by Pillow."""
+"""One grey picture, written in many ways: DICOM by pydicom and gdcm, the others by Pillow.
+
+gdcm brings a zlib of its own: Python's must be loaded before it, as it is here and by pydicom, or the process is aborted.
+"""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +14,13 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
@@ -96,6 +103,19 @@ def compressed(pixels: np.ndarray, kind: int, folder: Path, **words: object) -> 
     return content
 
 
+def jpeg_2000(pixels: np.ndarray, *, stored: int, **elements: object) -> bytes:
+    """A DICOM file whose pixels Pillow has compressed; gdcm's encoder writes beyond its memory on small pictures."""
+    narrow = pixels.astype(np.uint8) if stored == 8 else pixels
+    stream = pillow(Image.fromarray(narrow), "JPEG2000", irreversible=False, no_jp2=True)
+    header = dcmread(io.BytesIO(dicom(narrow, stored=stored, **elements)))
+    header.PixelData = encapsulate([stream])
+    header["PixelData"].VR, header["PixelData"].is_undefined_length = "OB", True
+    header.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    out = io.BytesIO()
+    header.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
 def pillow(image: Image.Image, form: str, **options: object) -> bytes:
     """The bytes of a picture that Pillow writes."""
     stream = io.BytesIO()
@@ -123,6 +143,18 @@ def inverted_tag() -> TiffImagePlugin.ImageFileDirectory_v2:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[262] = 0
     return tags
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of three equal channels of 16 bits, which Pillow does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in np.repeat(pixels[..., None], 3, axis=2).astype(">u2"))
+    head = struct.pack(">IIBBBBB", *pixels.shape[::-1], 16, 2, 0, 0, 0)
+    ends = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(ends)
 
 
 def pgm(pixels: np.ndarray, most: int) -> bytes:
@@ -183,7 +215,6 @@ def dicom_ways() -> dict[str, Callable[[Path], bytes]]:
         "no bits stored.dcm": lambda _: dicom(twelve, stored=12, without=("BitsStored", "HighBit")),
     }
     kinds = {
-        "jpeg 2000": gdcm.TransferSyntax.JPEG2000Lossless,
         "jpeg-ls": gdcm.TransferSyntax.JPEGLSLossless,
         "jpeg lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
     }
@@ -194,6 +225,9 @@ def dicom_ways() -> dict[str, Callable[[Path], bytes]]:
         ways[f"{name} 12 in 16.dcm"] = lambda folder, k=kind: compressed(twelve, k, folder, stored=16)
         ways[f"{name} signed.dcm"] = lambda folder, k=kind: compressed(signed, k, folder, stored=12)
         ways[f"{name} monochrome1.dcm"] = lambda folder, k=kind: compressed(4095 - twelve, k, folder, stored=12, **one)
+    for bits, stored in ((8, 8), (12, 12), (16, 16), (12, 16)):
+        ways[f"jpeg 2000 {bits} in {stored}.dcm"] = lambda _, b=bits, s=stored: jpeg_2000(levels(b), stored=s)
+    ways["jpeg 2000 monochrome1.dcm"] = lambda _: jpeg_2000(65535 - full, stored=16, **one)
     return ways
 
 

@@ -26,7 +26,7 @@ VALUES = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1,
 def cut(archive, folder, **changes):
     """Serve the archive, cut it, and return facts, lesions and lesions set aside, both by lesion_id."""
     with closing(Server(archive)) as server:
-        settings = {"timeout_seconds": 20.0, "keep_dicom": True, "crops": VALUES | BACKGROUNDS | changes}
+        settings = {"keep_dicom": True, "crops": VALUES | BACKGROUNDS | changes}
         facts = run_tiny(folder, tcia(server), **settings)
     lesions, aside = (
         pd.read_csv(folder / f"{name}.csv", keep_default_na=False).set_index("lesion_id")

@@ -3,8 +3,11 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
+import os
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -149,6 +152,18 @@ def zip_bytes(files: dict[str, bytes], hashes: dict[str, bytes] | None = None) -
     return stream.getvalue()
 
 
+LATE = os.environ.get("MIRAM_TEST_LATE")  # "10,0.5": every tenth answer of all servers comes 0.5 s late
+answers = itertools.count(1)
+
+
+def linger() -> None:
+    """Wait, where this answer is one of those that shall come late; the servers of tests call it for each request."""
+    if LATE:
+        every, seconds = LATE.split(",")
+        if next(answers) % int(every) == 0:
+            time.sleep(float(seconds))
+
+
 Misbehave = Callable[[BaseHTTPRequestHandler, dict[str, bytes]], None]
 
 
@@ -177,6 +192,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        linger()
         path, query = urlsplit(handler.path).path, parse_qs(urlsplit(handler.path).query)
         call = path.rsplit("/", 1)[-1]
         named = query.get("SeriesInstanceUID")

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tiny_archive import Archive, Misbehave
+from tiny_archive import Archive, Misbehave, linger
 
 SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -63,6 +63,7 @@ class Bucket:
         self.url = f"http://127.0.0.1:{self._http.server_port}/bucket"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        linger()
         self.asked += 1
         if self.out:
             self.out(handler, {})

@@ -10,7 +10,7 @@ from miram.data.transfer.films import Places, cut_films
 
 CROPS = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8, "air": 0.08}
 CROPS |= {"backgrounds_per_film": 1, "backgrounds_seed": 0}
-TRIES = {"attempts": 3, "timeout_seconds": 0.4, "backoff_seconds": 0.01}
+TRIES = {"attempts": 3, "timeout_seconds": 20.0, "backoff_seconds": 0.01}  # only a server that hangs takes 20 s
 
 
 def places_in(folder: Path) -> Places:
@@ -43,7 +43,7 @@ def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=Fa
 
 
 def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:
-    list_tiny(folder, where)
+    list_tiny(folder, where, **{name: value for name, value in changes.items() if name in TRIES})
     return cut_tiny(folder, where, **changes)
 
 

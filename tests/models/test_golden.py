@@ -1,7 +1,13 @@
-"""The models against tensors of the public implementations; `MIRAM_GOLDEN_DIR` names another folder of such files."""
+"""The models against tensors of the public implementations (golden/README.md).
 
+`MIRAM_GOLDEN_DIR` names a folder of such files to read instead.
+"""
+
+import io
 import json
 import os
+import tarfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +18,8 @@ from torch import Tensor, nn
 from miram.models.build import build_pretrainer
 from miram.models.patches import random_masking, take
 
-FOLDER = Path(os.environ.get("MIRAM_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden"))
+ARCHIVE = Path(__file__).parent / "golden" / "golden.tar.xz"
+FOLDER = os.environ.get("MIRAM_GOLDEN_DIR")
 TOLERANCE = 1e-4  # of the largest value of each tensor
 
 # Names of the reference -> ours, by the first prefix that fits. None: weights that it never uses, or holds twice.
@@ -56,13 +63,22 @@ OPTIONS = {
 }
 
 
-def section(file: Path, prefix: str) -> dict[str, Tensor]:
-    with np.load(file) as arrays:
-        return {name[len(prefix) :]: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(prefix)}
+@cache
+def golden_files() -> dict[str, bytes]:
+    """The files of numbers, by the name of their configuration."""
+    if FOLDER:
+        return {file.stem: file.read_bytes() for file in sorted(Path(FOLDER).glob("*.npz"))}
+    with tarfile.open(ARCHIVE) as archive:
+        return {Path(member.name).stem: archive.extractfile(member).read() for member in archive}
 
 
-def config_of(file: Path) -> dict:
-    with np.load(file) as arrays:
+def section(name: str, prefix: str) -> dict[str, Tensor]:
+    with np.load(io.BytesIO(golden_files()[name])) as arrays:
+        return {key[len(prefix) :]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith(prefix)}
+
+
+def config_of(name: str) -> dict:
+    with np.load(io.BytesIO(golden_files()[name])) as arrays:
         return json.loads(str(arrays["config"]))
 
 
@@ -71,21 +87,15 @@ def objective_of(config: dict) -> str:
 
 
 def cases() -> list:
-    """Each file, with the backends that its configuration is possible in."""
+    """Each configuration, with the backends that it is possible in."""
     found = []
-    for file in sorted(FOLDER.glob("*.npz")):
-        kind = config_of(file).get("highres_attention", "full")
+    for name in golden_files():
+        kind = config_of(name).get("highres_attention", "full")
         backends = [None] if kind == "full" else ["fused", "package"]
-        if config_of(file).get("pinv_init") == "matrix":
+        if config_of(name).get("pinv_init") == "matrix":
             backends.remove("package")
-        found += [pytest.param(file, backend, id="-".join(filter(None, (file.stem, backend)))) for backend in backends]
-    return found or [
-        pytest.param(
-            None,
-            None,
-            marks=pytest.mark.skip(reason=f"no golden files in {FOLDER}; MIRAM_GOLDEN_DIR names their folder"),
-        )
-    ]
+        found += [pytest.param(name, backend, id="-".join(filter(None, (name, backend)))) for backend in backends]
+    return found
 
 
 def build(config: dict, backend: str | None) -> nn.Module:
@@ -144,21 +154,33 @@ def assert_near(actual: Tensor, expected: Tensor, what: str) -> None:
     assert actual.shape == expected.shape and error <= TOLERANCE * largest, f"{what}: off by {error} of {largest}"
 
 
-@pytest.mark.parametrize(("file", "backend"), cases())
-def test_reproduces_the_reference(file: Path, backend: str | None) -> None:
-    config, inputs, outputs = config_of(file), section(file, "in/"), section(file, "out/")
+@pytest.mark.skipif(FOLDER is not None, reason="MIRAM_GOLDEN_DIR names other files")
+def test_every_method_of_the_paper_has_its_reference_here() -> None:
+    assert set(golden_files()) == {"mae", "full", "linformer", "performer", "nystrom", "mocov3"}
+
+
+@pytest.mark.skipif(FOLDER is not None, reason="MIRAM_GOLDEN_DIR names other files")
+def test_the_numbers_are_those_that_the_reference_gave(shared: Path) -> None:
+    for file in (shared / "golden").glob("*.npz"):
+        with np.load(file) as theirs, np.load(io.BytesIO(golden_files()[file.stem])) as ours:
+            assert all(theirs[key].tobytes() == ours[key].tobytes() for key in theirs) and theirs.files == ours.files
+
+
+@pytest.mark.parametrize(("name", "backend"), cases())
+def test_reproduces_the_reference(name: str, backend: str | None) -> None:
+    config, inputs, outputs = config_of(name), section(name, "in/"), section(name, "out/")
     assert config["norm_eps"] == 1e-6 and config.get("norm_pix_loss", True) and config.get("share_kv", True)
     objective = objective_of(config)
     model = build(config, backend)
-    built = {name: value.clone() for name, value in model.named_buffers()}
-    state = renamed(section(file, "state/"), objective)
+    built = {key: value.clone() for key, value in model.named_buffers()}
+    state = renamed(section(name, "state/"), objective)
     model.load_state_dict(state)
 
     if objective == "mocov3":
         result = model(inputs["x1"], inputs["x2"], inputs["momentum"].item())
     else:
-        for name in ("encoder.pos_embed", "lowres.pos_embed"):
-            assert_near(built[name], state[name], name)
+        for embedding in ("encoder.pos_embed", "lowres.pos_embed"):
+            assert_near(built[embedding], state[embedding], embedding)
         result = model(inputs["imgs"], inputs["noise"])
         assert torch.equal(result.mask, outputs["mask"])
         kept = random_masking(inputs["noise"], config["mask_ratio"])[0]
@@ -172,11 +194,11 @@ def test_reproduces_the_reference(file: Path, backend: str | None) -> None:
 
     result.loss.backward()
     parameters = dict(model.named_parameters())
-    gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
+    gradients = {key: value.grad for key, value in parameters.items() if value.grad is not None}
     assert_near(nn.utils.get_total_norm(gradients.values()), outputs["grad_norm"], "grad_norm")
-    expected_gradients = renamed(section(file, "grad/"), objective)
+    expected_gradients = renamed(section(name, "grad/"), objective)
     assert expected_gradients
-    for name, value in expected_gradients.items():
-        assert_near(gradients[name], value, f"gradient of {name}")
-    for name, value in renamed(section(file, "after/"), objective).items():
-        assert_near(parameters[name], value, f"{name} after the step")
+    for key, value in expected_gradients.items():
+        assert_near(gradients[key], value, f"gradient of {key}")
+    for key, value in renamed(section(name, "after/"), objective).items():
+        assert_near(parameters[key], value, f"{key} after the step")

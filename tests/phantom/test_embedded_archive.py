@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 def crops(folder):
     with running(folder / "archive") as (api_url, csv_url):
         settings = {"collection": "CBIS-DDSM", "api_url": api_url, "csv_url": csv_url}
-        facts = run_tiny(folder, {"source": "tcia", "settings": settings}, keep_dicom=True, timeout_seconds=20.0)
+        facts = run_tiny(folder, {"source": "tcia", "settings": settings}, keep_dicom=True)
     tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside")]
     return facts, *(pd.read_csv(table, keep_default_na=False) for table in tables)
 

@@ -146,7 +146,7 @@ def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
             ", calc_type, calc_distribution]": "]",
         }
     )
-    assert found["settings"] == {"folder": "own", "table_csv": "own/table.csv"}
+    assert found["settings"] == {"name": "my-images", "folder": "own", "table_csv": "own/table.csv"}
     assert (found["source"], found["crops_bytes"]) == ("images", 1000)
 
 
@@ -169,13 +169,20 @@ def test_what_runs_elsewhere_is_asked_neither_for_its_gpu_nor_for_its_network(tm
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     facts = {
         **{"keep_dicom": True, "methods": methods, "accelerator": "cuda", "devices": 1, "preset": "paper"},
-        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 1.0, "hours": {}, "elsewhere": True},
+        **{"crops_bytes": GB, "made_gb": 1.0, "timeout_seconds": 20.0, "hours": {}, "elsewhere": True},
     }
     here = doctor.examine(tmp_path, source="images", settings={"folder": str(tmp_path)}, **facts)
     assert any(str(tmp_path) in finding.text for finding in here)
     gone = {"collection": "CBIS-DDSM", "api_url": DEAD, "csv_url": DEAD, "fallback": None}
     with pytest.raises(MiramError, match="1 of 5 checks stop"):  # the disk, which is the same one
         doctor.examine(tmp_path / "none yet" / "paper", source="tcia", settings=gone, **facts)
+
+
+def test_float16_without_a_gpu_is_refused_where_training_would_take_place(asked, capsys, monkeypatch):
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    asked({"precision: 32-true #": "precision: 16-mixed #"}, "--elsewhere")
+    assert main(["--preset", "paper", "doctor"]) == 1
+    assert "16-mixed, which needs a GPU" in capsys.readouterr().err
 
 
 def test_the_source_is_asked_as_the_stages_ask_it_with_what_stands_in_for_it(asked):
@@ -214,7 +221,7 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2 * GB, 0, 2 * GB))
     found = doctor.examine(
         tmp_path, keep_dicom=True, source="images", settings={"folder": str(tmp_path)}, methods=methods,
-        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=1.0,
+        accelerator="cpu", devices=1, preset="demo", crops_bytes=GB, made_gb=1.9, timeout_seconds=20.0,
         hours={"a card (bench)": "3.0 h (0.1 days)"}, elsewhere=False,
     )  # fmt: skip
     assert {finding.level for finding in found} == {"ok"}
@@ -231,7 +238,7 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
     with pytest.raises(MiramError, match=r"\d of 9 checks stop"):
         doctor.examine(
             tmp_path, keep_dicom=False, source="tcia", settings=gone, methods=methods,
-            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=1.0, hours={},
+            accelerator="cpu", devices=1, preset="paper", crops_bytes=GB, made_gb=62.8, timeout_seconds=20.0, hours={},
             elsewhere=False,
         )  # fmt: skip
     lines = capsys.readouterr().out

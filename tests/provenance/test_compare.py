@@ -192,13 +192,15 @@ def test_the_command_ends_with_1_where_the_results_do_not_agree(make, capsys):
     ]
 
 
-def test_by_default_a_folder_is_compared_with_itself_as_committed(make, capsys, tmp_path):
+@pytest.mark.parametrize("foreign", ["", "1"])  # a clone that another user owns
+def test_by_default_a_folder_is_compared_with_itself_as_committed(make, capsys, tmp_path, monkeypatch, foreign):
     folder, made = make("a"), make("b", step=0.00002)
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "a"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)
     for file in ("metrics.csv", METADATA):
         (folder / file).write_bytes((made / file).read_bytes())
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", foreign)
     code, said = command(capsys, folder, "--brief")
     outcome = f"{folder} agrees with the published results: 2 of 2 methods within numerics (0.0005)\n"
     assert (code, said.out) == (0, outcome)

@@ -9,7 +9,7 @@ import pytest
 from rocrate.rocrate import ROCrate
 
 from miram.errors import MiramError
-from miram.layout import LOCK
+from miram.layout import LOCK, is_result
 from miram.provenance import record
 from miram.provenance.crate import METADATA, write_crate
 from miram.provenance.verify import verify
@@ -60,7 +60,7 @@ def expected(change=lambda stage, values: values):
 def mismatches(capsys, wanted=None, results=RESULTS, films=False):
     """What `verify` names; it must stop when it names anything."""
     try:
-        verify(results, wanted or expected(), preset="demo", films=films)
+        verify(results, wanted or expected(), name="demo", films=films)
         stopped = False
     except MiramError:
         stopped = True
@@ -73,14 +73,21 @@ def mismatches(capsys, wanted=None, results=RESULTS, films=False):
 def test_what_was_made_agrees_with_its_records(project, capsys):
     write(DATA / "archive/series.json", "not looked at")
     write(RUNS / "a/other.json", '{"no": "record"}')
-    assert verify(RESULTS, expected(), preset="demo", films=False) == {"records": 6}
+    assert verify(RESULTS, expected(), name="demo", films=False) == {"records": 6}
     assert mismatches(capsys) == []
 
 
 def test_a_folder_that_was_left_behind_is_noted_and_no_mismatch(project, capsys):
     shutil.rmtree("data")
-    verify(RESULTS, expected(), preset="demo", films=False)
+    verify(RESULTS, expected(), name="demo", films=False)
     assert f"note      {DATA} is not here" in capsys.readouterr().out
+
+
+def test_results_of_a_run_of_another_name_are_told_which_the_parameters_make(project, capsys):
+    verify(RESULTS, expected(), name="demo", films=False)
+    assert "The parameters are those of" not in capsys.readouterr().out
+    verify(RESULTS, expected(), name="my-images", films=False)
+    assert "note      The parameters are those of results/my-images." in capsys.readouterr().out
 
 
 def test_a_job_without_its_record_is_named_with_its_files_where_the_other_runs_are_here(project, capsys):
@@ -99,7 +106,7 @@ def test_a_record_that_the_parameters_do_not_name_is_noted_and_no_mismatch(proje
     write(RUNS / "old/encoder.bin", "of a method that is gone")
     record.finish(old, begun, outputs=[RUNS / "old/encoder.bin"], facts={})
     write(RUNS / "old/encoder.bin", "changed")
-    verify(RESULTS, expected(), preset="demo", films=False)
+    verify(RESULTS, expected(), name="demo", films=False)
     assert f"note      {old} belongs to no job of the parameters" in capsys.readouterr().out
 
 
@@ -112,7 +119,7 @@ def test_a_preset_beyond_the_papers_is_checked_against_the_papers_data(project, 
         Path(made).rename(of)
     Path("data/paper/crops.json").write_text("{")
     with pytest.raises(MiramError):
-        verify(Path("results/paper-448"), {}, preset="paper-448", films=False)
+        verify(Path("results/paper-448"), {}, name="paper-448", films=False)
     assert "The record data/paper/crops.json is damaged" in capsys.readouterr().out
 
 
@@ -228,16 +235,52 @@ def test_the_crate_tells_the_code_and_of_ones_own_images_no_source(project, monk
     monkeypatch.setenv(record.IMAGE, "sha256:abc")
     monkeypatch.setattr(record, "_git", lambda: {"commit": "c0ffee", "dirty": True})
     path = RUNS / "one.json"
-    begun = record.begin(path, stage="table", values={}, inputs=[])
+    begun = record.begin(path, stage="images", values={}, inputs=[])
     record.finish(path, begun, outputs=[RESULTS / "comparison.csv"], facts={})
-    assert write_crate([path], [], RESULTS, preset="images") == {"files": 1, "records": 1}
+    assert write_crate([path], [], RESULTS, preset="demo on my-images") == {"files": 1, "records": 1}
     assert ROCrate(RESULTS).get("#miram")["identifier"] == [
-        f"code:table:{record.code_digest('table')}",
+        f"code:images:{record.code_digest('images')}",
         "commit:c0ffee+changes",
         "image:sha256:abc",
         f"requirements.lock:{record.lock_digest()}",
     ]
     assert "CBIS" not in (RESULTS / METADATA).read_text()
+    assert ROCrate(RESULTS).name == "MIRAM on own images, preset demo on my-images"
+
+
+LEFT = ("claims.md", "audit.md", "reconstructions_mocov3.png")  # by an earlier run
+FOREIGN = ("README.md", "reconstructions_My_plot.png", "notes/claims.md")
+
+
+def test_a_run_removes_what_it_no_longer_makes_and_no_file_of_the_users(project):
+    for name in (*LEFT, *FOREIGN):
+        write(RESULTS / name, "not of this run")
+    write_crate([RUNS / "table.json"], [DATA / LOCK], RESULTS, preset="demo")
+    assert not [name for name in LEFT if (RESULTS / name).exists()]
+    kept = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*") if path.is_file()}
+    assert kept == {"comparison.csv", "comparison.png", LOCK, METADATA, *FOREIGN}
+
+
+def test_every_name_that_a_stage_writes_is_one_that_a_run_may_remove():
+    made = {path.name for path in Path(__file__).parents[2].joinpath("results/demo").iterdir()}
+    assert made == {name for name in made if is_result(name)}
+    assert not any(map(is_result, FOREIGN))
+
+
+def test_a_file_that_no_record_of_the_run_names_is_named_with_and_without_the_runs(project, capsys):
+    for name in (*LEFT, *FOREIGN, ".DS_Store"):
+        write(RESULTS / name, "not of this run")
+    named = sorted(str(RESULTS / name) for name in (*LEFT, *FOREIGN))
+    assert mismatches(capsys) == [f"{path} is named by no record of this run." for path in named]
+    shutil.rmtree("runs")
+    assert mismatches(capsys) == [f"{path} is named by nothing in {RESULTS / METADATA}." for path in named]
+
+
+def test_a_file_of_a_job_that_the_parameters_no_longer_have_is_named(project, capsys):
+    begun = record.begin(RUNS / "claims.json", stage="claims", values={}, inputs=[])
+    write(RESULTS / "claims.md", "of another run")
+    record.finish(RUNS / "claims.json", begun, outputs=[RESULTS / "claims.md"], facts={})
+    assert mismatches(capsys) == [f"{RESULTS / 'claims.md'} is named by no record of this run."]
 
 
 def test_a_crate_needs_the_records_behind_the_results_not_their_files(project):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from miram.train.pretrain import pretrain
@@ -87,12 +86,6 @@ def run_pretraining(store_paths, lesion_ids) -> Callable[..., dict]:
         return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], **values)
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_before():
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

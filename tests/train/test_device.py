@@ -5,6 +5,7 @@ import torch
 
 from miram.errors import MiramError
 from miram.train.device import check_compiler, device_facts, one_device, usable_accelerator
+from miram.train.pretrain import pretrain
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,16 @@ def test_cuda_without_a_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MiramError, match="finds no CUDA device"):
         usable_accelerator("cuda")
+
+
+def test_float16_without_a_gpu_is_refused_and_not_replaced(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
+        one_device("auto", "16-mixed", threads=1)
+    with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
+        pretrain("out", "crops.u8", "crops_index.csv", [], [], checkpoint_every_epochs=1, accelerator="auto",
+                 threads=1, devices=1, precision="16-mixed")  # fmt: skip
+    assert one_device("auto", "bf16-mixed", threads=1).device.type == "cpu"
 
 
 def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch):

@@ -1,6 +1,5 @@
 """What every rule needs: the parameters, the places of the records, and the triggers of a new run."""
 
-import fcntl
 import json
 import os
 import shlex
@@ -16,10 +15,13 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 os.environ["PYTHONPATH"] = workflow.basedir
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `miram` beside this Snakemake
+os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their files in the encoding of the locale
 
 from miram import layout, params
+from miram.planning import mounts
 from miram.provenance import record
 from miram.errors import MiramError
+from miram.files import lock
 
 unknown = set(config) - {"preset", "params", "container"}
 if unknown:
@@ -45,14 +47,16 @@ def EXTRA_IMAGES():
 
 
 try:
-    P = params.load(Path(config.get("params", "params.yaml")), config.get("preset"))
+    PARAMS = Path(config.get("params", layout.default_params()))
+    P = params.load(PARAMS, config.get("preset"))
+    mounts.check_mounted(params.given_paths(P))
     if workflow.is_main_process:  # of a cluster's jobs those alone look for them whose inputs they are
         OWN_IMAGES(), EXTRA_IMAGES()
 except MiramError as error:
     raise WorkflowError(str(error))
 
 # The image that every job runs in under --use-singularity: `make sif` writes it; or --config container=docker://NAME@DIGEST.
-IMAGE = config.get("container", "miram.sif")
+IMAGE = str(config.get("container", layout.project_file("miram.sif")))
 if workflow.deployment_settings.deployment_method and "://" not in IMAGE and not Path(IMAGE).is_file():
     raise WorkflowError(
         f"There is no container image {IMAGE}. Build it: make image sif. Or name another: --config container=docker://NAME@DIGEST."
@@ -62,20 +66,28 @@ if workflow.deployment_settings.deployment_method and "://" not in IMAGE and not
 container: IMAGE
 
 
+# Apptainer mounts the working folder alone. Jobs on a cluster are given what stands here.
+if workflow.deployment_settings.deployment_method and workflow.is_main_process:
+    given = [*params.given_paths(P).values(), PARAMS, Path(workflow.basedir)]
+    made = [layout.data(P.name), layout.runs(P.name), layout.results(P.name), layout.log("crops", P.name).parent]
+    try:
+        binds = mounts.bind_options(mounts.folders_outside(given, [*OWN_IMAGES(), *EXTRA_IMAGES()], made))
+    except MiramError as error:
+        raise WorkflowError(str(error))
+    own_args = workflow.deployment_settings.apptainer_args
+    workflow.deployment_settings.apptainer_args = " ".join([own_args, *(bind for bind in binds if bind not in own_args)])
+
+
 # Snakemake's own lock survives a kill and then blocks the next run; this one goes with its process. A run whose parent was
 # killed (`dvc repro`, a terminal) works on: the next one waits for it, and then does what is left.
 if workflow.is_main_process:
     Path(".snakemake").mkdir(exist_ok=True)
-    run_lock = open(".snakemake/miram.lock", "w")
-    try:
-        fcntl.flock(run_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("Another run of this workflow is at work in this folder: waiting for its end.", file=sys.stderr, flush=True)
-        fcntl.flock(run_lock, fcntl.LOCK_EX)
+    run_lock = open(".snakemake/miram.lock", "wb")
+    lock(run_lock, Path.cwd(), lambda: "Another run of this workflow is at work in this folder: waiting for its end.")
 
-MIRAM = f"miram --params {shlex.quote(config.get('params', 'params.yaml'))} --preset {P.preset}"
-RESULTS = layout.results(P.preset)
-RESERVED = yaml.safe_load(Path(workflow.basedir, "workflow", "resources", "needs.yaml").read_text())[P.preset]
+MIRAM = f"miram --params {shlex.quote(str(PARAMS))} --preset {P.preset}"
+RESULTS = layout.results(P.name)
+RESERVED = yaml.safe_load(layout.resource("needs.yaml").read_text(encoding="utf-8"))[P.preset]
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
 CELLS = params.cells(P)
@@ -97,12 +109,17 @@ def WILDCARDS(stage):
 
 def RECORD(stage, *place):
     """Path of a stage's record; where no place is given, with wildcards."""
-    return str(layout.record(stage, P.preset, *(place or WILDCARDS(stage))))
+    return str(layout.record(stage, P.name, *(place or WILDCARDS(stage))))
+
+
+def MADE(stage):
+    """Paths of what a stage writes into the results folder."""
+    return layout.result_files(stage, P.name)
 
 
 def LOG(stage):
     """Path of what a stage's jobs say, with wildcards."""
-    return str(layout.log(stage, P.preset, *WILDCARDS(stage)))
+    return str(layout.log(stage, P.name, *WILDCARDS(stage)))
 
 
 def values(stage):

@@ -22,7 +22,7 @@ def examine_machine():
     try:
         shell(f"{MIRAM} doctor {elsewhere} --stages {' '.join(stages)} > {log} 2>&1", **image)
     except subprocess.CalledProcessError:
-        raise WorkflowError(f"{log.read_text()}Nothing was begun. These words stand in {log} as well.") from None
+        raise WorkflowError(f"{log.read_text(encoding='utf-8', errors='replace')}Nothing was begun. These words stand in {log} as well.") from None
 
 
 onstart:

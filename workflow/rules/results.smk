@@ -7,7 +7,7 @@ rule audit:
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
     output:
         RECORD("audit"),
-        RESULTS / "audit.md",
+        MADE("audit"),
     log:
         LOG("audit"),
     message:
@@ -24,8 +24,7 @@ rule evaluate:
         [RECORD("finetune", *cell) for cell in CELLS],
     output:
         RECORD("evaluate"),
-        RESULTS / "metrics.csv",
-        RESULTS / "differences.csv",
+        MADE("evaluate"),
     log:
         LOG("evaluate"),
     message:
@@ -42,12 +41,12 @@ rule evaluate:
 rule claims:
     input:
         RECORD("evaluate"),
-        "workflow/resources/claims.yaml",
-        "workflow/resources/paper.csv",
+        layout.claims_yaml(),
+        layout.paper_csv(),
         layout.benches(),
     output:
         RECORD("claims"),
-        [RESULTS / f"claims.{end}" for end in ("csv", "md")],
+        MADE("claims"),
     log:
         LOG("claims"),
     message:
@@ -63,11 +62,11 @@ rule efficiency:
     input:
         RECORD("evaluate"),
         [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
-        "workflow/resources/claims.yaml",
+        layout.claims_yaml(),
         layout.benches(),
     output:
         RECORD("efficiency"),
-        [RESULTS / f"efficiency.{end}" for end in ("csv", "md", "png")],
+        MADE("efficiency"),
     log:
         LOG("efficiency"),
     message:
@@ -85,11 +84,10 @@ rule table:
         RECORD("crops"),
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
         [RECORD("pretrain", *place) for place in PRETRAINED],
-        "workflow/resources/paper.csv",
+        layout.paper_csv(),
     output:
         RECORD("table"),
-        [RESULTS / f"comparison.{end}" for end in ("csv", "md", "tex", "png")],
-        [RESULTS / name for name in ("set_aside.md", "summary.json", "pretraining.csv")],
+        MADE("table"), # and the reconstructions of each method
     log:
         LOG("table"),
     message:
@@ -130,12 +128,12 @@ rule report:
         RECORD("efficiency"),
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],
-        "workflow/resources/paper.csv",
-        "workflow/resources/claims.yaml",
+        layout.paper_csv(),
+        layout.claims_yaml(),
         layout.benches(),
     output:
         RECORD("report"),
-        report(RESULTS / "report.html", caption="../report/report.rst", category="Report"),
+        report(MADE("report"), caption="../report/report.rst", category="Report"),
     log:
         LOG("report"),
     message:
@@ -153,8 +151,7 @@ rule crate:
         [RECORD(stage) for stage in params.final_stages(P)],
     output:
         RECORD("crate"),
-        RESULTS / "ro-crate-metadata.json",
-        [] if P.source == params.IMAGES else [RESULTS / layout.LOCK],
+        [file for file in MADE("crate") if P.source != params.IMAGES or file.name != layout.LOCK],
     log:
         LOG("crate"),
     message:
@@ -182,7 +179,7 @@ def finish_with_gaps():
         Path(file).unlink(missing_ok=True)
     made = []
     for stage in (stage for stage in ("evaluate", "claims", "efficiency", "table", "report") if stage in waiting):
-        log = Path(layout.log(stage, P.preset))
+        log = Path(layout.log(stage, P.name))
         if subprocess.run(f"{MIRAM} {stage} > {log} 2>&1", shell=True).returncode:
             break
         made.append(stage)

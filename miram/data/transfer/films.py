@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from miram.data.case_lists import read_lesions
+from miram.data.case_lists import leak_in_words, read_lesions
 from miram.data.cutting import (
     BACKGROUND_COLUMNS,
     LESION_COLUMNS,
@@ -139,8 +139,9 @@ def plan_films(
     keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
     plan = make_plan(left, series, source, settings, places.dicom_dir, workers=workers, keep_dicom=keep_dicom)
-    lesions = sum(map(len, films.values()))
-    print(describe(plan, series, lesions, len(films), history, places.dicom_dir), flush=True)
+    lesions = pd.DataFrame([lesion for own in films.values() for lesion in own])
+    print(describe(plan, series, len(lesions), len(films), history, places.dicom_dir))
+    print(leak_in_words(lesions), flush=True)
     require_space(plan, places.dicom_dir)
 
 

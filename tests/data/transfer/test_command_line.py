@@ -36,7 +36,7 @@ def archive(request) -> Archive:
 def project(folder: Path, server: Server) -> Path:
     """A folder with the parameters of preset paper, whose archive is `server`, after the stage catalogue."""
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["transfer"] |= {"attempts": ATTEMPTS, "timeout_seconds": 5.0}
+    document["transfer"] |= {"attempts": ATTEMPTS, "timeout_seconds": 20.0}
     paper = document["presets"]["paper"]
     paper["transfer"]["backoff_seconds"] = 0.05
     paper["sources"]["tcia"] |= {"api_url": f"{server.url}/services/v4", "csv_url": f"{server.url}/uploads"}

@@ -107,5 +107,5 @@ def test_threads_write_whole_lines_also_where_the_disk_takes_them_in_parts(tmp_p
         for thread in write:
             thread.start()
         for thread in write:
-            thread.join()
+            thread.join(120)
     assert len(lines(path)) == len(ledger.history.states) == 200

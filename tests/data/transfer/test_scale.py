@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parents[1]  # with the helpers of all tests of data
 CLIENT = """
 import json, resource, sys, time
@@ -110,7 +111,6 @@ def rates_by_turns(client: subprocess.Popen, folder: Path, url: str) -> dict[str
     return rates
 
 
-@pytest.mark.slow
 def test_6775_series_are_planned_fetched_and_cut_in_little_memory_and_once(url, tmp_path):
     if shutil.which("curl") is None:
         pytest.skip("needs curl, to compare with")

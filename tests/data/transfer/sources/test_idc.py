@@ -59,9 +59,9 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     name = archive.lesion(9, archive.film(9, film), mask_of(film.shape, (700, 300, 760, 380)))
     write_index(archive, tmp_path / "index.parquet")
     whole, rows = tmp_path / "whole", tmp_path / "rows"
-    run_tiny(whole, idc(bucket, tmp_path), timeout_seconds=20.0)
+    run_tiny(whole, idc(bucket, tmp_path))
     bucket.sent.clear()
-    run_tiny(rows, idc(bucket, tmp_path, "rows"), timeout_seconds=20.0)
+    run_tiny(rows, idc(bucket, tmp_path, "rows"))
     cut = {path.name: path.read_bytes() for path in (whole / "crops").iterdir()}
     assert cut == {path.name: path.read_bytes() for path in (rows / "crops").iterdir()}
     told = [column for column in lesions(whole) if column != "film_sha256"]
@@ -72,7 +72,7 @@ def test_rows_alone_give_the_crops_of_whole_films(archive, bucket, tmp_path):
     asked = lesions(rows).loc[name]["crop_rows"] + backgrounds + mapped
     assert bucket.sent["1.2.3.9"] == HEADER_BYTES + 2 * asked * film.shape[1]
     assert not read_ledger(rows / "ledger.jsonl").verified.keys() & {"1.2.3.9"}
-    cut_tiny(rows, idc(bucket, tmp_path), timeout_seconds=20.0)
+    cut_tiny(rows, idc(bucket, tmp_path))
     assert made(rows) == made(whole)
 
 

@@ -75,7 +75,7 @@ def test_files_that_went_since_the_catalogue_are_named(archive, tmp_path):
 
 def test_a_folder_that_is_none_and_a_missing_case_list_are_named(archive, tmp_path):
     with pytest.raises(MiramError, match=r"nowhere is no folder \(sources\.local\.folder\)"):
-        Local(Http(attempts=1, timeout_seconds=1.0, backoff_seconds=1.0), folder=str(tmp_path / "nowhere"))
+        Local(Http(attempts=1, timeout_seconds=20.0, backoff_seconds=1.0), folder=str(tmp_path / "nowhere"))
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     os.remove(tmp_path / "archive" / "mass_case_description_test_set.csv")
     with pytest.raises(MiramError, match=r"mass_case_description_test_set\.csv cannot be read"):
@@ -179,7 +179,7 @@ def test_a_mirror_without_dicom_files_is_refused_at_once_by_what_it_holds(archiv
 def test_an_empty_folder_and_one_of_another_archive_are_named(archive, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MiramError, match="holds no DICOM file; no other file either"):
-        Local(Http(attempts=1, timeout_seconds=1.0, backoff_seconds=1.0), folder=str(tmp_path / "empty"))
+        Local(Http(attempts=1, timeout_seconds=20.0, backoff_seconds=1.0), folder=str(tmp_path / "empty"))
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     for uid in archive.series:
         shutil.rmtree(next((tmp_path / "archive").rglob(uid)))
