@@ -1,6 +1,7 @@
 """One grey picture, written in many ways: DICOM by pydicom and gdcm, the others by Pillow.
 
-gdcm brings a zlib of its own: Python's must be loaded before it, as it is here and by pydicom, or the process is aborted.
+gdcm brings a zlib of its own: Python's must be loaded before it, as it is here and by pydicom, or the process is
+aborted.
 """
 
 import io
