@@ -5,6 +5,7 @@ What comes with the code (`project_file`) lies beside it, wherever the work is d
 in braces as well as values.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -91,22 +92,44 @@ def data(name: str) -> Path:
     return Path("data", BASE if name.startswith(f"{BASE}-") else name)
 
 
-def extra_pngs(extra_images: str | None) -> list[Path]:
-    """The user's own images for pre-training, by name.
+def pictures(name: str) -> Path:
+    """What was found in each picture of one's own: bits, grey levels, polarity, maker."""
+    return data(name) / "pictures.csv"
 
-    Raises MiramError when a folder is named that holds none, or a path has a brace: a wildcard of the workflow.
+
+def extra_pictures(name: str) -> Path:
+    """The same of the images that pre-training alone sees."""
+    return data(name) / "extra_pictures.csv"
+
+
+def extra_files(extra_images: str | None) -> list[Path]:
+    """All files of the folder of images for pre-training and of the folders below it, links followed, by name.
+
+    Hidden ones do not count. Raises MiramError when a folder is named that holds none, or a path has a brace: a
+    wildcard of the workflow.
     """
     if extra_images is None:
         return []
-    found = sorted(Path(extra_images).glob("*.png"))
+    folders = os.walk(extra_images, followlinks=True)
+    paths = (Path(folder, name) for folder, _, names in folders for name in names)
+    found = sorted(path for path in paths if not _is_hidden(path.relative_to(extra_images)))
     if not found:
         raise MiramError(
-            f"pretrain.extra_images: {extra_images} is no folder with PNG files.", "Name one in params.yaml, or null."
+            f"pretrain.extra_images: {extra_images} is no folder with pictures.", "Name one in params.yaml, or null."
         )
     for path in found:
         if set("{}") & set(str(path)):
             raise MiramError(f"pretrain.extra_images: there is a brace in {path}.", "Rename it.")
+        if not path.exists():
+            raise MiramError(
+                f"pretrain.extra_images: {path} is a link to {path.readlink()}, which is not there.",
+                "Mend or remove it.",
+            )
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def runs(name: str) -> Path:

@@ -55,7 +55,7 @@ def phantom(folder: Path, noise: float) -> list[Path]:
     pd.DataFrame(columns=["background_id"]).to_csv(backgrounds_csv, index=False)
     store = folder / "crops.u8", folder / "crops_index.csv"
     images = folder / "crops", lesions_csv, folder / "backgrounds", backgrounds_csv
-    pack(*images, *store, extra_images=None)
+    pack(*images, *store, store[1].with_name("extra.csv"), extra_images=None, levels="data")
     return [*store, lesions_csv, splits_csv]
 
 

@@ -57,7 +57,16 @@ def _example_crops(folder: Path) -> tuple[list[Path], Store]:
     pd.DataFrame({"lesion_id": names}).to_csv(folder / "lesions.csv", index=False, lineterminator="\n")
     files = folder / "crops.u8", folder / "crops_index.csv"
     pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False, lineterminator="\n")
-    pack(folder, folder / "lesions.csv", folder, folder / "backgrounds.csv", *files, extra_images=None)
+    pack(
+        folder,
+        folder / "lesions.csv",
+        folder,
+        folder / "backgrounds.csv",
+        *files,
+        folder / "extra.csv",
+        extra_images=None,
+        levels="data",
+    )
     return [folder / f"{name}.png" for name in names], Store(*files)
 
 

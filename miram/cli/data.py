@@ -123,6 +123,7 @@ def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs = [Path(values["table_csv"])]
     image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
     tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
+    tables.append(layout.pictures(chosen.name))
     do_stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
 
 
@@ -135,8 +136,9 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     record.read(source)
     values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
     images = data / "crops", data / "lesions.csv", data / "backgrounds", data / "backgrounds.csv"
-    inputs = [source, *layout.extra_pngs(values["extra_images"])]
-    do_stage(chosen, "pack", inputs, store, lambda: pack_crops(*images, *store, **values))
+    inputs = [source, *layout.extra_files(values["extra_images"])]
+    extra = layout.extra_pictures(chosen.name)
+    do_stage(chosen, "pack", inputs, [*store, extra], lambda: pack_crops(*images, *store, extra, **values))
 
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def _crops_bytes(chosen: params.Params) -> float:
     store = store_of(chosen)[0]
     if store.exists():
         return store.stat().st_size
-    given = layout.extra_pngs(chosen.pretrain.extra_images)
+    given = layout.extra_files(chosen.pretrain.extra_images)
     images = chosen.sources.images
     if chosen.source == params.IMAGES:
         given += image_paths(Path(images.table_csv), Path(images.folder))
@@ -89,7 +89,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     """What `miram.planning.hours.hours` finds for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
-    extra = len(layout.extra_pngs(chosen.pretrain.extra_images))
+    extra = len(layout.extra_files(chosen.pretrain.extra_images))
     images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
     for protocol, own in images.items():

@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
+
+if TYPE_CHECKING:
+    from miram.data.pictures.survey import Reading
 
 Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
 NO_DEVICE = "research software, not a medical device"
@@ -156,6 +159,7 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
         path.parent / "model.safetensors",
         arguments.picture,
         arguments.box,
+        reading=_reading(chosen),
         accelerator=chosen.compute.accelerator,
         threads=chosen.compute.threads,
     )
@@ -165,11 +169,28 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"
     )
     title = f"{arguments.picture.name}{place}\n{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
-    draw_prediction(*facts, arguments.out, title=title, warning=warning)
+    draw_prediction(facts.view, facts.relevance, facts.probabilities, arguments.out, title=title, warning=warning)
     print(title)
+    if facts.note:
+        print(f"look at the picture: {facts.note}")
     for name, probability in facts.probabilities.items():
         print(f"{100 * probability:6.1f} %  {name}")
     print(f"picture: {arguments.out}\n{warning}")
+
+
+def _reading(chosen: params.Params) -> "Reading":
+    """How the pictures were read that the networks were trained on: of one's own images, as their record tells."""
+    from miram.data.pictures.picture import Range
+    from miram.data.pictures.survey import FILMS, Reading
+
+    if chosen.source != params.IMAGES:
+        return FILMS
+    made = record.read(layout.record("images", chosen.name))
+    values = made["values"]["images"]
+    if "levels" not in values:
+        raise MiramError("The networks were trained by an older version, without sources.images.levels.", "Run again.")
+    ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
+    return Reading(values["levels"], ranges, {name: values[name] for name in ("shape", "margin", "side_min")})
 
 
 def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:

@@ -69,6 +69,7 @@ class Images:
     name: str
     folder: str
     table_csv: str
+    levels: Literal["stored", "data", "image", "window"]
 
 
 @dataclass(frozen=True, config=STRICT)

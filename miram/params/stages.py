@@ -14,7 +14,11 @@ UNPROBED = (  # values of a fine-tuning that train the encoder or its head
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift", "head_init_std", "keep_network"),
 )
-OWN = ("folder", "table_csv")  # values of `sources.images` that decide a result; the name decides folders alone
+OWN = (
+    "folder",
+    "table_csv",
+    "levels",
+)  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 READING = ("catalogue", "crops", "images")  # the stages that read the source
 TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
@@ -79,7 +83,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
-        "pack": {"pack": {"extra_images": pretrain.extra_images}},
+        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics)},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},

@@ -3,24 +3,21 @@
 Shapes: pixels (R, C), C classes, g x g patches.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from miram.data.dicom import open_pixels, read_film
-from miram.data.geometry import Box, cut_window
-from miram.data.pictures import decode
+from miram.data.geometry import Box, cut_window, window_around
+from miram.data.pictures.survey import Reading
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.train.augment import resize, to_images
 from miram.train.device import prepare_torch, usable_accelerator
 from miram.train.explain import relevance
 from miram.train.finetune import probabilities
-
-DICOM_MARK = (128, b"DICM")  # place and bytes of the mark of a DICOM file (PS3.10, 7.1)
-DARKEST = 32  # largest grey level of 255 below which a film does not use its 16 bits
 
 
 class Prediction(NamedTuple):
@@ -29,66 +26,53 @@ class Prediction(NamedTuple):
     view: np.ndarray  # (side, side) uint8, as the network saw it
     relevance: np.ndarray  # (g, g) float32, see `explain.relevance`
     probabilities: dict[str, float]  # class -> probability, in [0, 1]
+    note: str  # why the grey levels of the picture should be looked at; mostly empty
 
 
 def predict(
-    model_file: Path, picture: Path, box: tuple[int, int, int] | None, *, accelerator: str, threads: int
+    model_file: Path,
+    picture: Path,
+    box: tuple[int, int, int] | None,
+    *,
+    reading: Reading,
+    accelerator: str,
+    threads: int,
 ) -> Prediction:
-    """The answer of the network in `model_file` about `picture`, a DICOM file or any image that Pillow reads.
+    """The answer of the network in `model_file` about `picture`, a file that `miram.data.pictures` reads.
 
-    `box` (x0, y0, side), in px, is the square around the lesion; without one the whole picture is the lesion's crop,
-    and must be square. Raises MiramError when a file cannot be read, the box misses the picture, or there is neither a
-    box nor a square.
+    `reading` says how the pictures were read that it was trained on. `box` (x0, y0, side), in px, is the square around
+    the lesion; without one the whole picture is the lesion's crop, see `cut`. Raises MiramError when a file cannot be
+    read, the box misses the picture, or a network of films gets neither a box nor a square.
     """
     device = torch.device("cuda" if usable_accelerator(accelerator) == "cuda" else "cpu")
     prepare_torch(device, threads)
-    crop = cut(read_picture(picture), box, picture)
+    crop, note = look(picture, box, reading)
     model, classes, multi_label = load_classifier(model_file)
     model.to(device)
     view = resize(crop, model.encoder.side)
     with torch.no_grad():
         logits = model(to_images(torch.from_numpy(view[None].copy()).to(device), model.encoder.channels)).cpu()
     answer = dict(zip(classes, probabilities(logits, multi_label)[0].tolist(), strict=True))
-    return Prediction(view, relevance(model, view, multi_label), answer)
+    return Prediction(view, relevance(model, view, multi_label), answer, note)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """The grey pixels of a picture, (R, C) uint8; of 16 bits the high byte, as the crops that were trained on.
+def look(picture: Path, box: tuple[int, int, int] | None, reading: Reading) -> tuple[np.ndarray, str]:
+    """What training would have cut from a picture, (R, C) uint8, and why its grey levels should be looked at, if so."""
+    pixels, note = reading.read(picture)
+    return cut((pixels >> 8).astype(np.uint8), box, picture, reading.window), note
 
-    Raises MiramError when it cannot be read, has more than 16 bits, or is a film that uses only its darkest levels.
+
+def cut(
+    pixels: np.ndarray, box: tuple[int, int, int] | None, path: Path, window: Mapping[str, Any] | None
+) -> np.ndarray:
+    """The square (side, side) of a box (x0, y0, side), zero outside the picture; without one all of it.
+
+    That is the window around it that training cut, with the keywords `window` of `window_around`; where these are None,
+    as crops came from films, the picture itself, which must be square.
     """
-    place, mark = DICOM_MARK
-    try:
-        with open(path, "rb") as stream:
-            is_dicom = stream.read(place + len(mark))[place:] == mark
-    except OSError as error:
-        raise MiramError(
-            f"{path} cannot be read: {error}", "Give a DICOM file, or a PNG, TIFF or JPEG image."
-        ) from error
-    pixels = open_pixels(read_film(path)) if is_dicom else _grey(path)
-    if pixels.dtype == np.uint8:
-        return pixels
-    high = (pixels >> 8).astype(np.uint8)
-    if high.max() < DARKEST:
-        raise MiramError(
-            f"{path} has 16 bits a pixel and no grey level above {int(pixels.max())} of 65535.",
-            "Stretch its grey levels to 16 bits, as the films of CBIS-DDSM are, or give an image of 8 bits.",
-        )
-    return high
-
-
-def _grey(path: Path) -> np.ndarray:
-    image = decode(path)
-    if image.mode in ("I", "F"):  # Pillow would cut everything above 255 off
-        raise MiramError(
-            f"{path} has grey levels of 32 bits (Pillow's mode {image.mode}).", "Give it with 8 or 16 bits a pixel."
-        )
-    return np.asarray(image if image.mode.startswith("I;16") else image.convert("L"))
-
-
-def cut(pixels: np.ndarray, box: tuple[int, int, int] | None, path: Path) -> np.ndarray:
-    """The square (side, side) of a box (x0, y0, side), zero outside the picture; or the whole, square picture."""
     rows, columns = pixels.shape
+    if box is None and window is not None:
+        return cut_window(pixels, window_around(Box(0, 0, rows, columns), **window))
     if box is None:
         if rows != columns:
             raise MiramError(

@@ -7,15 +7,18 @@ user's own.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from miram.data.pictures import decode
+from miram.data.pictures.pillow import decode
+from miram.data.pictures.survey import Reading, Survey, summary, survey, write_survey
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_pixels
-from miram.layout import extra_pngs
+from miram.layout import extra_files
+from miram.progress import track
 
 REMEDY = "Run the stage `pack` again."
 INDEX_COLUMNS = ["image_id", "kind", "offset", "rows", "columns"]
@@ -29,33 +32,43 @@ def pack(
     backgrounds_csv: Path,
     store_u8: Path,
     index_csv: Path,
+    extra_csv: Path,
     *,
     extra_images: str | None,
+    levels: str,
 ) -> dict[str, int]:
     """Decode the images that two tables name, and all of the folder `extra_images`, into `store_u8`, row-major.
 
     They are `crops_dir`/<lesion_id>.png and `backgrounds_dir`/<background_id>.png. `index_csv` gets one row an image,
-    in that order: image_id, kind, offset (bytes), rows, columns (px). An image of 16 bits keeps its high byte. Returns
-    the number of images of each kind, and of bytes. Raises MiramError naming the file when an image is missing,
-    damaged, not grey, or not the one whose crop_sha256 the table holds, or when the folder holds none.
+    in that order: image_id, kind, offset (bytes), rows, columns (px). An image of 16 bits keeps its high byte. The grey
+    levels of the folder's pictures are scaled by the rule `levels`, see `miram.data.pictures.levels`; `extra_csv` gets
+    what was found in each. Returns the number of images of each kind, of the folder's files that are set aside, and of
+    bytes. Raises MiramError naming the file when an image of the tables is missing, damaged, not grey, or not the one
+    whose crop_sha256 the table holds, or when the folder holds no picture.
     """
+    found = _extra(extra_images, levels)
+    write_survey(found, extra_csv)
+    reading = Reading(levels, found.ranges, None)
     images = [
         *_named("lesion", crops_dir, lesions_csv),
         *_named("background", backgrounds_dir, backgrounds_csv),
-        *((f"{EXTRA}_{path.stem}", EXTRA, path, None) for path in extra_pngs(extra_images)),
+        *((f"{EXTRA}_{name}", EXTRA, Path(extra_images or "", name), None) for name in found.rows),
     ]
     index = []
     offset = 0
     with atomic_path(store_u8) as temporary_store, atomic_path(index_csv) as temporary_index:
         with open(temporary_store, "wb") as stream:
             for image_id, kind, path, sha256 in images:
-                pixels = read_png(path, sha256)
+                pixels = reading.read(path)[0] if kind == EXTRA else read_png(path, sha256)
+                pixels = _high_byte(pixels)
                 stream.write(pixels.tobytes())
                 index.append((image_id, kind, offset, *pixels.shape))
                 offset += pixels.size
         table = pd.DataFrame(index, columns=INDEX_COLUMNS)
         table.to_csv(temporary_index, index=False, lineterminator="\n")
-    return {**{str(kind): count for kind, count in table["kind"].value_counts().items()}, "bytes": offset}
+    set_aside = {"set_aside": len(found.aside)} if found.aside else {}
+    kinds = {str(kind): count for kind, count in table["kind"].value_counts().items()}
+    return {**kinds, **set_aside, "bytes": offset}
 
 
 def extra_ids(index_csv: Path) -> list[str]:
@@ -65,11 +78,11 @@ def extra_ids(index_csv: Path) -> list[str]:
 
 
 def read_png(path: Path, sha256: str | None) -> np.ndarray:
-    """A grey PNG as (rows, columns) uint8; of 16 bits the high byte.
+    """A grey PNG as (rows, columns) uint8 or uint16.
 
     Raises MiramError naming the file, also when its pixels have another digest than `sha256`, where that is known.
     """
-    remedy = "Delete it and run the stage `crops` again; if it is an image of your own, mend it."
+    remedy = "Delete it and run the stage `crops` again."
     pixels = np.asarray(decode(path))
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
         raise MiramError(
@@ -77,7 +90,26 @@ def read_png(path: Path, sha256: str | None) -> np.ndarray:
         )
     if sha256 is not None and sha256_pixels(pixels) != sha256:
         raise MiramError(f"The image {path} is not the one that was cut: the SHA-256 of its pixels differs.", remedy)
+    return pixels
+
+
+def _high_byte(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def _extra(extra_images: str | None, levels: str) -> Survey:
+    """What the files of the folder hold; those that are no picture are told of."""
+    paths = {str(path.relative_to(extra_images or "")): path for path in extra_files(extra_images)}
+    found = survey(paths, levels, partial(track, description="extra images, looked at", total=len(paths)))
+    if paths:
+        print(summary(found, levels), flush=True)
+        if not found.rows:
+            name, why = next(iter(found.aside.items()))
+            raise MiramError(
+                f"pretrain.extra_images: {extra_images} holds no picture; {name}: {why}",
+                "Name a folder with pictures in params.yaml, or null.",
+            )
+    return found
 
 
 def _named(kind: str, folder: Path, table_csv: Path) -> Iterator[tuple[str, str, Path, str | None]]:

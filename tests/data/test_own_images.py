@@ -2,15 +2,16 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
 from tiny_archive import dicom_bytes
 
-from miram.data.own_images import image_paths, import_images, read_image, read_table
+from miram.data.own_images import identifiers, image_paths, import_images, read_table
 from miram.errors import MiramError
 
-WINDOW = {"shape": "square", "margin": 0.0, "side_min": 1, "bits": 8}
-TABLES = ("lesions", "set_aside", "backgrounds")
+WINDOW = {"levels": "data", "shape": "square", "margin": 0.0, "side_min": 1, "bits": 8}
+TABLES = ("lesions", "set_aside", "backgrounds", "pictures")
 ROWS = [  # image, patient, label, split
     ("a/one.png", "P1", "cyst", "train"),
     ("a/two.png", "P1", "tumour", "train"),
@@ -40,7 +41,7 @@ def write_table(own, rows=ROWS, columns=("image", "patient", "label", "split")):
 def run(own, table, **changes):
     tables = [own.parent / f"{name}.csv" for name in TABLES]
     facts = import_images(own.parent / "crops", *tables, folder=str(own), table_csv=str(table), **{**WINDOW, **changes})
-    return facts, *(pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables)
+    return facts, *(pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables[:3])
 
 
 def crop(own, name):
@@ -50,7 +51,8 @@ def crop(own, name):
 
 def test_an_image_becomes_a_square_crop_and_a_row_with_what_is_known(own):
     facts, lesions, aside, backgrounds = run(own, write_table(own))
-    assert facts == {"images": 3, "set_aside": 0, "classes": {"cyst": 1, "tumour": 2}}
+    ranges = {kind: (0, bits) for kind, bits in (("DICOM, 16 bits", 16), ("PNG, 16 bits", 16), ("PNG, 8 bits", 8))}
+    assert facts == {"images": 3, "set_aside": 0, "classes": {"cyst": 1, "tumour": 2}, "ranges": ranges}
     assert aside.empty and backgrounds.empty and "background_id" in backgrounds
     assert list(lesions["lesion_id"]) == ["Image_a_one", "Image_a_two", "Image_b_one"]
     row = lesions.set_index("lesion_id").loc["Image_a_one"]
@@ -83,36 +85,21 @@ def test_bits_and_shape_are_those_of_the_crops_of_films(own):
     assert np.array_equal(crop(own, "Image_a_two"), (sixteen >> 8).astype(np.uint8))
 
 
-def test_a_dicom_of_fewer_stored_bits_fills_the_range(own, tmp_path):
-    import pydicom
-
-    header = pydicom.dcmread(own / "b" / "one.dcm")
-    header.BitsStored, header.HighBit = 12, 11
-    header.PixelData = np.full((7, 7), 2**12 - 1, np.uint16).tobytes()
-    header.save_as(tmp_path / "twelve.dcm")
-    assert (read_image(tmp_path / "twelve.dcm") == (2**12 - 1) << 4).all()
-    header.PixelData = np.full((7, 7), 2**12, np.uint16).tobytes()
-    header.save_as(tmp_path / "beyond.dcm")
-    with pytest.raises(MiramError, match="BitsStored = 12, and a pixel of 4096"):
-        read_image(tmp_path / "beyond.dcm")
-
-
 def test_images_that_cannot_be_read_are_set_aside_with_their_reason_and_old_crops_go(own):
     run(own, write_table(own))
-    Image.new("RGB", (4, 4)).save(own / "a" / "colour.png")
-    Image.new("P", (4, 4)).save(own / "a" / "palette.png")
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(own / "a" / "colour.png")
     (own / "a" / "cut.png").write_bytes((own / "a" / "one.png").read_bytes()[:60])
     Image.new("L", (4, 4)).save(own / "a" / "short.tiff")
     (own / "a" / "short.tiff").write_bytes((own / "a" / "short.tiff").read_bytes()[:-5])
     (own / "a" / "text.dcm").write_text("no DICOM")
-    names = ("colour.png", "palette.png", "cut.png", "short.tiff", "text.dcm")
+    names = ("colour.png", "cut.png", "short.tiff", "text.dcm")
     broken = [(f"a/{name}", "P3", "cyst", "train") for name in names]
     facts, lesions, aside, _ = run(own, write_table(own, [ROWS[0], ROWS[2], *broken]))
-    assert facts["set_aside"] == len(aside) == 5 and len(lesions) == 2
+    assert facts["set_aside"] == len(aside) == 4 and len(lesions) == 2
     reasons = aside.set_index("film_uid")["reason"]
-    assert "mode RGB" in reasons["a/colour.png"] and "mode P" in reasons["a/palette.png"]
+    assert "its channels differ" in reasons["a/colour.png"]
     assert "cannot be decoded" in reasons["a/cut.png"] and "cannot be decoded" in reasons["a/short.tiff"]
-    assert "not a DICOM" in reasons["a/text.dcm"]
+    assert "is no DICOM" in reasons["a/text.dcm"]
     assert not (own.parent / "crops" / "Image_a_two.png").exists()
 
 
@@ -134,7 +121,6 @@ def test_a_table_without_a_split_leaves_it_blank_and_paths_are_those_of_its_imag
         ([ROWS[0], ("a/two.png", "P1", "cyst", "holdout")], r"split = 'holdout', allowed: train, test"),
         ([ROWS[0], ("a/two.png", "P1", "cyst", "")], r"split = '', allowed: train, test"),
         ([ROWS[0], ROWS[0]], r"image 2 .* which stands twice"),
-        ([ROWS[0], ("a/one.dcm", "P1", "cyst", "train")], r"which reads like another"),
         ([ROWS[1], ROWS[2]], r"2 of 2 images can be read, of 1 classes"),
         ([], "names no image"),
     ],
@@ -157,7 +143,33 @@ def test_a_table_that_is_no_table_is_named(own):
             read_table(path, own)
 
 
-def test_a_link_out_of_the_folder_is_refused(own):
-    (own / "a" / "link.png").symlink_to(own.parent / "images.csv")
-    with pytest.raises(MiramError, match="leads out of"):
-        read_table(write_table(own, [("a/link.png", "P1", "cyst", "train")]), own)
+def test_links_are_followed_and_one_that_leads_nowhere_is_called_so(own):
+    (own / "a" / "two.png").rename(own.parent / "elsewhere")
+    (own / "a" / "two.png").symlink_to(own.parent / "elsewhere")
+    (own / "c").symlink_to(own / "b")
+    rows = [*ROWS, ("c/one.dcm", "P2", "tumour", "test")]
+    assert run(own, write_table(own, rows))[0]["images"] == 4
+    (own.parent / "elsewhere").unlink()
+    with pytest.raises(
+        MiramError, match=r"image 2 .*two\.png', which is not in .*: it is a link to .*elsewhere, where"
+    ):
+        read_table(write_table(own), own)
+
+
+def test_ids_are_readable_and_never_collide(own):
+    names = ["1.2.840.2", "1.2.840.3", "a/x.png", "a/x.dcm", "a_x.tiff", "ä.png", "ö.png", "B.PNG", f"{'n' * 200}.png"]
+    ids = list(identifiers(pd.Series(names)))
+    assert ids[:2] == ["Image_1.2.840.2", "Image_1.2.840.3"] and ids[7] == "Image_B"
+    assert len({name.lower() for name in ids}) == len(names) and max(map(len, ids)) < 130
+    assert all(name.isascii() and name.startswith("Image_") for name in ids)
+    assert ids[2].startswith("Image_a_x_") and ids[3].startswith("Image_a_x_")
+    assert identifiers(pd.Series(names[2:4]))[0] == ids[2]
+
+
+def test_half_a_class_in_monochrome1_is_inverted_and_not_lost(own):
+    white = pydicom.dcmread(own / "b" / "one.dcm")
+    expected = white.pixel_array
+    white.PhotometricInterpretation, white.PixelData = "MONOCHROME1", (65535 - expected).tobytes()
+    white.save_as(own / "b" / "white")
+    facts, *_ = run(own, write_table(own, [*ROWS, ("b/white", "P3", "tumour", "test")]))
+    assert facts["set_aside"] == 0 and np.array_equal(crop(own, "Image_b_white"), expected >> 8)

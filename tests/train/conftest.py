@@ -111,7 +111,9 @@ def lesions(tmp_path_factory) -> Path:
     table[["lesion_id", "patient_id", "split", "reason"]].to_csv(folder / "splits.csv", index=False)
     pd.DataFrame(columns=["background_id"]).to_csv(folder / "backgrounds.csv", index=False)
     images = folder / "crops", folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
-    pack(*images, folder / "crops.u8", folder / "crops_index.csv", extra_images=None)
+    pack(
+        *images, folder / "crops.u8", folder / "crops_index.csv", folder / "extra.csv", extra_images=None, levels="data"
+    )
     return folder
 
 

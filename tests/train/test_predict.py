@@ -12,15 +12,18 @@ from tiny_classifier import FOUR, saved_classifier
 
 from miram import layout
 from miram.cli import main
+from miram.data.pictures.picture import Range
+from miram.data.pictures.survey import FILMS, Reading
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.provenance import record
 from miram.train.augment import to_images
 from miram.train.explain import relevance
-from miram.train.predict import cut, predict, read_picture
+from miram.train.predict import cut, look, predict
 
 ROOT = Path(__file__).parents[2]
-COMPUTE = {"accelerator": "cpu", "threads": 1}
+COMPUTE = {"reading": FILMS, "accelerator": "cpu", "threads": 1}
+OWN = Reading("data", {"PNG, 16 bits": Range(0, 12)}, {"shape": "square", "margin": 0.0, "side_min": 1})
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +75,23 @@ def test_a_network_of_several_labels_answers_for_each_class_by_itself(film, tmp_
     assert found.relevance == pytest.approx(relevance(model, found.view, multi_label=True), abs=1e-6)
 
 
-def test_a_picture_of_8_or_16_bits_or_in_colour_is_read_as_grey(tmp_path):
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    Image.fromarray(grey).save(tmp_path / "8.png")
-    Image.fromarray(grey.astype(np.uint16) << 8).save(tmp_path / "16.png")
-    Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "colour.png")
-    big_endian = (grey.astype(np.uint16) << 8).astype(">u2").tobytes()
-    Image.frombytes("I;16B", (16, 16), big_endian).save(tmp_path / "big_endian.tiff")
-    for name in ("8.png", "16.png", "colour.png", "big_endian.tiff"):
-        np.testing.assert_array_equal(read_picture(tmp_path / name), grey)
+def read_picture(path):
+    return (FILMS.read(path)[0] >> 8).astype(np.uint8)
+
+
+def test_without_a_box_a_network_of_ones_own_images_sees_what_training_cut(model, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 4096, (20, 12)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "own.png")
+    expected = np.zeros((20, 20), np.uint8)
+    expected[:, 4:16] = grey >> 4
+    np.testing.assert_array_equal(look(tmp_path / "own.png", None, OWN)[0], expected)
+    found = predict(model, tmp_path / "own.png", None, **{**COMPUTE, "reading": OWN})
+    assert found.view.shape == (16, 16) and not found.note
 
 
 def test_what_lies_outside_the_picture_is_black(film):
     pixels = read_picture(film[0])
-    found = cut(pixels, (-4, 30, 20), film[0])
+    found = cut(pixels, (-4, 30, 20), film[0], None)
     assert found.shape == (20, 20)
     assert not found[:, :4].any()
     assert not found[10:].any()
@@ -95,7 +101,7 @@ def test_what_lies_outside_the_picture_is_black(film):
 @pytest.mark.parametrize("box", [(60, 0, 5), (0, 40, 5), (-9, 0, 9), (3, 3, 0), None])
 def test_a_box_outside_and_a_film_without_a_box_are_refused_with_the_size(film, box):
     with pytest.raises(MiramError, match="60 px wide and 40 px high") as refused:
-        cut(read_picture(film[0]), box, film[0])
+        cut(read_picture(film[0]), box, film[0], None)
     assert "--box X0 Y0 SIDE" in refused.value.remedy
 
 
@@ -108,17 +114,10 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
             read_picture(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_a_picture_of_more_than_16_bits_is_refused_and_not_cut_off_at_255(tmp_path, kind):
-    Image.fromarray(np.full((8, 8), 40_000, kind)).save(tmp_path / "wide.tiff")
-    with pytest.raises(MiramError, match=r"wide\.tiff has grey levels of 32 bits"):
-        read_picture(tmp_path / "wide.tiff")
-
-
-def test_a_film_that_uses_only_its_darkest_levels_is_refused(tmp_path):
+def test_a_film_that_uses_only_its_darkest_levels_is_brightened_and_that_is_said(model, tmp_path):
     Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "12 bits.png")
-    with pytest.raises(MiramError, match="no grey level above 4095"):
-        read_picture(tmp_path / "12 bits.png")
+    found = predict(model, tmp_path / "12 bits.png", None, **COMPUTE)
+    assert (found.view == 255).all() and "levels 4095 to 4095 do not fit" in found.note
 
 
 @pytest.mark.parametrize(("source", "task"), [("tcia", "pathology_4class"), ("images", "label")])
@@ -126,16 +125,23 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
     edited = (ROOT / "params.yaml").read_text().replace("source: tcia", f"source: {source}")
     (tmp_path / "params.yaml").write_text(re.sub(r"tasks: \[.*\]", f"tasks: [{task}]", edited))
     monkeypatch.chdir(tmp_path)
+    run = "my-images" if source == "images" else "demo"
     cell = layout.Cell("strict", task, "full", "mae", 0)
     for method, auc in (("mae", 0.7), ("miram-full", 0.9), ("mocov3", 0.8)):
         for seed in (0, 1):  # of the other seeds there is one that is better still
-            path = layout.record("finetune", "demo", *cell._replace(method=method, seed=seed))
+            path = layout.record("finetune", run, *cell._replace(method=method, seed=seed))
             facts = {"val_macro_auc": auc + 0.2 * (seed == 1 and method == "mae")}
             record.finish(path, {"inputs": {}}, outputs=[], facts=facts)
-    saved_classifier(layout.finetune("demo", cell._replace(method="miram-full")) / "model.safetensors")
-    Image.fromarray(np.full((16, 16), 90, np.uint8)).save("crop.png")
+    if source == "images":  # what is said of the grey levels is what training stored, not what params.yaml says now
+        values = {"levels": "data", "shape": "square", "margin": 0.0, "side_min": 1}
+        facts = {"ranges": {"PNG, 16 bits": [0, 12]}}
+        begun = {"inputs": {}, "values": {"images": values}}
+        record.finish(layout.record("images", run), begun, outputs=[], facts=facts)
+    saved_classifier(layout.finetune(run, cell._replace(method="miram-full")) / "model.safetensors")
+    Image.fromarray(np.arange(256).reshape(16, 16).astype(np.uint16) << 6).save("crop.png")
     assert main(["predict", "crop.png"]) == 0
     said = capsys.readouterr().out
+    assert ("do not fit those of its kind, 0 to 4095" in said) == (source == "images")
     assert f"miram-full, {task}, protocol strict, seed 0" in said
     assert ("phantom lesions only" in said) == (source == "tcia")
     assert sum(f" %  {name}" in said for name in FOUR) == 4 and "not a medical device" in said.lower()

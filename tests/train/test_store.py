@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from pictures_in_files import dicom
 from PIL import Image
 
 from miram.errors import MiramError
@@ -27,7 +28,14 @@ def pack_named(folder, lesions, backgrounds, extra_images=None, **digest):
     pd.DataFrame({"lesion_id": lesions, **digest}).to_csv(folder / "lesions.csv", index=False)
     pd.DataFrame({"background_id": backgrounds}).to_csv(folder / "backgrounds.csv", index=False)
     images = folder, folder / "lesions.csv", folder / "backgrounds", folder / "backgrounds.csv"
-    return pack(*images, folder / "crops.u8", folder / "index.csv", extra_images=extra_images)
+    return pack(
+        *images,
+        folder / "crops.u8",
+        folder / "index.csv",
+        folder / "extra.csv",
+        extra_images=extra_images,
+        levels="data",
+    )
 
 
 def test_crops_come_back_as_they_were_in_the_order_of_the_table(lesions, store_paths, lesion_ids):
@@ -91,9 +99,40 @@ def test_backgrounds_and_images_of_ones_own_lie_behind_the_lesions(tmp_path):
     counts = pack_named(tmp_path, ["lesion"], ["patch"], str(tmp_path / "own"))
     assert counts == {"lesion": 1, "background": 1, "extra": 2, "bytes": 20}
     store = Store(tmp_path / "crops.u8", tmp_path / "index.csv")
-    assert store.image_ids == ["lesion", "patch", "extra_a film", "extra_film"]
+    assert store.image_ids == ["lesion", "patch", "extra_a film.png", "extra_film.png"]
     assert [store[i].max() for i in range(4)] == [1, 2, 4, 3]
-    assert extra_ids(tmp_path / "index.csv") == ["extra_a film", "extra_film"]
+    assert extra_ids(tmp_path / "index.csv") == ["extra_a film.png", "extra_film.png"]
+
+
+def test_pictures_of_every_kind_and_in_folders_below_are_packed_and_the_rest_is_named(tmp_path, capsys):
+    twelve = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    high = (twelve >> 4).astype(np.uint8)
+    folder = tmp_path / "own"
+    (folder / "below").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    Image.fromarray(twelve).save(folder / "a.PNG")
+    Image.fromarray(twelve).save(folder / "below" / "a.tiff")
+    Image.fromarray(high).save(folder / "b.jpg", quality=100)
+    (folder / "film").write_bytes(dicom(4095 - twelve, stored=16, PhotometricInterpretation="MONOCHROME1"))
+    (folder / ".hidden" / "c.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("no picture")
+    counts = pack_named(tmp_path, [], [], str(folder))
+    assert counts == {"extra": 4, "set_aside": 1, "bytes": 4 * 4096}
+    store = Store(tmp_path / "crops.u8", tmp_path / "index.csv")
+    assert store.image_ids == ["extra_a.PNG", "extra_b.jpg", "extra_below/a.tiff", "extra_film"]
+    assert all(np.abs(store[i].astype(int) - high).max() <= (2 if i == 1 else 0) for i in range(4))
+    assert list(pd.read_csv(tmp_path / "extra.csv")["image"]) == ["a.PNG", "b.jpg", "below/a.tiff", "film"]
+    assert "set aside notes.txt" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_picture_and_a_link_to_nowhere_are_named(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").write_text("no picture")
+    with pytest.raises(MiramError, match=r"own holds no picture; notes\.txt: .*cannot be decoded"):
+        pack_named(tmp_path, [], [], str(tmp_path / "own"))
+    (tmp_path / "own" / "link.png").symlink_to(tmp_path / "gone")
+    with pytest.raises(MiramError, match=r"link\.png is a link to .*gone, which is not there"):
+        pack_named(tmp_path, [], [], str(tmp_path / "own"))
 
 
 def test_a_folder_without_images_is_named(tmp_path):

@@ -44,7 +44,7 @@ def OWN_IMAGES():
 @cache
 def EXTRA_IMAGES():
     """One's own images for pre-training alone."""
-    return layout.extra_pngs(P.pretrain.extra_images)
+    return layout.extra_files(P.pretrain.extra_images)
 
 
 try:

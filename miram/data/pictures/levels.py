@@ -1,0 +1,79 @@
+"""Grey levels: which of them a picture uses, by a stated rule, and the picture on the whole range of 16 bits.
+
+The rules, a value of `sources.images.levels`:
+
+* "stored": all levels that the bits which the file declares can hold.
+* "data": of files that declare more than 8 bits, the levels that the data set uses, kind by kind of file (see
+  `Facts.kind`); of the others as "stored". Few files with 12-bit levels declare 12 bits.
+* "image": the levels that the picture itself uses.
+* "window": those of the DICOM file's window, or of its VOI LUT; without one as "data".
+
+Levels that are used are rounded to whole bits, see `whole_bits`, so that brightness does not follow one bright pixel.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from miram.data.pictures.picture import Facts, Picture, Range
+
+WINDOW = "window"
+EIGHTH = 8  # a picture is named when it fills less than this part of its range
+
+
+class Scale(NamedTuple):
+    """The range that a picture is shown on, and why someone should look at it; no reason: an empty text."""
+
+    range: Range
+    reason: str
+
+
+def whole_bits(lowest: int, highest: int) -> Range:
+    """The smallest range of whole bits that holds the levels; it begins at 0, or below it at a power of two."""
+    low = 0 if lowest >= 0 else -(2 ** (-lowest - 1).bit_length())
+    return Range(low, max(1, (highest - low).bit_length()))
+
+
+def used_ranges(pictures: Iterable[Facts]) -> dict[str, Range]:
+    """The range that the pictures of each kind use together."""
+    found: dict[str, tuple[int, int]] = {}
+    for facts in pictures:
+        lowest, highest = found.get(facts.kind, (facts.lowest, facts.highest))
+        found[facts.kind] = min(lowest, facts.lowest), max(highest, facts.highest)
+    return {kind: whole_bits(*extent) for kind, extent in sorted(found.items())}
+
+
+def scale_of(facts: Facts, levels: str, ranges: Mapping[str, Range] | None) -> Scale:
+    """The range of a picture under a rule; `ranges` are those of `used_ranges`, None where `stored` is known to hold.
+
+    Under "data" a picture whose levels leave the range of its kind, or do not reach an eighth of it and would be nearly
+    black, gets its own range.
+    """
+    lowest, highest = facts.lowest, facts.highest
+    chosen, reason = facts.stored, ""
+    if levels == "image":
+        chosen = whole_bits(lowest, highest)
+    elif levels != "stored" and not facts.shown and facts.bits > 8:
+        own = whole_bits(lowest, highest)
+        chosen = facts.stored if ranges is None else ranges.get(facts.kind, own)
+        if lowest < chosen.low or highest > chosen.high or highest - chosen.low < 2**chosen.bits / EIGHTH:
+            reason = f"levels {lowest} to {highest} do not fit those of its kind, {chosen.low} to {chosen.high}"
+            chosen = own
+    if not reason and highest - lowest < 2**chosen.bits / EIGHTH:
+        reason = f"levels {lowest} to {highest} fill less than an eighth of {chosen.low} to {chosen.high}"
+    return Scale(chosen, reason)
+
+
+def scaled(picture: Picture, chosen: Range) -> np.ndarray:
+    """The picture as (R, C) uint16, `chosen` on 0 to 65535, bright what is to be bright, and padding black."""
+    grey = picture.pixels
+    if chosen != Range(0, 16):
+        above = (np.clip(grey.astype(np.int32), chosen.low, chosen.high) - chosen.low).astype(np.uint32)
+        grey = above * 65535 // (2**chosen.bits - 1)
+    grey = grey.astype(np.uint16)
+    if picture.facts.inverted:
+        grey = 65535 - grey
+    if picture.padding is not None:
+        grey[picture.padding] = 0
+    return grey

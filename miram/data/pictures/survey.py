@@ -1,0 +1,94 @@
+"""A look at all pictures of a data set before one is used: which grey levels they have, and which cannot be read."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from miram.data.pictures.levels import scale_of, scaled, used_ranges
+from miram.data.pictures.picture import PictureError, Range
+from miram.data.pictures.reader import read_picture
+from miram.data.rows import write_rows
+
+COLUMNS = [
+    *("image", "format", "manufacturer", "bits", "signed", "inverted", "padding_px", "lowest", "highest"),
+    *("shown_from", "shown_to", "note"),
+]
+NAMED = 5  # files that a summary names
+
+
+class Reading(NamedTuple):
+    """How a network's pictures were read: the rule, the range of each kind (see `scale_of`), and the crop's window.
+
+    `window` holds the keywords of `window_around`, for crops that are windows around whole pictures; None where they
+    were cut from films.
+    """
+
+    levels: str
+    ranges: Mapping[str, Range] | None
+    window: Mapping[str, Any] | None
+
+    def read(self, path: Path) -> tuple[np.ndarray, str]:
+        """A picture as (R, C) uint16, and why someone should look at it, if so. Raises as `read_picture`."""
+        picture = read_picture(path, self.levels)
+        found = scale_of(picture.facts, self.levels, self.ranges)
+        return scaled(picture, found.range), found.reason
+
+
+FILMS = Reading("data", None, None)  # of CBIS-DDSM: 16 bits, and all of them used
+
+
+class Survey(NamedTuple):
+    """What was found: a row of COLUMNS for each picture, by name; why others cannot be read; the range of each kind."""
+
+    rows: dict[str, dict[str, Any]]
+    aside: dict[str, str]
+    ranges: dict[str, Range]
+
+
+def survey(paths: Mapping[str, Path], levels: str, track: Callable[[Iterable], Iterable]) -> Survey:
+    """Look at every picture, one in memory at a time; `track` reports progress. Raises as `read_picture` but for
+    PictureError."""
+    seen, aside = {}, {}
+    for name, path in track(paths.items()):
+        try:
+            seen[name] = read_picture(path, levels).facts
+        except PictureError as error:
+            aside[name] = error.message
+    ranges = used_ranges(seen.values())
+    rows = {}
+    for name, facts in seen.items():
+        shown, note = scale_of(facts, levels, ranges)
+        rows[name] = {"image": name, **asdict(facts), "shown_from": shown.low, "shown_to": shown.high, "note": note}
+    return Survey(rows, aside, ranges)
+
+
+def write_survey(found: Survey, path: Path) -> None:
+    """Write the rows as CSV."""
+    write_rows(found.rows.values(), COLUMNS, path)
+
+
+def summary(found: Survey, levels: str) -> str:
+    """What was found, in a few lines."""
+    lines = [f"pictures: {len(found.rows)} read, {len(found.aside)} set aside; levels: {levels}"]
+    table = pd.DataFrame(found.rows.values(), columns=COLUMNS)
+    for (form, maker, bits), group in table.groupby(["format", "manufacturer", "bits"]):
+        kind = ", ".join(filter(None, (str(form), str(maker), f"{bits} bits declared")))
+        shown = [
+            f"{low} to {high}" for low, high in dict.fromkeys(zip(group["shown_from"], group["shown_to"], strict=True))
+        ]
+        turned = f"; {group['inverted'].sum()} of them inverted" if group["inverted"].any() else ""
+        lines.append(
+            f"  {len(group)} of {kind}: levels {group['lowest'].min()} to {group['highest'].max()}, "
+            f"shown {' or '.join(shown[:NAMED])}{turned}"
+        )
+    for title, notes in (
+        ("look at", {name: row["note"] for name, row in found.rows.items() if row["note"]}),
+        ("set aside", found.aside),
+    ):
+        lines += [f"  {title} {name}: {why}" for name, why in list(notes.items())[:NAMED]]
+        lines += [f"  {title} {len(notes) - NAMED} more"] if len(notes) > NAMED else []
+    return "\n".join(lines)
