@@ -90,7 +90,7 @@ def pretraining_step(
     recipe = Recipe.of(values)
     model = build(recipe).to(device)
     if naive:
-        for block in model.get_submodule("highres.stack").children():
+        for block in model.get_submodule("highres").get_submodule("stack").children():
             _make_naive(block.get_submodule("attn"))
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
