@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 ROOT = Path(__file__).parent.parent
-pytest_plugins = ["study_fixtures"]
+pytest_plugins = ["archive_fixtures", "study_fixtures"]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
 LONG_MARKS = {line.partition(":")[0] for line in SETTINGS["markers"]}  # the default suite has none of them
 LONG_SECONDS = 7200.0  # limit of a test with such a mark; the others have that of pyproject.toml

@@ -1,3 +1,5 @@
+"""Fixtures that the tests of data and of planning share: a tiny archive, and who serves it."""
+
 from collections.abc import Iterator
 
 import idc_index_data
@@ -8,9 +10,10 @@ from tiny_bucket import Bucket, write_index
 
 @pytest.fixture
 def archive() -> Archive:
-    """One lesion on one film."""
+    """Four plain lesions, one in each case list, on four films."""
     made = Archive()
-    made.lesion(0, made.film(0), mask_of(FILM_SHAPE, (20, 30, 40, 60)))
+    for number, (kind, part) in enumerate((k, p) for k in ("mass", "calc") for p in ("train", "test")):
+        made.lesion(number, made.film(number), mask_of(FILM_SHAPE, (20, 30, 40, 60)), kind=kind, part=part)
     return made
 
 
