@@ -240,7 +240,7 @@ def test_a_window_of_remote_pixels_asks_for_its_rows():
         asked.append((start, end))
         return body[start:end]
 
-    pixels = RemotePixels(Film(Path("x"), "1.2", 10, 6, 16, 4), read, ThreadPoolExecutor(2))
+    pixels = RemotePixels(Film(Path("x"), "1.2", 10, 6, 16, 4), 4, read, ThreadPoolExecutor(2))
     assert (pixels.shape, pixels.dtype) == (film.shape, film.dtype)
     assert np.array_equal(pixels[3:7, 2:5], film[3:7, 2:5])
     assert asked == [(4 + 3 * 12, 4 + 7 * 12)]
