@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,7 @@ def test_a_finished_run_takes_no_further_step(tmp_path, monkeypatch, run_pretrai
 def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, capfd, change, run_pretraining, recipe_of):
     run_pretraining(tmp_path / "run", "mae")
     changed = {
-        name: {**recipe_of("mae").encoder, **value} if isinstance(value, dict) else value
+        name: {**asdict(recipe_of("mae").encoder), **value} if isinstance(value, dict) else value
         for name, value in change.items()
     }
     run_pretraining(tmp_path / "run", "mae", **changed)
