@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from miram.models._timm import create_model
 
+pytestmark = pytest.mark.timeout(3600)  # a whole run of the workflow, which another may crowd out for long
 ROOT = Path(__file__).parent.parent
 SOURCES = (
     "Snakefile",
