@@ -14,7 +14,9 @@ from miram.errors import MiramError
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
-FULL = "full"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
+FINETUNE = (
+    "finetune"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
+)
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
 METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
 WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
@@ -152,9 +154,9 @@ def pretrain(name: str, protocol: str, method: str) -> Path:
     return runs(name).joinpath(protocol, "pretrain", method)
 
 
-def finetune(name: str, cell: Cell) -> Path:
+def classifier(name: str, cell: Cell) -> Path:
     """One classifier, of any mode."""
-    return runs(name).joinpath(cell.protocol, "finetune", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
+    return runs(name).joinpath(cell.protocol, "classifiers", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
 
 
 def explain(name: str) -> Path:
@@ -197,7 +199,7 @@ def record(stage: str, name: str, *place: int | str) -> Path:
     if stage == "pretrain":
         return pretrain(name, *map(str, place)) / "record.json"
     if stage in ("finetune", "probe"):
-        return finetune(name, Cell(*map(str, place))) / "record.json"
+        return classifier(name, Cell(*map(str, place))) / "record.json"
     if stage == "images":
         return record("crops", name)  # in its place: what follows is the same
     if stage == "explain":

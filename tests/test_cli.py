@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
 INPUTS = {"crops": (), "pack": (), "splits": ("strict",)}
 PLACES = {"splits": ("strict",), "pretrain": ("strict", "mae")}
-PLACES["finetune"] = layout.Cell("strict", "pathology_4class", "full", "mae", 0)
+PLACES["finetune"] = layout.Cell("strict", "pathology_4class", "finetune", "mae", 0)
 PLACES["probe"] = layout.Cell("strict", "pathology_4class", "knn", "mae", 0)
 
 
@@ -36,11 +36,11 @@ def test_the_help_names_a_sub_command_for_every_stage(capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
-        (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, paper"),
+        (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, published"),
         (["pretrain", "--protocol", "strict", "--method", "simclr"], 2, "Allowed: mae, mocov3"),
         (["finetune", *CELL, "--method", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
         (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1"),
-        (["probe", *CELL, "--mode", "full", "--method", "mae", "--seed", "0"], 2, "Allowed: linear"),
+        (["probe", *CELL, "--mode", "finetune", "--method", "mae", "--seed", "0"], 2, "Allowed: linear"),
         (["probe", *CELL, "--mode", "linear", "--method", "mae", "--seed", "1"], 2, "no seed 1.\nAllowed: 0"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
         (["verify"], 1, "There is no folder results/demo"),
@@ -105,7 +105,7 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
         cell = PLACES["finetune"]._replace(seed=seed)
         assert main(["finetune", *CELL, "--method", "mae", "--seed", str(seed)]) == 0
         outputs = record.read(layout.record("finetune", "demo", *cell))["outputs"]
-        assert (str(layout.finetune("demo", cell) / "model.safetensors") in outputs) == kept
+        assert (str(layout.classifier("demo", cell) / "model.safetensors") in outputs) == kept
 
 
 def test_every_stage_has_a_record_of_its_own():

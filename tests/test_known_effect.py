@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
             finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
-            predictions[Cell("strict", "pathology", "full", method, number)] = out / "predictions.parquet"
+            predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
     return predictions
 
 

@@ -92,7 +92,9 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("seeds: [0, 1]", "seeds: [0, 1, 0]", "names one twice"),
         ("source: tcia #", "source: images #", "[label] goes with images"),
         ("tasks: [pathology_4class]", "tasks: [label]", "[label] goes with images"),
-        ("protocols: [strict, paper]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
+        ("protocols: [strict, published]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
+        ("protocols: [strict, published]", "protocols: [strict, paper]", "It is called published now"),
+        ("modes: [finetune, linear]", "modes: [full, linear]", "It is called finetune now"),
         ("tasks: [pathology_4class]", "tasks: [birads]", "finetune.tasks.0: 'birads'"),
         ("accumulate: 1 #", "accumulate: 3 #", "not a multiple of accumulate 3"),
         ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps 0 of 36 patches"),
@@ -152,19 +154,22 @@ def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path
 
 
 def place(stage, method):
-    known = {"pretrain": ("strict", method), "finetune": layout.Cell("strict", "pathology_4class", "full", method, 0)}
+    known = {
+        "pretrain": ("strict", method),
+        "finetune": layout.Cell("strict", "pathology_4class", "finetune", method, 0),
+    }
     known["probe"] = layout.Cell("strict", "pathology_4class", "linear", method, 0)
     return known.get(stage, ("strict",) if stage == "splits" else ())
 
 
 def test_a_cell_is_a_job_and_without_training_there_is_one_seed(tmp_path):
-    chosen = load_edited(tmp_path, "modes: [full, linear]", "modes: [full, linear, knn]")
+    chosen = load_edited(tmp_path, "modes: [finetune, linear]", "modes: [finetune, linear, knn]")
     cells = params.cells(chosen)
-    per_mode = {"full": 2, "linear": 1, "knn": 1}
+    per_mode = {"finetune": 2, "linear": 1, "knn": 1}
     assert len(set(cells)) == len(cells) == 2 * 7 * sum(per_mode.values())
     for mode, seeds in per_mode.items():
         assert {cell.seed for cell in cells if cell.mode == mode} == set(range(seeds))
-    assert cells[0] == layout.Cell("strict", "pathology_4class", "full", "from-scratch", 0)
+    assert cells[0] == layout.Cell("strict", "pathology_4class", "finetune", "from-scratch", 0)
     assert {cell.task for cell in params.cells(params.load(ROOT / "params.yaml", "paper"))} == set(CLASSES)
 
 
@@ -184,7 +189,7 @@ def test_a_mode_depends_on_its_own_values_only(tmp_path):
 def test_the_networks_of_the_first_seed_alone_are_kept_whichever_that_is(tmp_path):
     for seeds in ([0, 1], [1, 0]):
         chosen = load_edited(tmp_path, "seeds: [0, 1]", f"seeds: {seeds}")
-        full = [cell for cell in params.cells(chosen) if cell.mode == "full"]
+        full = [cell for cell in params.cells(chosen) if cell.mode == "finetune"]
         assert params.kept(chosen) == [cell for cell in full if values(chosen, cell)["keep_network"]]
         assert {cell.seed for cell in params.kept(chosen)} == set(seeds[:1])
         assert set(params.explained(chosen)) <= set(params.kept(chosen))
@@ -193,7 +198,7 @@ def test_the_networks_of_the_first_seed_alone_are_kept_whichever_that_is(tmp_pat
 
 
 def values(chosen, cell):
-    return params.stage_values(chosen, "finetune" if cell.mode == "full" else "probe", *cell)
+    return params.stage_values(chosen, "finetune" if cell.mode == "finetune" else "probe", *cell)
 
 
 def test_a_method_overrides_pretraining_values_for_itself_alone():

@@ -67,7 +67,7 @@ def small(document):
     document["methods"] = {name: methods[name] for name in ("mae", "miram-nystrom")}
     for preset in document["presets"].values():
         preset.get("methods", {}).pop("miram-linformer", None)
-    document["finetune"]["modes"] = ["full"]
+    document["finetune"]["modes"] = ["finetune"]
     demo = document["presets"]["demo"]
     demo["archive"]["patients"] = 40
     demo["encoder"]["depth"] = demo["decoder"]["depth"] = 1
@@ -125,7 +125,7 @@ def restored(project):
 
 def test_the_table_has_a_row_for_each_method_and_says_demo(project):
     found = table(project)
-    for protocol in ("strict", "paper"):
+    for protocol in ("strict", "published"):
         own = found[found["protocol"] == protocol]
         assert {"from-scratch", "mae", "miram-nystrom"} <= set(own["method"])
         assert own["accuracy_percent_mean"].notna().all()
@@ -173,7 +173,7 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
 
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
-    edit(restored, lambda document: document["finetune"].update(modes=["full", "knn"]))
+    edit(restored, lambda document: document["finetune"].update(modes=["finetune", "knn"]))
     assert jobs(restored) == {"probe", *RESULTS}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
     assert jobs(restored) == {"probe", "audit", *RESULTS}
@@ -226,7 +226,7 @@ def test_a_second_run_in_one_folder_waits_for_the_first(project):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path, wait_until):
     folder = small_project(tmp_path / "killed")
-    for log in ("crops.log", "strict/pretrain/mae.log", "strict/pathology_4class/full/mae/seed-0.log"):
+    for log in ("crops.log", "strict/pretrain/mae.log", "strict/pathology_4class/finetune/mae/seed-0.log"):
         running = subprocess.Popen(
             RUN, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
         )
@@ -262,14 +262,14 @@ def failed(folder):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
-    blocked = copied / "runs/demo/paper/finetune/pathology_4class/full/mae/seed-0/model.safetensors"
+    blocked = copied / "runs/demo/paper/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
     blocked.unlink()
     (blocked / "in the way").mkdir(parents=True)
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
-    log = "logs/demo/paper/pathology_4class/full/mae/seed-0.log"
+    log = "logs/demo/published/pathology_4class/finetune/mae/seed-0.log"
     for _ in range(2):  # the second run tries that cell alone, and fails as well
         assert f"Failed:\n  finetune: {log}\nMade without them" in failed(copied)
-        gap = row(copied, "paper", "mae")
+        gap = row(copied, "published", "mae")
         assert np.isnan(gap["accuracy_percent_mean"]) and f"did not finish: see {log}" in gap["notes"]
         assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
@@ -278,7 +278,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
     assert jobs(copied) == {"finetune", *RESULTS}
     finished(copied)
     assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
-    assert row(copied, "paper", "mae")["accuracy_percent_mean"] > 0
+    assert row(copied, "published", "mae")["accuracy_percent_mean"] > 0
     assert json.loads((copied / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
 
 
@@ -287,7 +287,7 @@ def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_bef
     (copied / "weights.pth").write_text("no weights")
     edit(copied, lambda document: document["methods"]["mae"].update(encoder_init="weights.pth"))
     said = failed(copied)
-    logs = [f"logs/demo/{protocol}/pretrain/mae.log" for protocol in ("paper", "strict")]
+    logs = [f"logs/demo/{protocol}/pretrain/mae.log" for protocol in ("published", "strict")]
     assert f"Failed:\n  pretrain: {logs[0]}\n  pretrain: {logs[1]}\nMade without them" in said
     notes = row(copied, "strict", "mae")["notes"]
     assert np.isnan(row(copied, "strict", "mae")["accuracy_percent_mean"])
@@ -305,7 +305,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
     for name, depth in (("wrong", 2), ("vit", 1)):
         network = create_model("vit_tiny_patch16_224", img_size=64, num_classes=1000, depth=depth, **sizes)
         save_file(network.state_dict(), copied / f"{name}.safetensors")
-    modes = {"modes": ["full", "linear"], "imagenet_init": "wrong.safetensors"}
+    modes = {"modes": ["finetune", "linear"], "imagenet_init": "wrong.safetensors"}
     edit(copied, lambda document: (document["finetune"].update(modes), document["splits"].update(protocols=["strict"])))
     said = failed(copied)
     assert "wrong.safetensors holds another architecture: " in said
@@ -317,7 +317,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
     assert jobs(copied) == {"finetune", "probe", *RESULTS, "explain"}
     finished(copied)
     rows = table(copied).set_index(["method", "mode"]).loc["imagenet"]
-    assert set(rows.index) == {"full", "linear"} and rows["accuracy_percent_mean"].notna().all()
+    assert set(rows.index) == {"finetune", "linear"} and rows["accuracy_percent_mean"].notna().all()
     assert set(rows["notes"]) == {"starts from finetune.imagenet_init"}
     text = (copied / "results/demo/report.html").read_text()
     assert '"calibration-imagenet-' in text
@@ -360,7 +360,7 @@ def with_own_images(document):
     document["methods"] = {"mae": document["methods"]["mae"]}
     document["statistics"]["reference"] = "mae"
     document["splits"]["protocols"] = ["strict"]
-    document["finetune"]["modes"] = ["full", "linear", "knn"]
+    document["finetune"]["modes"] = ["finetune", "linear", "knn"]
     for name in ("demo", "paper"):
         document["presets"][name]["finetune"]["tasks"] = ["label"]
     for preset in document["presets"].values():
@@ -377,12 +377,14 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     assert not (folder / "results/demo").exists() and not (folder / "runs/demo").exists()
     found = table(folder, "my-images").set_index(["mode", "method"])
     assert set(found.index) == {
-        (mode, method) for mode in ("full", "linear", "knn") for method in ("from-scratch", "mae", "majority class")
+        (mode, method) for mode in ("finetune", "linear", "knn") for method in ("from-scratch", "mae", "majority class")
     }
     assert set(found["task"]) == {"label"} and set(found["classes_present"]) == {3}
     accuracy = found["accuracy_percent_mean"]
     assert accuracy["linear", "mae"] > accuracy["linear", "majority class"] + 30
-    predictions = pd.read_parquet(folder / "runs/my-images/strict/finetune/label/full/mae/seed-0/predictions.parquet")
+    predictions = pd.read_parquet(
+        folder / "runs/my-images/strict/classifiers/label/finetune/mae/seed-0/predictions.parquet"
+    )
     assert list(predictions)[4:] == ["prob_bright", "prob_dark", "prob_striped"]
     splits = pd.read_csv(folder / "data/my-images/splits/strict.csv")
     assert splits.groupby("patient_id")["split"].nunique().max() == 1

@@ -42,7 +42,7 @@ def with_local(document):
     with_own_images(document)
     document["source"] = "local"
     document["sources"]["local"] = {"folder": "../archive", "csv_url": "../archive/csv"}
-    document["finetune"]["modes"] = ["full"]
+    document["finetune"]["modes"] = ["finetune"]
     demo, paper = (document["presets"][name] for name in ("demo", "paper"))
     paper |= {name: demo[name] for name in ("encoder", "decoder", "moco", "pretrain", "compute")}
     for preset in (demo, paper):
@@ -126,7 +126,7 @@ def read(project, pattern):
 
 
 def cells(project, made):
-    return {path.parent.name for path in project.glob(f"runs/{made}/strict/finetune/*/full/mae/*/record.json")}
+    return {path.parent.name for path in project.glob(f"runs/{made}/strict/classifiers/*/finetune/mae/*/record.json")}
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
     place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
     tune = add("finetune", training.finetune, "fine-tune one method and predict validation and test")
-    tune.set_defaults(mode=layout.FULL)
+    tune.set_defaults(mode=layout.FINETUNE)
     place(tune, "protocol", "task", "method", "seed")
     frozen = add("probe", training.probe, "classify the frozen features of one method and predict validation and test")
     place(frozen, "protocol", "task", "mode", "method", "seed")

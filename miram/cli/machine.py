@@ -97,7 +97,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
         for name, values in pretrainings(chosen).items():
             jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
     for cell, path in classifiers(chosen).items():
-        stage = "finetune" if cell.mode == layout.FULL else "probe"
+        stage = "finetune" if cell.mode == layout.FINETUNE else "probe"
         side = params.stage_values(chosen, stage, *cell)["side"]
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
     return hours(jobs, asdict(chosen.encoder), layout.benches())

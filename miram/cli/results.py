@@ -230,7 +230,7 @@ def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     ]
     jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
     jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
-    jobs += [("finetune" if cell.mode == layout.FULL else "probe", cell) for cell in params.cells(chosen)]
+    jobs += [("finetune" if cell.mode == layout.FINETUNE else "probe", cell) for cell in params.cells(chosen)]
     return {
         layout.record(stage, chosen.name, *place): (stage, params.stage_values(chosen, stage, *place))
         for stage, place in jobs

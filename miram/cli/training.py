@@ -88,7 +88,7 @@ def _classify(
 ) -> None:
     """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
-    own = [other for other in params.cells(chosen) if (other.mode == layout.FULL) == (stage == "finetune")]
+    own = [other for other in params.cells(chosen) if (other.mode == layout.FINETUNE) == (stage == "finetune")]
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
     _require_accelerator(chosen)
@@ -105,7 +105,7 @@ def _classify(
         encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
-    out = layout.finetune(run, cell)
+    out = layout.classifier(run, cell)
     outputs = [out / "predictions.parquet", out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
@@ -196,7 +196,7 @@ def _reading(chosen: params.Params) -> "Reading":
 def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
     """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
     protocol, task, _ = params.headline(chosen)
-    wanted = arguments.protocol or protocol, arguments.task or task, layout.FULL
+    wanted = arguments.protocol or protocol, arguments.task or task, layout.FINETUNE
     cells = params.cells(chosen)
     for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
         if value is not None:

@@ -1,6 +1,6 @@
 """Who trains, who validates, who tests: one seeded pure function for each protocol.
 
-"paper" is the authors' split with its known leaks: views of one patient, and patients of the official test set, occur
+"published" is the authors' split with its known leaks: views of one patient, and patients of the official test set, occur
 on both sides. "strict" closes them.
 """
 
@@ -106,7 +106,7 @@ def split_lesions(
         reason = _why_excluded(lesions)
         split[reason != ""] = "excluded"
     training = lesions[split == "train"]
-    ways: dict[str, Choose] = {"strict": partial(_grouped, candidates), "paper": _image_validation}
+    ways: dict[str, Choose] = {"strict": partial(_grouped, candidates), "published": _image_validation}
     split[_drawn(ways[protocol], training, "validation_fraction", validation_fraction, seed)] = "validation"
     return lesions.assign(split=split, reason=reason)[COLUMNS]
 

@@ -25,9 +25,9 @@ from miram.evaluate.statistics import (
     lesions_needed_unpaired,
 )
 from miram.files import atomic_path
-from miram.kinds import FULL as FULL_ATTENTION
+from miram.kinds import FULL
 from miram.kinds import OURS
-from miram.layout import FULL
+from miram.layout import FINETUNE
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be told"
 DEMO = "demo: no verdict"
@@ -177,8 +177,8 @@ def memory_less(found: Measurements, *, kinds: Sequence[str], form: str, tokens:
     parts = []
     for file, own in here.groupby("file"):
         kept = own.set_index(["kind", "form"])["kept_mib"]
-        for kind in (kind for kind in kinds if {(kind, OURS), (FULL_ATTENTION, form)} <= set(kept.index)):
-            ours, full = kept[kind, OURS], kept[FULL_ATTENTION, form]
+        for kind in (kind for kind in kinds if {(kind, OURS), (FULL, form)} <= set(kept.index)):
+            ours, full = kept[kind, OURS], kept[FULL, form]
             evidence = f"{kind}: {ours:.1f} MiB, {form} full attention: {full:.1f} MiB at {tokens} tokens ({file})"
             parts.append(Finding(REPRODUCED if ours < full else NOT_REPRODUCED, evidence))
     return _all_of(parts) if parts else Finding(OPEN, f"not measured at {tokens} tokens", RUN_BENCH)
@@ -221,7 +221,7 @@ def judge(
         asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
         for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
             own, apart = (
-                table[(table["protocol"] == protocol) & (table["mode"] == FULL) & (table["split"] == TEST)]
+                table[(table["protocol"] == protocol) & (table["mode"] == FINETUNE) & (table["split"] == TEST)]
                 for table in (metrics, differences)
             )
             measured = Measurements(own, apart, layers, growth, published, confidence, power)

@@ -18,6 +18,10 @@ from miram.params.stages import EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
+RENAMED = {  # by what a value is called now
+    ("splits.protocols", "paper"): "published",
+    ("finetune.modes", "full"): "finetune",
+}
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
 
 
@@ -278,6 +282,8 @@ def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
         return ParameterError(f"{key} is missing in {path}", "Add it, shared or under the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."
     value = fault["input"]
+    new = RENAMED.get((re.sub(r"\.\d+$", "", key), str(value)))
+    hint = f"It is called {new} now." if new else hint
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
         hint += f" YAML reads {value} as text: write a decimal point, such as {value.lower().replace('e', '.0e', 1)}."
     return ParameterError(f"{key}: {value!r} in {path}", hint)

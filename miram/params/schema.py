@@ -119,7 +119,7 @@ class Crops:
 class Splits:
     """How lesions are divided."""
 
-    protocols: Annotated[list[Literal["strict", "paper"]], Several]
+    protocols: Annotated[list[Literal["strict", "published"]], Several]
     validation_fraction: OpenFraction
     test_fraction: OpenFraction
     candidates: Count
@@ -162,7 +162,7 @@ class Finetune:
     """Fine-tuning and its augmentation."""
 
     tasks: Annotated[list[Task], Several]
-    modes: Annotated[list[Literal["full", "linear", "knn"]], Several]
+    modes: Annotated[list[Literal["finetune", "linear", "knn"]], Several]
     seeds: Annotated[list[Whole], Several]
     imagenet_init: str | None
     batch: Count

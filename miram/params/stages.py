@@ -39,7 +39,7 @@ def cells(params: Params) -> list[Cell]:
         for protocol in params.splits.protocols
         for mode in tuning.modes
         for method in [*baselines, *params.methods]
-        for seed in (tuning.seeds if mode == layout.FULL else tuning.seeds[:1])
+        for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[:1])
     ]
 
 
@@ -50,7 +50,7 @@ def headline(params: Params) -> tuple[str, str, str]:
 
 def kept(params: Params) -> list[Cell]:
     """The fine-tunings whose network stays on the disk, of the first seed: no other one is looked into or asked."""
-    return [cell for cell in cells(params) if cell.mode == layout.FULL and cell.seed == params.finetune.seeds[0]]
+    return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
 
 
 def explained(params: Params) -> list[Cell]:

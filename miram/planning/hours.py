@@ -15,7 +15,7 @@ import pandas as pd
 from miram.data import tasks
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import SEEN, pretraining_backgrounds, split_lesions
-from miram.layout import FULL, Cell
+from miram.layout import FINETUNE, Cell
 
 FORWARD = 1 / 3  # of the operations of a training step
 HOUR, DAY = 3600, 24
@@ -72,7 +72,7 @@ def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: P
 def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
     """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe."""
     train, validation, test = images.tasks[cell.task]
-    if cell.mode == FULL:
+    if cell.mode == FINETUNE:
         return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record)
     return Job("probes", side, FORWARD * (train + validation + test), record)
 

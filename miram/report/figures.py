@@ -19,7 +19,7 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
-from miram.layout import FULL
+from miram.layout import FINETUNE
 from miram.looks import GREY, PALE, Look
 
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
@@ -62,7 +62,7 @@ def draw_comparison(
     paper's accuracy is drawn for preset paper only: next to phantom data it would invite a comparison without meaning.
     """
     table = table[table["task"] == table["task"].iloc[0]]
-    mode = FULL if FULL in set(table["mode"]) else table["mode"].iloc[0]
+    mode = FINETUNE if FINETUNE in set(table["mode"]) else table["mode"].iloc[0]
     parts = {str(protocol): part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
     rows = max(len(part) for part in parts.values()) - 1
     with matplotlib.style.context(STYLE):

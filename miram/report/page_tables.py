@@ -74,7 +74,7 @@ def _group(
     protocol, task, mode = group
     shown = [metric for metric in METRICS if (part["metric"] == metric).any()]
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
-    has_paper = mode == "full" and published.notna().any()
+    has_paper = mode == "finetune" and published.notna().any()
     rows = []
     for method in [name for name in [*looks, MAJORITY] if (part["method"] == name).any()]:
         own = part[(part["method"] == method) & part["seed"].isna()].set_index("metric")

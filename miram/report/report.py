@@ -13,7 +13,7 @@ from miram.evaluate.claims import read_limits
 from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
-from miram.layout import FULL, Cell
+from miram.layout import FINETUNE, Cell
 from miram.looks import looks as looks_of
 from miram.looks import looks_of_kinds
 from miram.report import curves, page_figures, page_tables
@@ -22,7 +22,7 @@ from miram.report.study import Run, Study
 
 PAGE = Path(__file__).parent / "page"
 MODES = {
-    "full": "the whole network fine-tuned",
+    "finetune": "the whole network fine-tuned",
     "linear": "a linear classifier on frozen features",
     "knn": "nearest neighbours among frozen features",
 }
@@ -74,7 +74,7 @@ def report(
     own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0]}
     by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == headline[2]}, multilabel_tasks)
     shown = by_task.pop(headline[1], {})
-    tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (headline[1], FULL)}
+    tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (headline[1], FINETUNE)}
     one_class = headline[1] not in multilabel_tasks  # only then is an answer one class
     answered = shown if one_class else {}
     looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}

@@ -11,7 +11,7 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FROM_SCRATCH, FULL, IMAGENET, Cell
+from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.figures import draw_comparison
@@ -46,9 +46,13 @@ DEMO_NOTE = (
 )
 PROTOCOLS = {
     "strict": "no patient and no film in two splits",
-    "paper": "the authors' split, in which validation and some test lesions are of training patients",
+    "published": "the authors' split, in which validation and some test lesions are of training patients",
 }
-MODES = {FULL: "Fine-tuning", "linear": "Linear probe on frozen features", "knn": "Nearest neighbours, frozen features"}
+MODES = {
+    FINETUNE: "Fine-tuning",
+    "linear": "Linear probe on frozen features",
+    "knn": "Nearest neighbours, frozen features",
+}
 BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
 NOTHING = "-"
 BYTES_PER_MIB = 2**20
@@ -90,7 +94,7 @@ def comparison(
             rows.append(
                 {"preset": preset, "task": task, "protocol": protocol, "mode": mode, "method": method}
                 | _measured(own)
-                | (_published(paper, task, method) if mode == FULL else {})
+                | (_published(paper, task, method) if mode == FINETUNE else {})
                 | pretraining.get((protocol, method), {})
                 | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)), logs)
             )

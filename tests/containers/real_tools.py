@@ -22,7 +22,7 @@ THROUGH_SLURM = [
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
 ]
 STRANGER = "4321:4321"  # a user whom the image does not know
-CELL = "pathology_4class/full/miram-nystrom/seed-0"  # of the tiny project
+CELL = "pathology_4class/finetune/miram-nystrom/seed-0"  # of the tiny project
 CONFINED = ["--network", "none", "--read-only", "--user", STRANGER]
 NUMBERS = (  # of a finished project, beside its table
     *(f"results/demo/{name}.csv" for name in ("metrics", "differences", "pretraining", "instances")),

@@ -36,21 +36,21 @@ def test_the_case_lists_alone_show_31_patients_60_test_and_83_training_lesions(r
 
 def test_under_paper_training_knows_60_test_lesions_and_under_strict_none(real):
     expected = {"test lesions": 704, "patient seen": 60, "film seen": 36, "view seen": 36}
-    assert effect_on_test(real, split_of(real, "paper")) == expected
+    assert effect_on_test(real, split_of(real, "published")) == expected
     assert effect_on_test(real, split_of(real, "strict")) == {**dict.fromkeys(expected, 0), "test lesions": 704}
 
 
 def test_under_strict_no_two_splits_share_anything(real):
     assert (shared_between(real, split_of(real, "strict")) == 0).all(axis=None)
-    leaky = shared_between(real, split_of(real, "paper"))
+    leaky = shared_between(real, split_of(real, "published"))
     assert leaky.loc["train and validation", ["patients", "films by UID", "films by pixels"]].gt(0).all()
     assert leaky.loc[["train and test", "validation and test"], "films by UID"].eq(0).all()
 
 
 def test_what_films_of_unknown_pixels_share_is_not_known(real):
     unknown = real.assign(film_sha256="")
-    assert shared_between(unknown, split_of(unknown, "paper"))["films by pixels"].eq("not known").all()
-    assert effect_on_test(unknown, split_of(unknown, "paper"))["film seen"] == 0
+    assert shared_between(unknown, split_of(unknown, "published"))["films by pixels"].eq("not known").all()
+    assert effect_on_test(unknown, split_of(unknown, "published"))["film seen"] == 0
 
 
 def test_pairs_of_films_are_told_by_pixels_and_size():
@@ -67,7 +67,7 @@ def test_the_page_shows_both_protocols_side_by_side(real, tmp_path):
     lesions = real[1:].assign(repairs="mask_resized")
     lesions.to_csv(tmp_path / "lesions.csv", index=False)
     lost.to_csv(tmp_path / "set_aside.csv", index=False)
-    paths = {protocol: tmp_path / f"{protocol}.csv" for protocol in ("strict", "paper")}
+    paths = {protocol: tmp_path / f"{protocol}.csv" for protocol in ("strict", "published")}
     for protocol, path in paths.items():
         split_lesions(lesions, protocol=protocol, **DIVISION).to_csv(path, index=False)
     audit(tmp_path / "lesions.csv", tmp_path / "set_aside.csv", paths, tmp_path / "audit.md", preset="demo")
@@ -76,7 +76,7 @@ def test_the_page_shows_both_protocols_side_by_side(real, tmp_path):
     assert "*mask_resized:3567" in page
     test = {protocol: [line for line in page.splitlines() if line.startswith(f"|{protocol}|")] for protocol in paths}
     assert "|strict|703|0|0|0|" in test["strict"] and "|strict|trainandtest|0|0|0|0|" in test["strict"]
-    assert any(line.startswith("|paper|703|") and not line.endswith("|0|0|0|") for line in test["paper"])
+    assert any(line.startswith("|published|703|") and not line.endswith("|0|0|0|") for line in test["published"])
 
 
 def test_images_of_ones_own_are_audited_without_views_and_borders(tmp_path):

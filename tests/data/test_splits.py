@@ -64,7 +64,7 @@ def test_the_best_of_more_candidates_keeps_the_shares_of_the_classes_better(real
 
 
 def test_paper_splits_images_so_that_patients_lie_on_both_sides(real):
-    result = split(real, "paper")
+    result = split(real, "published")
     assert result["split"].value_counts().to_dict() == {"train": 2004, "validation": 860, "test": 704}
     joined = real.merge(result, on=["lesion_id", "patient_id"])
     share = (joined["split"] == "validation").groupby([joined["official_split"], joined["pathology"]]).mean()["train"]
@@ -72,7 +72,7 @@ def test_paper_splits_images_so_that_patients_lie_on_both_sides(real):
     assert joined[joined["split"] != "test"].groupby("patient_id")["split"].nunique().max() == 2
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_a_split_depends_on_the_seed_and_not_on_the_order_of_rows(real, protocol):
     first = split(real, protocol)
     assert first.equals(split(real.sample(frac=1, random_state=1), protocol))
@@ -122,7 +122,7 @@ def test_a_film_of_unknown_pixels_is_no_other_film():
     assert split(same)["split"].iloc[0] == "excluded"
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_pretraining_sees_no_background_of_the_test_set(real, tmp_path, protocol):
     films = real.drop_duplicates("film_uid")
     backgrounds = films.assign(background_id="background_" + films["film_uid"])
@@ -139,7 +139,7 @@ def test_pretraining_sees_no_background_of_the_test_set(real, tmp_path, protocol
     test = real[real["official_split"] == "test"]
     assert not set(seen["film_uid"]) & {*test["film_uid"], real["film_uid"][first]}
     patients = set(seen["patient_id"]) & set(test["patient_id"])
-    assert len(patients) == {"strict": 0, "paper": 31}[protocol]
+    assert len(patients) == {"strict": 0, "published": 31}[protocol]
     assert len(seen) > 2300
 
 
@@ -169,7 +169,7 @@ def test_the_stage_writes_one_row_a_lesion_and_counts_classes(tmp_path):
     assert len(lines) == 12 and lines[0] == "lesion_id,patient_id,split,reason" and lines[-1] == "L010,99,test,"
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_a_division_that_nothing_can_be_trained_or_tested_with_is_refused_with_its_remedy(tmp_path, protocol):
     one = ("train", "BENIGN", "mass")
     cases = [
@@ -217,11 +217,11 @@ def test_without_an_official_split_a_test_set_is_drawn_by_patient_with_its_share
         with_drawn_test(own_images(patients=1))
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_own_images_are_split_by_their_own_classes(protocol):
     result = own_images().merge(split(with_drawn_test(own_images()), protocol))
     share = (result["split"] == "validation").groupby(result["label"]).sum() / (result["split"] != "test").sum()
     assert share.between(0.07, 0.13).all()
     assert (result[result["split"] != "test"].groupby("patient_id")["split"].nunique().max() > 1) == (
-        protocol == "paper"
+        protocol == "published"
     )

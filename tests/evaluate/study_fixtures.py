@@ -11,8 +11,8 @@ from miram.evaluate.metrics import evaluate
 from miram.layout import Cell
 
 SECTIONS = [  # two protocols of the main task, and one of another mode
-    ("strict", "pathology_4class", "full"),
-    ("paper", "pathology_4class", "full"),
+    ("strict", "pathology_4class", "finetune"),
+    ("published", "pathology_4class", "finetune"),
     ("strict", "pathology_4class", "knn"),
 ]
 OPTIONS = {  # few draws, so that the tests are quick

@@ -12,7 +12,7 @@ from miram.evaluate.agreement import AGREES, MISSING, NUMERICS, SAME, TOLD_APART
 from miram.evaluate.metrics import METRIC_COLUMNS
 from miram.evaluate.statistics import between_runs_margin
 
-PLACE = {"protocol": "strict", "task": "pathology", "mode": "full", "method": "mae", "metric": "accuracy"}
+PLACE = {"protocol": "strict", "task": "pathology", "mode": "finetune", "method": "mae", "metric": "accuracy"}
 COUNTS = {"lesions": "91", "classes_present": "4", "note": ""}
 
 

@@ -13,8 +13,8 @@ from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import weighted_scores
 from miram.layout import Cell
 
-STRICT = ("strict", "pathology_4class", "full")
-MARGINS = ("strict", "mass_margins", "full")
+STRICT = ("strict", "pathology_4class", "finetune")
+MARGINS = ("strict", "mass_margins", "finetune")
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):
         table.loc[table["split"] == "test", "label"] = ["BENIGN_CALC"] * 18 + ["BENIGN_MASS"] * 6
         table.to_parquet(file)
     table = evaluated(files, tmp_path)[1]
-    table = table[(table["protocol"] == "strict") & (table["mode"] == "full")]
+    table = table[(table["protocol"] == "strict") & (table["mode"] == "finetune")]
     majority = table[(table["method"] == MAJORITY) & (table["metric"] == "accuracy")].set_index("split")
     assert majority["seed"].isna().all()
     assert majority["value"].to_dict() == pytest.approx({"test": 0.75, "validation": 0.4})
@@ -173,8 +173,8 @@ def test_a_missing_run_is_named_and_the_others_are_evaluated(study, tmp_path, ev
     facts, table, differences = evaluated(files, tmp_path)
     assert facts["cells"] == 15
     assert facts["missing_cells"] == [
-        *(f"strict/pathology_4class/full/from-scratch/seed-{seed}" for seed in (0, 1)),
-        "strict/pathology_4class/full/miram-linformer/seed-1",
+        *(f"strict/pathology_4class/finetune/from-scratch/seed-{seed}" for seed in (0, 1)),
+        "strict/pathology_4class/finetune/miram-linformer/seed-1",
     ]
     gap = of(table, method="from-scratch", split="test", metric="accuracy").iloc[0]
     assert gap["note"] == "no test predictions of seed 0; no test predictions of seed 1"
@@ -190,9 +190,9 @@ def test_a_missing_run_is_named_and_the_others_are_evaluated(study, tmp_path, ev
 
 def test_a_section_without_any_run_is_a_gap_and_the_others_are_evaluated(study, tmp_path, evaluated):
     files, _, _ = study
-    evaluated({cell: None if cell.protocol == "paper" else file for cell, file in files.items()}, tmp_path)
+    evaluated({cell: None if cell.protocol == "published" else file for cell, file in files.items()}, tmp_path)
     table = pd.read_csv(tmp_path / "metrics.csv")
-    assert of(table, ("paper", *STRICT[1:]))["value"].isna().all()
+    assert of(table, ("published", *STRICT[1:]))["value"].isna().all()
     assert of(table)["value"].notna().all()
 
 
@@ -246,17 +246,17 @@ def test_runs_on_other_lesions_labels_or_classes_are_refused(study, tmp_path, ev
     files, _, _ = study
     file = files[Cell(*STRICT, "mae", 1)]
     change(pd.read_parquet(file)).to_parquet(file)
-    with pytest.raises(MiramError, match=r"full/mae/seed-1/predictions\.parquet.* differ"):
+    with pytest.raises(MiramError, match=r"finetune/mae/seed-1/predictions\.parquet.* differ"):
         evaluated(files, tmp_path)
 
 
 def test_another_protocol_may_have_other_lesions(study, tmp_path, evaluated):
     files, _, _ = study
     for cell, file in files.items():
-        if cell.protocol == "paper":
+        if cell.protocol == "published":
             drop_lesion(pd.read_parquet(file)).to_parquet(file)
     table = evaluated(files, tmp_path)[1].query("split == 'test'")
-    assert table.groupby("protocol")["lesions"].unique().map(list).to_dict() == {"paper": [23], "strict": [24]}
+    assert table.groupby("protocol")["lesions"].unique().map(list).to_dict() == {"published": [23], "strict": [24]}
 
 
 def not_finite(table):

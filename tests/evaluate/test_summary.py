@@ -10,7 +10,7 @@ strict,mae,1,test,accuracy,0.6
 strict,mae,0,validation,accuracy,0.9
 strict,mae,,test,accuracy,0.1
 strict,mae,0,test,macro_auc,
-paper,mae,0,test,accuracy,0.7
+published,mae,0,test,accuracy,0.7
 """
 
 
@@ -18,7 +18,7 @@ def test_the_summary_holds_the_mean_over_seeds_of_each_test_metric(tmp_path):
     (tmp_path / "metrics.csv").write_text(ROWS)
     write_summary(tmp_path / "metrics.csv", tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text()) == {
-        "paper": {"mae": {"accuracy": 0.7}},
+        "published": {"mae": {"accuracy": 0.7}},
         "strict": {"mae": {"accuracy": 0.55}},
     }
 

@@ -19,10 +19,10 @@ CLASSES = {"pathology_4class": FOUR, "pathology": ("BENIGN", "MALIGNANT"), "mass
 PRETRAINED = ("mae", "mocov3", "miram-full", "miram-linformer", "miram-performer", "miram-nystrom")
 METHODS = (layout.FROM_SCRATCH, *PRETRAINED)
 SKILL = dict(zip(METHODS, (0.6, 1.0, 1.9, 1.7, 1.2, 1.5, 1.3), strict=True))
-HEADLINE = ("strict", "pathology_4class", "full")
+HEADLINE = ("strict", "pathology_4class", "finetune")
 LEAKS = {
     "strict": {"test lesions": 60, "patient seen": 0, "film seen": 0},
-    "paper": {"test lesions": 60, "patient seen": 6, "film seen": 4},
+    "published": {"test lesions": 60, "patient seen": 6, "film seen": 4},
 }
 LESIONS = 60  # test lesions, two a patient
 SIDE = 48
@@ -31,9 +31,9 @@ SIDE = 48
 def write_study(
     preset: str,
     *,
-    protocols: Sequence[str] = ("strict", "paper"),
+    protocols: Sequence[str] = ("strict", "published"),
     tasks: Sequence[str] = tuple(CLASSES),
-    modes: Sequence[str] = ("full", "knn"),
+    modes: Sequence[str] = ("finetune", "knn"),
     seeds: Sequence[int] = (0, 1),
     absent: str = "",
 ) -> dict[str, object]:
@@ -43,7 +43,7 @@ def write_study(
         for task in tasks:
             for mode in modes:
                 for method in METHODS:
-                    for seed in seeds if mode == "full" else seeds[:1]:
+                    for seed in seeds if mode == "finetune" else seeds[:1]:
                         cell = Cell(protocol, task, mode, method, seed)
                         cells[cell] = _cell(preset, cell, absent)
     pretrained = {method: _pretraining(preset, method) for method in PRETRAINED}
@@ -76,7 +76,7 @@ def write_study(
             "headline": (protocols[0], tasks[0], modes[0]),
             "multilabel_tasks": ("mass_margins",),
             "cells": cells,
-            "explained_cells": [Cell(protocols[0], tasks[0], "full", method, seeds[0]) for method in METHODS],
+            "explained_cells": [Cell(protocols[0], tasks[0], "finetune", method, seeds[0]) for method in METHODS],
             "pretrained": pretrained,
             "stages": stages,
         },
@@ -131,7 +131,7 @@ def _labels(task: str, lesions: int, absent: str) -> list[str]:
 
 
 def _cell(preset: str, cell: Cell, absent: str) -> Path:
-    classes, folder = CLASSES[cell.task], layout.finetune(preset, cell)
+    classes, folder = CLASSES[cell.task], layout.classifier(preset, cell)
     folder.mkdir(parents=True)
     random = np.random.default_rng([METHODS.index(cell.method), cell.seed, *cell.mode.encode()])
     hard = np.random.default_rng(99).normal(0, 1, (LESIONS, len(classes)))  # the same lesions are hard for all
@@ -153,7 +153,9 @@ def _cell(preset: str, cell: Cell, absent: str) -> Path:
     epochs = np.arange(1, 31)
     level = 0.5 + 0.12 * SKILL[cell.method] * (1 - np.exp(-epochs / 8)) + random.normal(0, 0.01, len(epochs))
     log = pd.DataFrame({"epoch": epochs, "train_loss": 1.4 * np.exp(-epochs / 20), "val_macro_auc": level})
-    _write(log if cell.mode == "full" else pd.DataFrame({"candidate": [1.0], "val_macro_auc": 0.7}), folder / "log.csv")
+    _write(
+        log if cell.mode == "finetune" else pd.DataFrame({"candidate": [1.0], "val_macro_auc": 0.7}), folder / "log.csv"
+    )
     return _record(
         folder / "record.json",
         "finetune",
@@ -257,7 +259,7 @@ def _claims(preset: str) -> pd.DataFrame:
     settles = "about 8,400 test lesions at this difference, or 14 times as many patients"
     cards = {"claim": range(4), "statement": statements, "verdict": verdicts, "evidence": evidence, "settle": settles}
     told = {"rule": "better by its interval", "source": "abstract", "status": "published"}
-    return pd.concat([pd.DataFrame({**cards, **told, "protocol": name}) for name in ("strict", "paper")])
+    return pd.concat([pd.DataFrame({**cards, **told, "protocol": name}) for name in ("strict", "published")])
 
 
 def _explain(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_crop_is_the_square_of_its_row(folder, crops):
     assert sizes == {row.lesion_id: (row.crop_columns, row.crop_rows) for row in lesions.itertuples()}
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_all_classes_occur_in_each_split(folder, crops, protocol):
     _, lesions, _ = crops
     facts = write_splits(

@@ -11,7 +11,7 @@ from miram import params
 from miram.cli import main
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import split_lesions
-from miram.layout import FULL, Cell
+from miram.layout import FINETUNE, Cell
 from miram.planning import hours as budget
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def bench(tmp_path):
 DIVISION = {name: getattr(PAPER.splits, name) for name in ("validation_fraction", "candidates", "seed")}
 COUNTS = {  # of preset paper, as published in our plan
     "strict": (2781, 2394, [1941, 840, 704], [871, 379, 361], [899, 388, 378], [1018, 452, 322], [792, 344, 263]),
-    "paper": (2864, 2458, [2004, 860, 704], [881, 394, 361], [905, 409, 378], [1084, 442, 322], [827, 343, 263]),
+    "published": (2864, 2458, [2004, 860, 704], [881, 394, 361], [905, 409, 378], [1084, 442, 322], [827, 343, 263]),
 }
 
 
@@ -69,9 +69,9 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     done.write_text(json.dumps({"facts": {"seconds": 7200.0}}))
     values = {"side": 112, "batch": 100, "epochs": 10, "devices": 1}
     images = budget.Images(250, 0, {"pathology": (90, 30, 60)})
-    cell = Cell("strict", "pathology", FULL, "mae", 0)
+    cell = Cell("strict", "pathology", FINETUNE, "mae", 0)
     jobs = [budget.pretraining_job("mae", values, 250, path) for path in (done, open_)]
-    jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FULL, "knn")]
+    jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FINETUNE, "knn")]
     (plan,) = budget.hours(jobs, RATES["encoder"], [bench]).values()
     rows = plan.set_index("what")
     assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])

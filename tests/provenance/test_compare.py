@@ -26,7 +26,7 @@ def metrics(seeds, step, methods, moved):
     for method in methods:
         for metric, down in (("accuracy", 0.0), ("macro_ap", 0.1)):
             value = METHODS[method] - down + (step if moved in (None, (method, metric)) else 0)
-            shared = {"protocol": "strict", "task": "pathology", "mode": "full", "method": method, "metric": metric}
+            shared = {"protocol": "strict", "task": "pathology", "mode": "finetune", "method": method, "metric": metric}
             shared |= {"split": "test", "low": value - 0.1, "high": value + 0.1, "lesions": 91, "classes_present": 4}
             for place, seed in enumerate(seeds):
                 rows.append(shared | {"seed": seed, "value": value + 0.02 * place - 0.01})
@@ -96,7 +96,7 @@ def test_other_seeds_are_named_and_their_numbers_judged_by_the_intervals(make):
     found = weighed(make("a"), make("b", seeds=(2, 3), step=0.03))
     assert found.agrees
     assert found.verdict == "A agrees with B: 2 of 2 methods within their intervals, 0 of these within numerics"
-    assert "accuracy strict/pathology/full: 0.7800 [0.6800, 0.8800] against 0.8100 [0.7100, 0.9100]" in found.page
+    assert "accuracy strict/pathology/finetune: 0.7800 [0.6800, 0.8800] against 0.8100 [0.7100, 0.9100]" in found.page
     assert found.page.count("seeds 0, 1 against 2, 3 (full)") == 2
     assert told(found) == ["parameter seed (finetune): 0, 1 against 2, 3"]
 
@@ -144,7 +144,7 @@ def test_a_method_that_only_one_run_has_is_named_and_makes_them_differ(make):
     found = weighed(make("a", methods=["mocov3"]), make("b"))
     assert not found.agrees
     assert found.verdict == "A differs from B: numbers of mae are missing in one of the two"
-    assert "only in B: strict/pathology/full: accuracy, macro_ap" in found.page
+    assert "only in B: strict/pathology/finetune: accuracy, macro_ap" in found.page
 
 
 def test_a_crate_from_before_is_compared_by_what_it_has(make):

@@ -21,7 +21,7 @@ from miram.report.page_tables import leader, metric_groups
 def study(tmp_path, monkeypatch):
     """The keywords of the report of a small study, whose folder is the working folder."""
     monkeypatch.chdir(tmp_path)
-    return write_study("demo", protocols=["strict"], tasks=["pathology_4class"], modes=["full"], seeds=[0])
+    return write_study("demo", protocols=["strict"], tasks=["pathology_4class"], modes=["finetune"], seeds=[0])
 
 
 def made(study, benches):

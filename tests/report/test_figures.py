@@ -32,7 +32,7 @@ def table():
         {
             "task": "pathology_4class",
             "protocol": "strict",
-            "mode": "full",
+            "mode": "finetune",
             "method": ["mae", "mocov3", MAJORITY],
             "accuracy_percent_mean": [55.0, None, 30.0],
             "accuracy_percent_low": [51.0, None, None],
@@ -49,7 +49,7 @@ def table():
 def runs():
     rows = [("mae", seed, metric, 0.48 + 0.16 * seed) for seed in (0, 1) for metric in ("accuracy", "macro_auc")]
     table = pd.DataFrame([*rows, (MAJORITY, None, "accuracy", 0.3)], columns=["method", "seed", "metric", "value"])
-    return table.assign(task="pathology_4class", protocol="strict", mode="full")
+    return table.assign(task="pathology_4class", protocol="strict", mode="finetune")
 
 
 def save_arrays(path, two_scales=True):
@@ -74,10 +74,10 @@ def test_the_papers_accuracy_is_drawn_for_the_paper_preset_only(drawn, table, ru
 
 
 def test_each_protocol_has_its_panels_and_another_mode_none(drawn, table, runs, tmp_path):
-    others = [table.assign(protocol="paper"), table.assign(mode="knn"), table.assign(task="pathology")]
-    leaky = runs.assign(protocol="paper", value=runs["value"] + 0.01)
+    others = [table.assign(protocol="published"), table.assign(mode="knn"), table.assign(task="pathology")]
+    leaky = runs.assign(protocol="published", value=runs["value"] + 0.01)
     draw_comparison(pd.concat([table, *others]), pd.concat([runs, leaky]), tmp_path / "a.png", preset="demo")
-    assert [axes.get_title("left") for axes in drawn[0].axes] == ["protocol strict", "", "protocol paper", ""]
+    assert [axes.get_title("left") for axes in drawn[0].axes] == ["protocol strict", "", "protocol published", ""]
     values = [{value for line in axes.lines for value in line.get_xdata()} for axes in drawn[0].axes]
     assert {48.0, 64.0} <= values[0] and not {48.0, 64.0} & values[2] and {49.0, 65.0} <= values[2]
 

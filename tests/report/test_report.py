@@ -42,7 +42,7 @@ def made(folder, preset, spoil=lambda: None, logs=None, **kind):
     return folder / "report.html", facts
 
 
-SMALL = {"protocols": ["strict"], "tasks": ["pathology_4class"], "modes": ["full"], "seeds": [0]}
+SMALL = {"protocols": ["strict"], "tasks": ["pathology_4class"], "modes": ["finetune"], "seeds": [0]}
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_the_choices_show_one_table_and_name_what_was_not_measured(opened):
     opened.locator(".choose select").nth(1).select_option("mass_margins")
     assert shown.count() == 1
     assert "mass_margins" in shown.inner_text()
-    opened.evaluate("document.querySelector('[data-group=\"paper mass_margins full\"]').remove()")
-    opened.locator(".choose select").nth(0).select_option("paper")
+    opened.evaluate("document.querySelector('[data-group=\"published mass_margins finetune\"]').remove()")
+    opened.locator(".choose select").nth(0).select_option("published")
     assert shown.count() == 0
     assert opened.locator("#no-group").is_visible()
 
@@ -182,7 +182,7 @@ def test_under_each_figure_stands_the_command_that_makes_it(page):
 
 def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     runs = Path("runs", "paper", "strict")
-    mocov3 = runs / "finetune" / "pathology_4class" / "full" / "mocov3" / "seed-0"
+    mocov3 = runs / "classifiers" / "pathology_4class" / "finetune" / "mocov3" / "seed-0"
 
     def spoil():
         shutil.rmtree(mocov3)
@@ -207,7 +207,7 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
 def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(tmp_path):
     def spoil():
         """What the stage `evaluate` leaves where no classifier of protocol strict has finished."""
-        shutil.rmtree(Path("runs", "paper", "strict", "finetune"))
+        shutil.rmtree(Path("runs", "paper", "strict", "classifiers"))
         measured = {"metrics": ["value", "low", "high", "sd", "lesions"], "differences": ["difference", "low", "high"]}
         for name, columns in measured.items():
             path = Path("results", "paper", f"{name}.csv")
@@ -215,10 +215,10 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
             table.loc[table["protocol"] == "strict", columns] = None
             table.to_csv(path, index=False)
 
-    html, facts = made(tmp_path, "paper", spoil, **{**SMALL, "protocols": ["strict", "paper"]})
+    html, facts = made(tmp_path, "paper", spoil, **{**SMALL, "protocols": ["strict", "published"]})
     text = html.read_text()
     captions = re.findall(r"protocol (\w+), [^:<]*: ([\d-]+) test lesions", text)
-    assert captions == [("strict", "-"), ("paper", "60")]
+    assert captions == [("strict", "-"), ("published", "60")]
     assert len(facts["gaps"]) == len(METHODS)
     assert "no test lesions yet" in text
     assert "Highest accuracy" not in text and "can be told from" not in text
@@ -226,11 +226,11 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
 
 
 def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_path):
-    text = made(tmp_path, "paper", **{**SMALL, "modes": ["linear", "full"], "seeds": [1, 0]})[0].read_text()
+    text = made(tmp_path, "paper", **{**SMALL, "modes": ["linear", "finetune"], "seeds": [1, 0]})[0].read_text()
     assert "macro AUC on validation over the epochs" in text
     found = re.findall(r"<figcaption><b>mae</b> . ([a-z ]+) (\d+) %", text)
     tuned = pd.read_parquet(
-        tmp_path / "runs/paper/strict/finetune/pathology_4class/full/mae/seed-1/predictions.parquet"
+        tmp_path / "runs/paper/strict/classifiers/pathology_4class/finetune/mae/seed-1/predictions.parquet"
     )
     tuned = tuned.filter(like="prob_")[: len(found)]
     answers = tuned.idxmax(axis=1).str.removeprefix("prob_").str.replace("_", " ").str.lower()

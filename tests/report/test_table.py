@@ -30,13 +30,13 @@ def compare(evaluated):
     return run
 
 
-def read_csv(protocol="strict", mode="full"):
+def read_csv(protocol="strict", mode="finetune"):
     table = pd.read_csv(RESULTS / "comparison.csv", keep_default_na=False, dtype=str)
     return table[(table["protocol"] == protocol) & (table["mode"] == mode)].set_index("method")
 
 
 def cell(method, seed):
-    return Cell("strict", TASK, "full", method, seed)
+    return Cell("strict", TASK, "finetune", method, seed)
 
 
 def read_md():
@@ -62,7 +62,7 @@ def test_the_papers_figures_are_those_of_the_abstract_and_marked():
 def test_a_row_holds_mean_and_sample_deviation_over_the_seeds_of_the_test_split(compare, study):
     compare(study)
     values = pd.read_csv(RESULTS / "metrics.csv").query("method == 'mae' and split == 'test' and metric == 'macro_auc'")
-    values = values.query("protocol == 'strict' and mode == 'full' and seed.notna()")
+    values = values.query("protocol == 'strict' and mode == 'finetune' and seed.notna()")
     row = read_csv().loc["mae"]
     assert float(row["macro_auc_percent_mean"]) == pytest.approx(100 * values["value"].mean(), abs=1e-4)
     assert float(row["macro_auc_percent_sd"]) == pytest.approx(100 * np.std(values["value"], ddof=1), abs=1e-4)
@@ -72,9 +72,9 @@ def test_a_row_holds_mean_and_sample_deviation_over_the_seeds_of_the_test_split(
 def test_intervals_are_those_of_the_metrics_beside_the_papers_figure(compare, study):
     compare(study)
     metrics = pd.read_csv(RESULTS / "metrics.csv").query("method == 'mae' and split == 'test' and seed.isna()")
-    value, low, high = (100 * metrics.query("protocol == 'strict' and mode == 'full'")[["value", "low", "high"]]).iloc[
-        0
-    ]
+    value, low, high = (
+        100 * metrics.query("protocol == 'strict' and mode == 'finetune'")[["value", "low", "high"]]
+    ).iloc[0]
     line = next(line for line in read_md().splitlines() if line.startswith("| mae"))
     assert f"| {value:.1f} [{low:.1f}, {high:.1f}] ± " in line and line.endswith("| 58.9 (inferred)   |")
 
@@ -101,9 +101,9 @@ def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
     compare(study)
     row = read_csv().loc["mae"]
     assert row["pretrain_record"] == "runs/strict/mae/record.json"
-    runs = "runs/strict/pathology_4class/full/mae"
+    runs = "runs/strict/pathology_4class/finetune/mae"
     assert row["finetune_records"] == f"{runs}/seed-0/record.json; {runs}/seed-1/record.json"
-    assert read_csv(protocol="paper").at["mae", "pretrain_record"] == "runs/paper/mae/record.json"
+    assert read_csv(protocol="published").at["mae", "pretrain_record"] == "runs/published/mae/record.json"
     assert row["pretrain_parameters"] == "2500000"
     assert row["pretrain_seconds"] == "61.0000"
     assert row["pretrain_peak_memory_mib"] == "3.0000"
@@ -130,10 +130,10 @@ def test_both_protocols_have_their_table_the_first_one_first_and_the_modes_below
     headings = [line for line in read_md().splitlines() if line.startswith("## Task")]
     assert headings == [
         "## Task pathology_4class, protocol strict: fine-tuning",
-        "## Task pathology_4class, protocol paper: fine-tuning",
+        "## Task pathology_4class, protocol published: fine-tuning",
         "## Task pathology_4class, protocol strict: nearest neighbours, frozen features",
     ]
-    values = [read_csv(protocol).at["mae", "accuracy_percent_mean"] for protocol in ("strict", "paper")]
+    values = [read_csv(protocol).at["mae", "accuracy_percent_mean"] for protocol in ("strict", "published")]
     assert values[0] != values[1] and all(f"{float(value):.1f} [" in read_md() for value in values)
 
 
@@ -148,12 +148,12 @@ def test_a_run_without_predictions_keeps_its_row_and_names_the_gap_and_the_log(c
     assert table.at["mae", "seeds"] == "0"
     gaps = "no test predictions of seed 0; no test predictions of seed 1; runs/strict/mae/record.json is missing"
     gaps += "; did not finish: see mae.log; did not finish: see seed-1.log"
-    assert table.at["mae", "notes"] == facts["notes"]["strict/pathology_4class/full/mae"] == gaps
+    assert table.at["mae", "notes"] == facts["notes"]["strict/pathology_4class/finetune/mae"] == gaps
     assert table.at["miram-linformer", "seeds"] == "1"
     assert table.at["miram-linformer", "accuracy_percent_mean"] != ""
     assert table.at["miram-linformer", "accuracy_percent_sd"] == ""
     assert table.at["miram-linformer", "finetune_records"] == str(study[2][cell("miram-linformer", 0)])
-    assert "mae (pathology_4class, strict, full): no test predictions of seed 0" in read_md()
+    assert "mae (pathology_4class, strict, finetune): no test predictions of seed 0" in read_md()
 
 
 def test_a_record_that_is_gone_is_not_named_as_a_source(compare, study):

@@ -126,7 +126,7 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
     (tmp_path / "params.yaml").write_text(re.sub(r"tasks: \[.*\]", f"tasks: [{task}]", edited))
     monkeypatch.chdir(tmp_path)
     run = "my-images" if source == "images" else "demo"
-    cell = layout.Cell("strict", task, "full", "mae", 0)
+    cell = layout.Cell("strict", task, "finetune", "mae", 0)
     for method, auc in (("mae", 0.7), ("miram-full", 0.9), ("mocov3", 0.8)):
         for seed in (0, 1):  # of the other seeds there is one that is better still
             path = layout.record("finetune", run, *cell._replace(method=method, seed=seed))
@@ -137,7 +137,7 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
         facts = {"ranges": {"PNG, 16 bits": [0, 12]}}
         begun = {"inputs": {}, "values": {"images": values}}
         record.finish(layout.record("images", run), begun, outputs=[], facts=facts)
-    saved_classifier(layout.finetune(run, cell._replace(method="miram-full")) / "model.safetensors")
+    saved_classifier(layout.classifier(run, cell._replace(method="miram-full")) / "model.safetensors")
     Image.fromarray(np.arange(256).reshape(16, 16).astype(np.uint16) << 6).save("crop.png")
     assert main(["predict", "crop.png"]) == 0
     said = capsys.readouterr().out

@@ -34,7 +34,7 @@ rule pretrain:
 
 rule finetune:
     wildcard_constraints:
-        mode=layout.FULL,
+        mode=layout.FINETUNE,
     input:
         RECORD("crops"),
         RECORD("pack"),
