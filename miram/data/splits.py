@@ -1,7 +1,7 @@
 """Who trains, who validates, who tests: one seeded pure function for each protocol.
 
-"published" is the authors' split with its known leaks: views of one patient, and patients of the official test set, occur
-on both sides. "strict" closes them.
+"published" is the authors' split with its known leaks: views of one patient, and patients of the official test set,
+occur on both sides. "strict" closes them.
 """
 
 from collections.abc import Callable

@@ -25,8 +25,7 @@ from miram.evaluate.statistics import (
     lesions_needed_unpaired,
 )
 from miram.files import atomic_path
-from miram.kinds import FULL
-from miram.kinds import OURS
+from miram.kinds import FULL, OURS
 from miram.layout import FINETUNE
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be told"
