@@ -262,7 +262,7 @@ def failed(folder):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
-    blocked = copied / "runs/demo/paper/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
+    blocked = copied / "runs/demo/published/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
     blocked.unlink()
     (blocked / "in the way").mkdir(parents=True)
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
@@ -321,7 +321,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
     assert set(rows["notes"]) == {"starts from finetune.imagenet_init"}
     text = (copied / "results/demo/report.html").read_text()
     assert '"calibration-imagenet-' in text
-    for path in copied.glob("runs/demo/strict/finetune/pathology_4class/*/imagenet/seed-0/record.json"):
+    for path in copied.glob("runs/demo/strict/classifiers/pathology_4class/*/imagenet/seed-0/record.json"):
         assert "vit.safetensors" in json.loads(path.read_text())["inputs"]
 
 
