@@ -9,12 +9,11 @@ if params.is_embedded(P):
         log:
             LOG("archive"),
         message:
-            "the embedded archive is written"
+            DOES("archive")
         params:
-            values=values("archive"),
-            code=code("archive"),
+            **TRIGGERS("archive"),
         shell:
-            "{MIRAM} archive > {log} 2>&1"
+            COMMAND("archive")
 
 
 if P.source == params.IMAGES:
@@ -28,12 +27,11 @@ if P.source == params.IMAGES:
         log:
             LOG("images"),
         message:
-            "the images are read"
+            DOES("images")
         params:
-            values=values("images"),
-            code=code("images"),
+            **TRIGGERS("images"),
         shell:
-            "{MIRAM} images > {log} 2>&1"
+            COMMAND("images")
 
 
 else:
@@ -46,12 +44,11 @@ else:
         log:
             LOG("catalogue"),
         message:
-            "the case lists are fetched and the series listed"
+            DOES("catalogue")
         params:
-            values=values("catalogue"),
-            code=code("catalogue"),
+            **TRIGGERS("catalogue"),
         shell:
-            "{MIRAM} catalogue > {log} 2>&1"
+            COMMAND("catalogue")
 
 
     rule crops:
@@ -62,14 +59,13 @@ else:
         log:
             LOG("crops"),
         message:
-            "film by film, the series are fetched and verified and the lesions cut"
+            DOES("crops")
         params:
-            values=values("crops"),
-            code=code("crops"),
+            **TRIGGERS("crops"),
         resources:
             **needs("crops"),
         shell:
-            "{MIRAM} crops > {log} 2>&1"
+            COMMAND("crops")
 
 
 rule pack:
@@ -81,12 +77,11 @@ rule pack:
     log:
         LOG("pack"),
     message:
-        "the crops are packed for training"
+        DOES("pack")
     params:
-        values=values("pack"),
-        code=code("pack"),
+        **TRIGGERS("pack"),
     shell:
-        "{MIRAM} pack > {log} 2>&1"
+        COMMAND("pack")
 
 
 rule splits:
@@ -97,9 +92,8 @@ rule splits:
     log:
         LOG("splits"),
     message:
-        "the lesions are split, protocol {wildcards.protocol}"
+        DOES("splits")
     params:
-        values=values("splits"),
-        code=code("splits"),
+        **TRIGGERS("splits"),
     shell:
-        "{MIRAM} splits --protocol {wildcards.protocol} > {log} 2>&1"
+        COMMAND("splits")

@@ -11,12 +11,11 @@ rule audit:
     log:
         LOG("audit"),
     message:
-        "the data and its splits are audited"
+        DOES("audit")
     params:
-        values=values("audit"),
-        code=code("audit"),
+        **TRIGGERS("audit"),
     shell:
-        "{MIRAM} audit > {log} 2>&1"
+        COMMAND("audit")
 
 
 rule evaluate:
@@ -28,14 +27,13 @@ rule evaluate:
     log:
         LOG("evaluate"),
     message:
-        "the predictions are measured"
+        DOES("evaluate")
     params:
-        values=values("evaluate"),
-        code=code("evaluate"),
+        **TRIGGERS("evaluate"),
     resources:
         **needs("evaluate"),
     shell:
-        "{MIRAM} evaluate > {log} 2>&1"
+        COMMAND("evaluate")
 
 
 rule claims:
@@ -50,12 +48,11 @@ rule claims:
     log:
         LOG("claims"),
     message:
-        "the paper's claims are judged"
+        DOES("claims")
     params:
-        values=values("claims"),
-        code=code("claims"),
+        **TRIGGERS("claims"),
     shell:
-        "{MIRAM} claims > {log} 2>&1"
+        COMMAND("claims")
 
 
 rule efficiency:
@@ -70,12 +67,11 @@ rule efficiency:
     log:
         LOG("efficiency"),
     message:
-        "accuracy is set against memory and time"
+        DOES("efficiency")
     params:
-        values=values("efficiency"),
-        code=code("efficiency"),
+        **TRIGGERS("efficiency"),
     shell:
-        "{MIRAM} efficiency > {log} 2>&1"
+        COMMAND("efficiency")
 
 
 rule table:
@@ -91,12 +87,11 @@ rule table:
     log:
         LOG("table"),
     message:
-        "the table and the figures are made"
+        DOES("table")
     params:
-        values=values("table"),
-        code=code("table"),
+        **TRIGGERS("table"),
     shell:
-        "{MIRAM} table > {log} 2>&1"
+        COMMAND("table")
 
 
 rule explain:
@@ -110,16 +105,14 @@ rule explain:
     log:
         LOG("explain"),
     message:
-        "the networks are explained"
+        DOES("explain")
     params:
-        values=values("explain"),
-        code=code("explain"),
-        lock=record.lock_digest(),
+        **TRIGGERS("explain"),
     threads: P.compute.threads
     resources:
         **needs("explain", gpus=1),
     shell:
-        "{MIRAM} explain > {log} 2>&1"
+        COMMAND("explain")
 
 
 rule report:
@@ -137,18 +130,17 @@ rule report:
     log:
         LOG("report"),
     message:
-        "the report is written"
+        DOES("report")
     params:
-        values=values("report"),
-        code=code("report"),
+        **TRIGGERS("report"),
     shell:
-        "{MIRAM} report > {log} 2>&1"
+        COMMAND("report")
 
 
 # the last one: it describes what all the others left in the results folder
 rule crate:
     input:
-        [RECORD(stage) for stage in params.final_stages(P)],
+        [RECORD(stage.name) for stage in params.stages_of(P) if stage.final],
         layout.project_file(layout.WORKFLOW),
     output:
         RECORD("crate"),
@@ -156,12 +148,11 @@ rule crate:
     log:
         LOG("crate"),
     message:
-        "the results are described"
+        DOES("crate")
     params:
-        values=values("crate"),
-        code=code("crate"),
+        **TRIGGERS("crate"),
     shell:
-        "{MIRAM} crate > {log} 2>&1"
+        COMMAND("crate")
 
 
 def finish_with_gaps():
@@ -179,7 +170,7 @@ def finish_with_gaps():
     for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
         Path(file).unlink(missing_ok=True)
     made = []
-    for stage in (stage for stage in ("evaluate", "claims", "efficiency", "table", "report") if stage in waiting):
+    for stage in (name for name, row in STAGES.items() if row.with_gaps and name in waiting):
         log = Path(layout.log(stage, P.name))
         if subprocess.run(f"{MIRAM} {stage} > {log} 2>&1", shell=True).returncode:
             break
