@@ -15,8 +15,7 @@ from miram.stages import STAGES, Cell
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
 (FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others are of a frozen one
-# the crate, which describes the other results; the workflow's entry, copied there; and the data lock: the SHA-256 of every
-# verified DICOM instance, beside the data and beside the results
+# what describes the other results; the workflow's entry, copied to them; SHA-256 of every verified DICOM instance
 METADATA, WORKFLOW, LOCK = STAGES["crate"].files
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
