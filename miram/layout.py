@@ -17,6 +17,7 @@ IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imag
 (FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others are of a frozen one
 # what describes the other results; the workflow's entry, copied to them; SHA-256 of every verified DICOM instance
 METADATA, WORKFLOW, LOCK = STAGES["crate"].files
+PREDICTIONS = "predictions.parquet"  # of a classifier, see `miram.predictions`
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git

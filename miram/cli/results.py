@@ -16,7 +16,6 @@ SHOWN = 5  # reasons against a table
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of every cell that has finished, and the differences between methods."""
-    from miram.data.tasks import MULTI_LABEL
     from miram.evaluate.metrics import evaluate as measure
 
     cells = classifiers(chosen)
@@ -24,12 +23,12 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     for path in finished:
         record.read(path)
     # predictions without a record prove nothing
-    predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
+    predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
     values = params.stage_values(chosen, "evaluate")["statistics"]
     outputs = layout.result_files("evaluate", chosen.name)
 
     def work() -> dict[str, Any]:
-        return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
+        return measure(predictions, *outputs, **values)
 
     do_stage(chosen, "evaluate", finished, outputs, work)
 
@@ -109,7 +108,6 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the report of all that there is, and of what is missing."""
-    from miram.data.tasks import MULTI_LABEL
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
@@ -128,7 +126,6 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             results / "report.html",
             preset=chosen.title,
             headline=headline,
-            multilabel_tasks=MULTI_LABEL,
             cells=cells,
             pretrained=pretrained,
             stages=stages,

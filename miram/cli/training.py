@@ -107,7 +107,7 @@ def _classify(
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     out = layout.classifier(run, cell)
-    outputs = [out / "predictions.parquet", out / "log.csv"]
+    outputs = [out / layout.PREDICTIONS, out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
     files = out, *store_of(chosen), *tables, encoder_file
