@@ -4,16 +4,11 @@
 if params.is_embedded(P):
 
     rule archive:
-        output:
-            RECORD("archive"),
-        log:
-            LOG("archive"),
-        message:
-            DOES("archive")
-        params:
-            **TRIGGERS("archive"),
-        shell:
-            COMMAND("archive")
+        output: RECORD("archive")
+        log: LOG("archive")
+        message: DOES("archive")
+        params: **TRIGGERS("archive")
+        shell: COMMAND("archive")
 
 
 if P.source == params.IMAGES:
@@ -22,16 +17,11 @@ if P.source == params.IMAGES:
         input:
             P.sources.images.table_csv,
             lambda wildcards: OWN_IMAGES(),
-        output:
-            RECORD("images"),
-        log:
-            LOG("images"),
-        message:
-            DOES("images")
-        params:
-            **TRIGGERS("images"),
-        shell:
-            COMMAND("images")
+        output: RECORD("images")
+        log: LOG("images")
+        message: DOES("images")
+        params: **TRIGGERS("images")
+        shell: COMMAND("images")
 
 
 else:
@@ -39,61 +29,40 @@ else:
     rule catalogue:
         input:
             [RECORD("archive")] if params.is_embedded(P) else [],
-        output:
-            RECORD("catalogue"),
-        log:
-            LOG("catalogue"),
-        message:
-            DOES("catalogue")
-        params:
-            **TRIGGERS("catalogue"),
-        shell:
-            COMMAND("catalogue")
+        output: RECORD("catalogue")
+        log: LOG("catalogue")
+        message: DOES("catalogue")
+        params: **TRIGGERS("catalogue")
+        shell: COMMAND("catalogue")
 
 
     rule crops:
         input:
             RECORD("catalogue"),
-        output:
-            RECORD("crops"),
-        log:
-            LOG("crops"),
-        message:
-            DOES("crops")
-        params:
-            **TRIGGERS("crops"),
-        resources:
-            **needs("crops"),
-        shell:
-            COMMAND("crops")
+        output: RECORD("crops")
+        log: LOG("crops")
+        message: DOES("crops")
+        params: **TRIGGERS("crops")
+        resources: **needs("crops")
+        shell: COMMAND("crops")
 
 
 rule pack:
     input:
         RECORD("crops"),
         lambda wildcards: EXTRA_IMAGES(),
-    output:
-        RECORD("pack"),
-    log:
-        LOG("pack"),
-    message:
-        DOES("pack")
-    params:
-        **TRIGGERS("pack"),
-    shell:
-        COMMAND("pack")
+    output: RECORD("pack")
+    log: LOG("pack")
+    message: DOES("pack")
+    params: **TRIGGERS("pack")
+    shell: COMMAND("pack")
 
 
 rule splits:
     input:
         RECORD("crops"),
-    output:
-        RECORD("splits"),
-    log:
-        LOG("splits"),
-    message:
-        DOES("splits")
-    params:
-        **TRIGGERS("splits"),
-    shell:
-        COMMAND("splits")
+    output: RECORD("splits")
+    log: LOG("splits")
+    message: DOES("splits")
+    params: **TRIGGERS("splits")
+    shell: COMMAND("splits")

@@ -8,14 +8,10 @@ rule audit:
     output:
         RECORD("audit"),
         MADE("audit"),
-    log:
-        LOG("audit"),
-    message:
-        DOES("audit")
-    params:
-        **TRIGGERS("audit"),
-    shell:
-        COMMAND("audit")
+    log: LOG("audit")
+    message: DOES("audit")
+    params: **TRIGGERS("audit")
+    shell: COMMAND("audit")
 
 
 rule evaluate:
@@ -24,16 +20,11 @@ rule evaluate:
     output:
         RECORD("evaluate"),
         MADE("evaluate"),
-    log:
-        LOG("evaluate"),
-    message:
-        DOES("evaluate")
-    params:
-        **TRIGGERS("evaluate"),
-    resources:
-        **needs("evaluate"),
-    shell:
-        COMMAND("evaluate")
+    log: LOG("evaluate")
+    message: DOES("evaluate")
+    params: **TRIGGERS("evaluate")
+    resources: **needs("evaluate")
+    shell: COMMAND("evaluate")
 
 
 rule claims:
@@ -45,14 +36,10 @@ rule claims:
     output:
         RECORD("claims"),
         MADE("claims"),
-    log:
-        LOG("claims"),
-    message:
-        DOES("claims")
-    params:
-        **TRIGGERS("claims"),
-    shell:
-        COMMAND("claims")
+    log: LOG("claims")
+    message: DOES("claims")
+    params: **TRIGGERS("claims")
+    shell: COMMAND("claims")
 
 
 rule efficiency:
@@ -64,14 +51,10 @@ rule efficiency:
     output:
         RECORD("efficiency"),
         MADE("efficiency"),
-    log:
-        LOG("efficiency"),
-    message:
-        DOES("efficiency")
-    params:
-        **TRIGGERS("efficiency"),
-    shell:
-        COMMAND("efficiency")
+    log: LOG("efficiency")
+    message: DOES("efficiency")
+    params: **TRIGGERS("efficiency")
+    shell: COMMAND("efficiency")
 
 
 rule table:
@@ -84,14 +67,10 @@ rule table:
     output:
         RECORD("table"),
         MADE("table"), # and the reconstructions of each method
-    log:
-        LOG("table"),
-    message:
-        DOES("table")
-    params:
-        **TRIGGERS("table"),
-    shell:
-        COMMAND("table")
+    log: LOG("table")
+    message: DOES("table")
+    params: **TRIGGERS("table")
+    shell: COMMAND("table")
 
 
 rule explain:
@@ -100,19 +79,13 @@ rule explain:
         RECORD("splits", PROTOCOLS[0]),
         [RECORD("finetune", *cell) for cell in EXPLAINED],
         [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
-    output:
-        RECORD("explain"),
-    log:
-        LOG("explain"),
-    message:
-        DOES("explain")
-    params:
-        **TRIGGERS("explain"),
+    output: RECORD("explain")
+    log: LOG("explain")
+    message: DOES("explain")
+    params: **TRIGGERS("explain")
     threads: P.compute.threads
-    resources:
-        **needs("explain", gpus=1),
-    shell:
-        COMMAND("explain")
+    resources: **needs("explain", gpus=1)
+    shell: COMMAND("explain")
 
 
 rule report:
@@ -127,14 +100,10 @@ rule report:
     output:
         RECORD("report"),
         report(MADE("report"), caption="../report/report.rst", category="Report"),
-    log:
-        LOG("report"),
-    message:
-        DOES("report")
-    params:
-        **TRIGGERS("report"),
-    shell:
-        COMMAND("report")
+    log: LOG("report")
+    message: DOES("report")
+    params: **TRIGGERS("report")
+    shell: COMMAND("report")
 
 
 # the last one: it describes what all the others left in the results folder
@@ -145,14 +114,10 @@ rule crate:
     output:
         RECORD("crate"),
         [file for file in MADE("crate") if P.source != params.IMAGES or file.name != layout.LOCK],
-    log:
-        LOG("crate"),
-    message:
-        DOES("crate")
-    params:
-        **TRIGGERS("crate"),
-    shell:
-        COMMAND("crate")
+    log: LOG("crate")
+    message: DOES("crate")
+    params: **TRIGGERS("crate")
+    shell: COMMAND("crate")
 
 
 def finish_with_gaps():

@@ -14,20 +14,14 @@ rule pretrain:
         RECORD("pack"),
         RECORD("splits"),
         lambda wildcards: P.methods[wildcards.method].pretrain.encoder_init or [],
-    output:
-        RECORD("pretrain"),
-    log:
-        LOG("pretrain"),
-    message:
-        DOES("pretrain")
-    params:
-        **TRIGGERS("pretrain"),
+    output: RECORD("pretrain")
+    log: LOG("pretrain")
+    message: DOES("pretrain")
+    params: **TRIGGERS("pretrain")
     priority: 1 # the longest jobs first: no core waits for the last of them
     threads: P.compute.threads
-    resources:
-        **needs("pretrain", gpus=P.compute.devices),
-    shell:
-        COMMAND("pretrain")
+    resources: **needs("pretrain", gpus=P.compute.devices)
+    shell: COMMAND("pretrain")
 
 
 rule finetune:
@@ -38,19 +32,13 @@ rule finetune:
         RECORD("pack"),
         RECORD("splits"),
         START,
-    output:
-        RECORD("finetune"),
-    log:
-        LOG("finetune"),
-    message:
-        DOES("finetune")
-    params:
-        **TRIGGERS("finetune"),
+    output: RECORD("finetune")
+    log: LOG("finetune")
+    message: DOES("finetune")
+    params: **TRIGGERS("finetune")
     threads: P.compute.threads
-    resources:
-        **needs("finetune", gpus=1),
-    shell:
-        COMMAND("finetune")
+    resources: **needs("finetune", gpus=1)
+    shell: COMMAND("finetune")
 
 
 rule probe:
@@ -61,16 +49,10 @@ rule probe:
         RECORD("pack"),
         RECORD("splits"),
         START,
-    output:
-        RECORD("probe"),
-    log:
-        LOG("probe"),
-    message:
-        DOES("probe")
-    params:
-        **TRIGGERS("probe"),
+    output: RECORD("probe")
+    log: LOG("probe")
+    message: DOES("probe")
+    params: **TRIGGERS("probe")
     threads: P.compute.threads
-    resources:
-        **needs("probe", gpus=1),
-    shell:
-        COMMAND("probe")
+    resources: **needs("probe", gpus=1)
+    shell: COMMAND("probe")
