@@ -5,6 +5,7 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
+from miram.recipe import Encoder as EncoderSizes
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
@@ -111,10 +113,10 @@ def best(log: list[dict[str, float]]) -> dict[str, float]:
     return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
 
 
-def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
+def build_encoder(sizes: EncoderSizes, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
     """The encoder of `encoder_file`, or a fresh one drawn from torch's generator (None)."""
     try:
-        network = Encoder(side=side, **encoder, drop_path=drop_path)
+        network = Encoder(side=side, **asdict(sizes), drop_path=drop_path)
     except ValueError as error:
         raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
     if encoder_file is not None:

@@ -16,9 +16,9 @@ from torch.distributed import TCPStore
 from miram.errors import MiramError
 from miram.models._timm import resample_abs_pos_embed
 from miram.models.export import save_encoder
-from miram.train import checkpoint
-from miram.train import pretrain as module
-from miram.train.pretrain import CHECKPOINT_KEYS, Run, parameter_groups
+from miram.train import checkpoint, loop
+from miram.train.loop import CHECKPOINT_KEYS, Run, parameter_groups
+from miram.train.processes import fabric_of
 from miram.train.recipe import build, fingerprint
 
 KILLED = ["mae", "performer", "mocov3"]
@@ -163,7 +163,7 @@ def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp
 def test_the_one_task_of_a_slurm_job_starts_a_process_for_each_device(monkeypatch):
     for name, value in {"NTASKS": "1", "JOB_NAME": "pretrain", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    fabric = module._fabric("cpu", devices=2, precision="32-true")
+    fabric = fabric_of("cpu", devices=2, precision="32-true")
     assert not fabric.strategy.cluster_environment.creates_processes_externally
 
 
@@ -363,14 +363,14 @@ def test_the_key_encoder_moves_once_a_step_however_many_micro_batches(tmp_path, 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path, monkeypatch, run_pretraining
 ):
-    inputs = module.masked_inputs
+    inputs = loop.masked_inputs
 
     def spoilt(views, noise, recipe):
         images, noise = inputs(views, noise, recipe)
         return [images * float("nan") if torch.is_grad_enabled() and poisoned else images, noise]
 
     poisoned = []
-    monkeypatch.setattr(module, "masked_inputs", spoilt)
+    monkeypatch.setattr(loop, "masked_inputs", spoilt)
     before_step(monkeypatch, 5, lambda: poisoned.append(True))
     with pytest.raises(MiramError, match=r"epoch 2, step 6: loss nan.*learning rate .*\n.*Lower.*last good state"):
         run_pretraining(tmp_path, "mae")
