@@ -14,9 +14,7 @@ from miram.errors import MiramError
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
-FINETUNE = (
-    "finetune"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
-)
+FINETUNE = "finetune"  # the mode that trains the encoder as well; the others leave it frozen: stage `probe`
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
 METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
 WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
