@@ -13,6 +13,7 @@ from miram.errors import MiramError
 
 # faults of the machine, not of the code
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+Add = Callable[[str, Callable, str], argparse.ArgumentParser]  # name, what it runs, help
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,11 +54,20 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=run)
         return stage
 
-    def place(stage: argparse.ArgumentParser, *names: str) -> None:
-        """What tells the jobs of a stage apart; params.yaml lists the values."""
-        for name in names:
-            stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+    _add_data(add)
+    _add_training(add)
+    _add_results(add)
+    return parser
 
+
+def _place(stage: argparse.ArgumentParser, *names: str) -> None:
+    """What tells the jobs of a stage apart; params.yaml lists the values."""
+    for name in names:
+        stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+
+
+def _add_data(add: Add) -> None:
+    """The commands up to the splits, and those about this machine before it starts."""
     add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
@@ -91,14 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
     add("images", data.images, "read images of one's own in place of crops (source images)")
     add("pack", data.pack, "decode all crops into one file for training")
-    place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
+    _place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
     add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
-    place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
+
+
+def _add_training(add: Add) -> None:
+    """The commands of the trainings, and of what they cost."""
+    _place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
     tune = add("finetune", training.finetune, "fine-tune one method and predict validation and test")
     tune.set_defaults(mode=layout.FINETUNE)
-    place(tune, "protocol", "task", "method", "seed")
+    _place(tune, "protocol", "task", "method", "seed")
     frozen = add("probe", training.probe, "classify the frozen features of one method and predict validation and test")
-    place(frozen, "protocol", "task", "mode", "method", "seed")
+    _place(frozen, "protocol", "task", "mode", "method", "seed")
     size = add(
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
@@ -108,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
+
+
+def _add_results(add: Add) -> None:
+    """The commands of the results."""
     add("evaluate", results.evaluate, "compute the metrics of all predictions")
     add("claims", results.claims, "judge the paper's claims by the metrics, the differences and the bench")
     add("efficiency", results.efficiency, "set accuracy against memory and time, of pre-training and of the bench")
@@ -132,4 +150,3 @@ def _parser() -> argparse.ArgumentParser:
     weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
-    return parser
