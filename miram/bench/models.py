@@ -10,11 +10,12 @@ from torch.nn.functional import cross_entropy
 from miram import kinds
 from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
+from miram.models.build import build_pretrainer
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.recipe import Recipe
 from miram.train.loop import parameter_groups
-from miram.train.recipe import build, random_inputs
+from miram.train.recipe import random_inputs
 
 CLASSES = 4  # of the fine-tuning step
 
@@ -83,7 +84,7 @@ def pretraining_step(
     `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention holds the
     matrices of all pairs of tokens.
     """
-    model = build(recipe).to(device)
+    model = build_pretrainer(recipe).to(device)
     if naive:
         for block in model.get_submodule("highres").get_submodule("stack").children():
             _make_naive(block.get_submodule("attn"))

@@ -19,11 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from miram import kinds
 from miram.errors import MiramError
 from miram.models.attention.blocks import is_block
+from miram.models.build import build_pretrainer
 from miram.models.encoder import Encoder
 from miram.planning.kept import SavedTensors
 from miram.recipe import Encoder as EncoderSizes
 from miram.recipe import Recipe
-from miram.train.recipe import build, random_inputs
+from miram.train.recipe import random_inputs
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
 FULL = 4  # bytes of a number
@@ -187,7 +188,7 @@ def _deciding(recipe: Recipe, *, recompute: bool) -> str:
 def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
     mode = FakeTensorMode()
     with mode:
-        return mode, build(Recipe.of(json.loads(text)))
+        return mode, build_pretrainer(Recipe.of(json.loads(text)))
 
 
 @lru_cache(2 * RECIPES)

@@ -17,13 +17,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from miram.errors import MiramError
+from miram.models.build import build_pretrainer
 from miram.progress import track
 from miram.recipe import Recipe
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
 from miram.train.device import check_compiler, device_facts, peak_memory
 from miram.train.processes import STOPPED
-from miram.train.recipe import build, fingerprint
+from miram.train.recipe import fingerprint
 from miram.train.reconstruct import masked_inputs
 from miram.train.schedule import half_cosine, warmup_cosine
 
@@ -51,7 +52,7 @@ class Run:
         self.lr = warmup_cosine(recipe.lr, steps, recipe.warmup_epochs * steps_per_epoch)
         self.key_momentum = half_cosine(recipe.moco.momentum, 1.0, steps) if recipe.moco else None
         torch.manual_seed(recipe.seed)
-        self.module = build(recipe)
+        self.module = build_pretrainer(recipe)
         if fabric.device.type == "cuda" and fabric.world_size > 1:
             self.module = nn.SyncBatchNorm.convert_sync_batchnorm(self.module)
         self.optimizer = torch.optim.AdamW(

@@ -12,13 +12,14 @@ from miram import params
 from miram.bench.memory import peak_bytes
 from miram.bench.models import in_form
 from miram.errors import MiramError
+from miram.models.build import build_pretrainer
 from miram.models.export import save_encoder
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
 from miram.recipe import Highres, Recipe
 from miram.train import checkpoint
 from miram.train.loop import parameter_groups
-from miram.train.recipe import build, random_inputs
+from miram.train.recipe import random_inputs
 
 PAPER = params.load(Path(__file__).parents[2] / "params.yaml", "paper")
 SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width": 128, "depth": 2, "heads": 8}}
@@ -37,7 +38,7 @@ def forward_of(model, recipe, images):
 
 def kept_apart(recipe, images):
     """Predicted / measured kept bytes."""
-    forward = forward_of(build(recipe), recipe, images)
+    forward = forward_of(build_pretrainer(recipe), recipe, images)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision != "32-true"):
         return memory_of(recipe, images).kept / kept_bytes(forward)
 
@@ -101,7 +102,7 @@ def test_kept_activations_of_vit_b_are_predicted_within_a_tenth(method):
 def test_parameters_are_counted_exactly(method):
     recipe = recipe_of(method, {**SMALL, "encoder": {"width": 192, "depth": 1, "heads": 6}})
     trained, frozen = 0, 0
-    for parameter in build(recipe).parameters():
+    for parameter in build_pretrainer(recipe).parameters():
         trained += parameter.numel() * parameter.requires_grad
         frozen += parameter.numel() * (not parameter.requires_grad)
     assert parameters(recipe) == (trained, frozen)
@@ -110,7 +111,7 @@ def test_parameters_are_counted_exactly(method):
 @pytest.mark.parametrize("method", ["miram-nystrom", "mocov3"])
 def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
     recipe = recipe_of(method, {**SMALL, "moco": {"projector_width": 512}})
-    model = build(recipe)
+    model = build_pretrainer(recipe)
     save_encoder(model.encoder, tmp_path / "encoder.safetensors")
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05))
     for parameter in model.parameters():
@@ -126,7 +127,7 @@ def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_the_peak_of_a_step_is_predicted_within_15_percent(method):
     recipe = recipe_of(method, {"encoder": {"depth": 1}, "decoder": {"depth": 2}}, side=112)
-    model, images = build(recipe), 8
+    model, images = build_pretrainer(recipe), 8
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), fused=True)
     forward = forward_of(model, recipe, images)
 
