@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
+from miram.data.crop_rules import Cutting
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
@@ -68,7 +69,6 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
     pretrain, statistics = params.pretrain, params.statistics
-    sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     if stage == "explain":
         return asdict(explaining_of(params))
     own = {name: getattr(params.sources.images, name) for name in OWN}
@@ -76,7 +76,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
-        "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
+        "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics)},
@@ -87,6 +87,16 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "crate": {},
     }[stage]
     return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}
+
+
+def cutting_of(params: Params) -> Cutting:
+    """What decides the crops, and the background patches of pre-training."""
+    pretrain = params.pretrain
+    return Cutting(
+        **vars(params.crops),
+        backgrounds_per_film=pretrain.backgrounds_per_film,
+        backgrounds_seed=pretrain.backgrounds_seed,
+    )
 
 
 def final_stages(params: Params) -> tuple[str, ...]:

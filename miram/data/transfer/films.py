@@ -12,12 +12,14 @@ import shutil
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from miram.data.case_lists import leak_in_words, read_lesions
+from miram.data.crop_rules import Cutting
 from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
 from miram.data.rows import remove_others, rows_of, write_rows
 from miram.data.transfer.catalogue import no_answer
@@ -44,7 +46,7 @@ def cut_films(
     *,
     source: str,
     settings: dict[str, Any],
-    crops: dict[str, Any],
+    cutting: Cutting,
     workers: int,
     attempts: int,
     timeout_seconds: float,
@@ -54,12 +56,12 @@ def cut_films(
     """Cut every lesion of the case lists into `crops_dir`/<lesion_id>.png, from the series of a source.
 
     Writes a row in `lesions_csv` for each crop, a row in `set_aside_csv` for each lesion without one, and the data lock
-    twice. `source`, `settings`: as in `list_archive`; `crops`: the parameters of `cut_film`. Returns counts, which do
+    twice. `source`, `settings`: as in `list_archive`; Returns counts, which do
     not depend on how often the work was interrupted. Raises MiramError when a series could not be had, the disk is too
     small or full, or no lesion could be cut; what was done by then is kept.
     """
     films, series = films_of(places.csv_dir), read_series(places.series_csv)
-    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
     try:
         with open_ledger(places.ledger) as ledger:
             for uid, one in series.items():
@@ -74,7 +76,7 @@ def cut_films(
                 (places.dicom_dir / PARTIAL).mkdir(parents=True)
                 try:
                     opened = open_source(source, http, settings)
-                    work = Work(opened, series, ledger, places, crops, keys, keep_dicom)
+                    work = Work(opened, series, ledger, places, cutting, keys, keep_dicom)
                     failed = _cut_all(work, http, left, workers)
                 except Fault as fault:
                     raise no_answer(source, settings, fault) from fault
@@ -91,13 +93,13 @@ def plan_films(
     *,
     source: str,
     settings: dict[str, Any],
-    crops: dict[str, Any],
+    cutting: Cutting,
     workers: int,
     keep_dicom: bool,
 ) -> None:
     """Print what `cut_films` would still do, touching nothing; raises MiramError when the disk is too small for it."""
     films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
-    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
     plan = make_plan(left, series, source, settings, places.dicom_dir, workers=workers, keep_dicom=keep_dicom)
     lesions = pd.DataFrame([lesion for own in films.values() for lesion in own])
@@ -121,9 +123,9 @@ def read_series(series_csv: Path) -> dict[str, Needed]:
     return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
 
 
-def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], crops: dict[str, Any]) -> str:
+def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutting) -> str:
     """Digest of what decides the crops of a film and their rows, beside its pixels."""
-    decides = [module_digest("miram.data.cutting"), settings.get("films"), crops, lesions]
+    decides = [module_digest("miram.data.cutting"), settings.get("films"), asdict(cutting), lesions]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

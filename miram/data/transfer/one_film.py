@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from miram.data.crop_rules import Cutting
 from miram.data.cutting import cut_backgrounds, cut_film, save_png
 from miram.data.dicom import open_pixels
 from miram.data.transfer.http import Fault
@@ -43,7 +44,7 @@ class Work(NamedTuple):
     series: dict[str, Needed]
     ledger: Ledger
     places: Places
-    crops: dict[str, Any]
+    cutting: Cutting
     keys: dict[str, str]
     keep_dicom: bool
 
@@ -111,15 +112,12 @@ def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> 
 def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
     """Write a film's crops and background patches, and note them in the ledger."""
     dicom_dir = work.places.dicom_dir
-    sampling = {name: work.crops[name] for name in ("backgrounds_per_film", "backgrounds_seed")}
-    cutting = {name: value for name, value in work.crops.items() if name not in sampling}
-    sampling |= {name: cutting[name] for name in ("bits", "air")}
     found, cut, backgrounds = [], [], []
-    for lesion, crop in cut_film(lesions, dicom_dir, open_film=open_film, **cutting):
+    for lesion, crop in cut_film(lesions, dicom_dir, work.cutting, open_film=open_film):
         found.append(lesion)
         if crop is not None:
             cut.append(lesion | _save(crop, work.places.crops_dir / f"{lesion['lesion_id']}.png"))
-    for background, patch in cut_backgrounds(found, dicom_dir, open_film=open_film, **sampling):
+    for background, patch in cut_backgrounds(found, dicom_dir, work.cutting, open_film=open_film):
         png = work.places.backgrounds_dir / f"{background['background_id']}.png"
         backgrounds.append(background | _save(patch, png))
     aside = [lesion for lesion in found if "reason" in lesion]
