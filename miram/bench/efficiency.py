@@ -151,12 +151,7 @@ def _peak(call: Callable[[], object], device: str) -> float:
 
 
 def measure_steps(
-    methods: Mapping[str, Recipe],
-    sides: tuple[int, ...],
-    patches: int,
-    rounds: int,
-    budget_seconds: float,
-    device: str,
+    methods: Mapping[str, Recipe], sides: tuple[int, ...], patches: int, rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """A whole step of pre-training of each method at each input side, and the batch that the memory model allows."""
     rows = []
@@ -209,14 +204,7 @@ def measure_finetuning(
         images = FINETUNING_IMAGES[device]
         step = finetuning_step(recipe, images, device)
         calls = medians(interleaved({"step": timed(step)}, rounds, budget_seconds)["step"])
-        rows.append(
-            {
-                "side": side,
-                "images": images,
-                **calls,
-                "images_per_second": images / calls["seconds"],
-            }
-        )
+        rows.append({"side": side, "images": images, **calls, "images_per_second": images / calls["seconds"]})
     return rows
 
 

@@ -34,11 +34,7 @@ SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view"
 
 
 def cut_film(
-    lesions: list[dict],
-    dicom_dir: Path,
-    cutting: Cutting,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray | None]]:
     """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
 
@@ -77,11 +73,7 @@ def cut_film(
 
 
 def cut_backgrounds(
-    lesions: list[dict],
-    dicom_dir: Path,
-    cutting: Cutting,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
 

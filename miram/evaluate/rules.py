@@ -68,13 +68,7 @@ class Finding(NamedTuple):
 
 
 def superiority(
-    found: Measurements,
-    *,
-    task: str,
-    metric: str,
-    method: str,
-    over: Sequence[str],
-    gain_points: float | None = None,
+    found: Measurements, *, task: str, metric: str, method: str, over: Sequence[str], gain_points: float | None = None
 ) -> Finding:
     """`method` is better than each of `over`, by `gain_points`, or where that is None by what was published."""
     rows = found.differences

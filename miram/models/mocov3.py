@@ -86,10 +86,7 @@ class MoCoV3(nn.Module):
 def build(encoder: Encoder, *, moco: Moco) -> MoCoV3:
     """Return the model of the objective `mocov3`; the rest of `moco` is about its views."""
     return MoCoV3(
-        encoder,
-        projector_width=moco.projector_width,
-        projector_out=moco.projector_out,
-        temperature=moco.temperature,
+        encoder, projector_width=moco.projector_width, projector_out=moco.projector_out, temperature=moco.temperature
     )
 
 

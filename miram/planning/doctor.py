@@ -135,12 +135,7 @@ def check_hours(hours: Mapping[str, str]) -> Finding:
 
 
 def all_made_gb(
-    methods: Mapping[str, Recipe],
-    *,
-    encoder: Encoder,
-    protocols: int,
-    networks: int,
-    crops_bytes: float,
+    methods: Mapping[str, Recipe], *, encoder: Encoder, protocols: int, networks: int, crops_bytes: float
 ) -> float:
     """What a preset leaves on the disk beside the archive, an upper estimate in 1e9 bytes.
 

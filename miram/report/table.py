@@ -119,11 +119,7 @@ def _pretraining(path: Path) -> dict[str, object]:
 
 
 def _provenance(
-    own: pd.DataFrame,
-    method: str,
-    classifiers: Mapping[int, Path],
-    pretraining: Path | None,
-    logs: Mapping[Path, Path],
+    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None, logs: Mapping[Path, Path]
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}

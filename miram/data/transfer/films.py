@@ -89,13 +89,7 @@ def cut_films(
 
 
 def plan_films(
-    places: Places,
-    *,
-    source: str,
-    settings: dict[str, Any],
-    cutting: Cutting,
-    workers: int,
-    keep_dicom: bool,
+    places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting, workers: int, keep_dicom: bool
 ) -> None:
     """Print what `cut_films` would still do, touching nothing; raises MiramError when the disk is too small for it."""
     films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
