@@ -178,7 +178,7 @@ OBJECTIVES: dict[str, Objective] = {
         drawing=Drawing("#CC79A7", "v", (6, 1.5, 1.5, 1.5)),
     ),
     "miram": Objective(
-        build="miram.models.miram:build",
+        build="miram.models.miram:MIRAM",
         reads=("decoder", "highres", "mask_ratio", "loss_on", "attention"),
         masked=True,
         drawing=None,

@@ -1,4 +1,7 @@
-"""What is pre-trained and fine-tuned, and how: what params builds and train reads, as neither imports the other."""
+"""What is pre-trained, fine-tuned, probed and explained, and how: params builds it and train reads it.
+
+Names, units and sources are those of params.yaml. Neither room imports the other.
+"""
 
 import dataclasses
 import json
@@ -64,12 +67,18 @@ class Moco:
     solarise_probabilities: Pair
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What decides the weights that pre-training of a method ends with.
+class FromValues:
+    """A dataclass that can be read from plain values, such as a record's; what it does not name is left out."""
 
-    Names, units and sources are those of params.yaml. None: the objective does not read it.
-    """
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The same from plain values."""
+        return TypeAdapter(cls).validate_json(json.dumps(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(FromValues):
+    """What decides the weights that pre-training of a method ends with; None: the objective does not read it."""
 
     objective: str
     encoder: Encoder
@@ -96,11 +105,6 @@ class Recipe:
     backend: str | None = None
     options: dict[str, Any] | None = None
     moco: Moco | None = None
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """The recipe among plain values, such as a record's, which also say where it is computed."""
-        return TypeAdapter(cls).validate_json(json.dumps(values))
 
     @property
     def name(self) -> str:
@@ -149,8 +153,8 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tuning:
-    """What decides a fine-tuning, and where it is computed; names, units and sources are those of params.yaml."""
+class Classifying(FromValues):
+    """What decides every classifier of lesions, and where it is computed."""
 
     task: str
     seed: int
@@ -161,6 +165,12 @@ class Tuning:
     accelerator: str
     precision: Precision
     threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning(Classifying):
+    """What decides a fine-tuning."""
+
     head_init_std: float
     keep_network: bool
     batch: int
@@ -176,13 +186,36 @@ class Tuning:
     zoom_max: float
     intensity_shift: float
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """The same from plain values, such as a record's."""
-        return TypeAdapter(cls).validate_json(json.dumps(values))
-
     @property
     def augmentation(self) -> dict[str, float]:
         """The keywords of `augment.finetune_view`."""
         names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe(Classifying):
+    """What decides a linear classifier of frozen features."""
+
+    linear_c: list[float]
+    linear_iterations: int
+    mode: Literal["linear"] = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourProbe(Classifying):
+    """What decides a classification by the nearest neighbours among frozen features."""
+
+    knn_neighbours: int
+    mode: Literal["knn"] = "knn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Explaining(FromValues):
+    """What decides the relevance maps and the maps of features, and where they are computed."""
+
+    task: str
+    encoder: Encoder
+    accelerator: str
+    precision: Precision
+    threads: int

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from miram.evaluate.claims import NOT_REPRODUCED, OPEN, REPRODUCED, judge
+from miram.evaluate.claims import judge
 from miram.evaluate.metrics import evaluate
+from miram.evaluate.rules import NOT_REPRODUCED, OPEN, REPRODUCED
 from miram.layout import Cell
 from miram.phantom.lesions import draw_lesion
 from miram.recipe import Tuning

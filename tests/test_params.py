@@ -206,7 +206,7 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
     assert chosen.methods["miram-nystrom"].pretrain.side == 224
     assert chosen.methods["mae"].pretrain.side == chosen.pretrain.side == 112
     sides = {
-        method: params.stage_values(chosen, "finetune", *place("finetune", method))["side"]
+        method: params.tuning_of(chosen, layout.Cell(*place("finetune", method))).side
         for method in ("miram-nystrom", "from-scratch")
     }
     assert sides == {"miram-nystrom": 224, "from-scratch": 112}

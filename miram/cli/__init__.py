@@ -16,6 +16,7 @@ COMMANDS = vars(data) | vars(training) | vars(results)  # a stage's function has
 EXAMINED = [name for name, row in STAGES.items() if row.examined]
 # faults of the machine, not of the code
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+Add = Callable[[str, Callable, str], argparse.ArgumentParser]  # name, what it runs, help
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         if row.name == "crops":
             text = "print what would be done, as `data plan`, and touch nothing"
             own.add_argument("--dry-run", action="store_true", help=text)
+    _add_data(add)
+    _add_training(add)
+    _add_results(add)
+    return parser
+
+
+def _add_data(add: Add) -> None:
+    """The commands about the data beside its stages, and those about this machine before it starts."""
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
     text = "check this machine against what the preset needs; the workflow asks it before its first job"
@@ -90,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
+
+
+def _add_training(add: Add) -> None:
+    """The commands of what the trainings cost."""
     size = add(
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
@@ -99,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
+
+
+def _add_results(add: Add) -> None:
+    """The commands about the results beside their stages."""
     ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
     ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
     ask.add_argument(
@@ -116,4 +133,3 @@ def _parser() -> argparse.ArgumentParser:
     weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
-    return parser

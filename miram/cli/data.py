@@ -54,7 +54,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [*(data / "csv" / name for name in layout.CASE_CSVS), data / "series.csv"]
 
     def work() -> dict[str, Any]:
-        with _source(chosen, "catalogue") as values:
+        with _source(chosen) as values:
             return list_archive(
                 data / "csv", data / "series.csv", **values, **_tries(chosen), carried=_is_carried(chosen)
             )
@@ -75,8 +75,8 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
     places = _places(chosen)
 
     def work() -> dict[str, Any]:
-        with _source(chosen, "crops") as values:
-            return cut_films(places, **values, **asdict(chosen.transfer))
+        with _source(chosen) as values:
+            return cut_films(places, cutting=params.cutting_of(chosen), **values, **asdict(chosen.transfer))
 
     outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
     do_stage(chosen, "crops", [source], outputs, work)
@@ -92,17 +92,16 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     places = _places(chosen)
     transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
-    with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
+    with _source(chosen) as values, TemporaryDirectory() as folder:
         if not layout.record("catalogue", chosen.name).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
                 list_carried(places.csv_dir, places.series_csv)
                 print("before `miram catalogue`: by the case lists and the index that are installed, without network")
             else:
-                where = {name: values[name] for name in ("source", "settings")}
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
-                list_archive(places.csv_dir, places.series_csv, **where, **more)
-        plan_films(places, **values, **transfer)
+                list_archive(places.csv_dir, places.series_csv, **values, **more)
+        plan_films(places, cutting=params.cutting_of(chosen), **values, **transfer)
 
 
 def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -134,11 +133,15 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     data = layout.data(chosen.name)
     source = layout.record("crops", chosen.name)
     record.read(source)
-    values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
+    store, extra_images, levels = store_of(chosen), chosen.pretrain.extra_images, chosen.sources.images.levels
     images = data / "crops", data / "lesions.csv", data / "backgrounds", data / "backgrounds.csv"
-    inputs = [source, *layout.extra_files(values["extra_images"])]
+    inputs = [source, *layout.extra_files(extra_images)]
     extra = layout.extra_pictures(chosen.name)
-    do_stage(chosen, "pack", inputs, [*store, extra], lambda: pack_crops(*images, *store, extra, **values))
+
+    def work() -> dict[str, Any]:
+        return {**pack_crops(*images, *store, extra, extra_images=extra_images, levels=levels)}
+
+    do_stage(chosen, "pack", inputs, [*store, extra], work)
 
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -227,13 +230,13 @@ def _restore_archive(chosen: params.Params) -> None:
 
 
 @contextmanager
-def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
-    """The values of a stage that reads the source; the embedded archive is served as long as the block runs."""
+def _source(chosen: params.Params) -> Iterator[dict[str, Any]]:
+    """The source and its settings; the embedded archive is served as long as the block runs."""
     if chosen.source == params.IMAGES:
         raise ParameterError(
             "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."
         )
-    values = params.stage_values(chosen, stage)
+    values = params.stage_values(chosen, "catalogue")
     if not params.is_embedded(chosen):
         yield values
         return

@@ -1,7 +1,6 @@
 """The commands about a machine: whether it will do, what fits on it, what all trainings cost there."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
     counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
-    all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
+    all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
     made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
@@ -95,12 +94,13 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
-        for name, values in pretrainings(chosen).items():
-            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
+        for name, recipe in pretrainings(chosen).items():
+            path = layout.record("pretrain", chosen.name, protocol, name)
+            jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     for cell, path in classifiers(chosen).items():
-        side = params.tuning_of(chosen, cell).side
+        side = params.side_of(chosen, cell.method)
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
-    return hours(jobs, asdict(chosen.encoder), layout.benches())
+    return hours(jobs, chosen.encoder, layout.benches())
 
 
 def _images(chosen: params.Params, protocol: str) -> "Images":

@@ -108,6 +108,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the report of all that there is, and of what is missing."""
+    from miram.report.report import Contents
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
@@ -121,34 +122,33 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
 
-    def work() -> dict[str, Any]:
-        return write(
-            results / "report.html",
-            preset=chosen.title,
-            headline=headline,
-            cells=cells,
-            pretrained=pretrained,
-            stages=stages,
-            logs=unfinished_logs(chosen),
-            results=results,
-            explained=layout.explain(run),
-            explained_cells=params.explained(chosen),
-            crops=layout.data(run) / "crops",
-            data_lock=None if chosen.source == params.IMAGES else layout.data(run) / layout.LOCK,
-            paper_csv=layout.paper_csv(),
-            claims_yaml=layout.claims_yaml(),
-            bench_jsons=benches,
-            parameters=asdict(chosen),
-            kinds=params.kinds_of(chosen),
-            **params.stage_values(chosen, "report")["statistics"],
-        )
+    contents = Contents(
+        preset=chosen.title,
+        headline=headline,
+        cells=cells,
+        pretrained=pretrained,
+        stages=stages,
+        logs=unfinished_logs(chosen),
+        results=results,
+        explained=layout.explain(run),
+        explained_cells=params.explained(chosen),
+        crops=layout.data(run) / "crops",
+        data_lock=None if chosen.source == params.IMAGES else layout.data(run) / layout.LOCK,
+        paper_csv=layout.paper_csv(),
+        claims_yaml=layout.claims_yaml(),
+        bench_jsons=benches,
+        parameters=asdict(chosen),
+        kinds=params.kinds_of(chosen),
+        confidence=chosen.statistics.confidence,
+        bins=chosen.statistics.bins,
+    )
 
     do_stage(
         chosen,
         "report",
         [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
         layout.result_files("report", run),
-        work,
+        lambda: write(results / "report.html", contents),
     )
 
 

@@ -9,6 +9,7 @@ from miram import layout, params
 from miram.errors import ParameterError
 from miram.files import sole_writer
 from miram.provenance import record
+from miram.recipe import Recipe
 
 
 def do_stage(
@@ -36,10 +37,9 @@ def _helps() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
-def pretrainings(chosen: params.Params) -> dict[str, dict[str, Any]]:
-    """The values of each method's pre-training; they are the same under every protocol."""
-    protocol = chosen.splits.protocols[0]
-    return {name: params.stage_values(chosen, "pretrain", protocol, name) for name in chosen.methods}
+def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
+    """What decides each method's pre-training; it is the same under every protocol."""
+    return {name: params.recipe_of(chosen, name) for name in chosen.methods}
 
 
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:

@@ -76,7 +76,7 @@ def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.probe import probe as fit
 
     def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return fit(*files, **params.stage_values(chosen, "probe", *cell))
+        return fit(*files, params.probe_of(chosen, cell))
 
     _classify(chosen, "probe", arguments, work)
 
@@ -133,13 +133,12 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
     encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
     out, tables = layout.explain(run), (layout.data(run) / "lesions.csv", layout.splits(run, protocol))
-    values = params.stage_values(chosen, "explain")
     do_stage(
         chosen,
         "explain",
         inputs,
         [out / "relevance.npz", out / "embedding.csv"],
-        lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, **values),
+        lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, params.explaining_of(chosen)),
     )
 
 

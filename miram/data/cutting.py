@@ -14,6 +14,7 @@ from miram.data.backgrounds import sample_squares
 from miram.data.breast import find_areas, shares
 from miram.data.case_lists import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.case_lists import PATHS
+from miram.data.crop_rules import Cutting
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixels, series_files
 from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
 from miram.files import atomic_path, sha256_pixels
@@ -33,16 +34,7 @@ SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view"
 
 
 def cut_film(
-    lesions: list[dict],
-    dicom_dir: Path,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
-    component: str,
-    shape: str,
-    margin: float,
-    side_min: int,
-    bits: int,
-    air: float,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray | None]]:
     """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
 
@@ -54,7 +46,7 @@ def cut_film(
     try:
         film = _only_film(dicom_dir, lesions[0]["film_uid"])
         pixels = open_film(film)
-        areas = find_areas(pixels, air)
+        areas = find_areas(pixels, cutting.air)
     except DicomError as error:
         yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
         return
@@ -66,12 +58,12 @@ def cut_film(
     }
     for lesion in lesions:
         try:
-            box, mask_facts = _locate(lesion, film, dicom_dir, component)
+            box, mask_facts = _locate(lesion, film, dicom_dir, cutting.component)
         except DicomError as error:
             yield {**lesion, "reason": error.message}, None
             continue
-        window = window_around(box, shape=shape, margin=margin, side_min=side_min)
-        crop = reduced(cut_window(pixels, window), bits)
+        window = window_around(box, shape=cutting.shape, margin=cutting.margin, side_min=cutting.side_min)
+        crop = reduced(cut_window(pixels, window), cutting.bits)
         place = {
             **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
             **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
@@ -81,14 +73,7 @@ def cut_film(
 
 
 def cut_backgrounds(
-    lesions: list[dict],
-    dicom_dir: Path,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
-    backgrounds_per_film: int,
-    backgrounds_seed: int,
-    bits: int,
-    air: float,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
 
@@ -96,7 +81,9 @@ def cut_backgrounds(
     none, nor does one whose lesions are not all located. A lesion that the case lists give under another UID of the
     same film is not known here.
     """
-    if not backgrounds_per_film or any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+    if any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+        return
+    if not cutting.backgrounds_per_film:
         return
     film = _only_film(dicom_dir, lesions[0]["film_uid"])
     pixels = open_film(film)
@@ -104,18 +91,18 @@ def cut_backgrounds(
         Box(row["y0"], row["x0"], row["y0"] + row["crop_rows"], row["x0"] + row["crop_columns"]) for row in lesions
     ]
     squares = sample_squares(
-        find_areas(pixels, air),
+        find_areas(pixels, cutting.air),
         (film.rows, film.columns),
         avoid=windows,
         sides=[max(window.shape) for window in windows],
-        count=backgrounds_per_film,
-        random=np.random.default_rng([backgrounds_seed, *lesions[0]["film_uid"].encode()]),
+        count=cutting.backgrounds_per_film,
+        random=np.random.default_rng([cutting.backgrounds_seed, *lesions[0]["film_uid"].encode()]),
     )
     common = {name: lesions[0][name] for name in ("patient_id", "film_uid", "official_split")}
     for number, square in enumerate(squares):
         name = f"background_{common['film_uid']}_{number}"
         place = {"x0": square.x0, "y0": square.y0, "side_px": square.shape[0]}
-        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), bits)
+        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), cutting.bits)
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:

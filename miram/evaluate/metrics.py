@@ -1,8 +1,17 @@
-"""Every number of the results, from the Parquet files of the classifiers alone: metrics.csv and differences.csv."""
+"""Every number of the results, from the Parquet files of the classifiers alone.
+
+metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's seeds
+and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
+patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
+draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. It tells what other
+patients would give these networks; `sd` tells what other seeds would give. The majority class has one answer and no
+seed. differences.csv: `difference_rows`.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -33,6 +42,20 @@ BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a
 Run = tuple[str, int]  # method, seed
 
 
+class Draws(TypedDict):
+    """The draws of patients."""
+
+    resamples: int
+    seed: int
+
+
+class Limits(TypedDict):
+    """What an interval over them is, and when there is none."""
+
+    confidence: float
+    min_draws_share: float
+
+
 def evaluate(
     predictions: Mapping[Cell, Path | None],
     metrics_csv: Path,
@@ -49,56 +72,34 @@ def evaluate(
     compared: Sequence[str],
     reference: str,
 ) -> dict[str, object]:
-    """Write the metrics of all cells and the differences of the methods from `reference`, as long tables.
+    """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
 
     `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
     the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
     of a section disagree about lesions, splits, labels or classes.
-
-    metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
-    seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
-    over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
-    inside the draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. So it
-    tells what other patients would give these networks; what other seeds would give, `sd` tells.
-    The majority class has one answer and no seed. differences.csv: `difference_rows`.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
-    draws = {"resamples": resamples, "seed": seed}
-    limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    draws: Draws = {"resamples": resamples, "seed": seed}
+    limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
     metric_rows: list[dict[str, object]] = []
     differences: list[dict[str, object]] = []
     for section in dict.fromkeys(cell[:3] for cell in predictions):
         place = dict(zip(SECTION, section, strict=True))
         runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
         files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
-        found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
-        check_same_lesions({files[run]: own for run, own in found.items()})
-        for split in sorted({TEST}.union(*(own.table["split"] for own in found.values()))):
-            parts = {run: own.of(split) for run, own in found.items()}
-            parts = {run: part for run, part in parts.items() if len(part.table)}
+        for split, parts in _by_split(files, section).items():
             measured, majority = _measured(parts, draws if split == TEST else None, options)
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
-                compared_rows = difference_rows(
-                    measured,
-                    runs,
-                    patients,
-                    reference=reference,
-                    compared=compared,
-                    resamples=resamples,
-                    seed=seed,
-                    confidence=confidence,
-                    min_draws_share=min_draws_share,
-                    power=power,
-                    options=options,
-                )
-                differences += [place | {"split": split} | row for row in compared_rows]
+                found = difference(measured, runs, patients, **draws, **limits)
+                differences += [place | {"split": split} | row for row in found]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
     _write(differences_csv, differences, columns, ["seeds", "lesions", "patients", "lesions_needed"])
@@ -108,8 +109,17 @@ def evaluate(
     }
 
 
+def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[str, dict[Run, Predictions]]:
+    """Split -> the predictions of each network that has some there; the test split even where none has."""
+    found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
+    check_same_lesions({files[run]: own for run, own in found.items()})
+    splits = sorted({TEST}.union(*(own.table["split"] for own in found.values())))
+    parts = {split: {run: own.of(split) for run, own in found.items()} for split in splits}
+    return {split: {run: part for run, part in own.items() if len(part.table)} for split, own in parts.items()}
+
+
 def _measured(
-    parts: Mapping[Run, Predictions], draws: Mapping[str, int] | None, options: Options
+    parts: Mapping[Run, Predictions], draws: Draws | None, options: Options
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
@@ -130,7 +140,7 @@ def _method_rows(
     runs: Sequence[Run],
     split: str,
     patients: np.ndarray,
-    limits: Mapping[str, float],
+    limits: Limits,
 ) -> list[dict[str, object]]:
     """Rows of each method: its seeds, then their mean, whose note names the seeds that are missing."""
     rows = []
@@ -145,7 +155,7 @@ def _method_rows(
 
 
 def _majority_rows(
-    majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Mapping[str, float]
+    majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Limits
 ) -> list[dict[str, object]]:
     if majority is None:
         return []
@@ -160,7 +170,7 @@ def _rows(
     split: str,
     networks: Sequence[Measured],
     patients: np.ndarray,
-    limits: Mapping[str, float],
+    limits: Limits,
     notes: Sequence[str],
 ) -> list[dict[str, object]]:
     """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""

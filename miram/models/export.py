@@ -66,7 +66,7 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
 
 
 def save_classifier(
-    state: dict[str, Tensor], path: Path, *, classes: tuple[str, ...], multi_label: bool, **architecture
+    state: dict[str, Tensor], path: Path, *, classes: tuple[str, ...], multi_label: bool, **architecture: object
 ) -> None:
     """Write a classifier's weights, whole or not at all; `architecture`: its encoder's, and its pool."""
     told = {**architecture, "classes": classes, "multi_label": multi_label}

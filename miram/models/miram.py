@@ -1,7 +1,5 @@
 """MIRAM: a masked autoencoder with a second decoder, which reconstructs the image at a multiple of the input's side."""
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,15 +7,14 @@ from miram.models.attention import build_stack
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE, MaskedOutput, PatchDecoder
 from miram.models.patches import enlarge_tokens, patch_errors, patchify
-
-TARGETS = ("upsampled", "native")
+from miram.recipe import Decoder, Highres
 
 
 class MIRAM(MAE):
     """Two-scale masked autoencoder (arXiv 2503.07157; Hung304-WBLEM/mae).
 
     The second decoder takes the tokens of the first before their positions, repeats each scale x scale times in space,
-    and predicts every patch of the high-resolution image. `target` says which image that is: "upsampled", the input
+    and predicts every patch of the high-resolution image. Its target says which image that is: "upsampled", the input
     enlarged by nearest neighbour (public code), or "native", an image of its own.
     """
 
@@ -25,30 +22,27 @@ class MIRAM(MAE):
         self,
         encoder: Encoder,
         *,
-        decoder: dict,
+        decoder: Decoder,
+        highres: Highres,
         mask_ratio: float,
         loss_on: str,
         attention: str,
         backend: str | None,
-        options: dict,
-        scale: int,
-        target: str,
+        options: dict[str, int | str] | None,
     ) -> None:
         super().__init__(encoder, decoder=decoder, mask_ratio=mask_ratio, loss_on=loss_on)
-        if target not in TARGETS:
-            raise ValueError(f"target {target!r}: one of {', '.join(TARGETS)}")
-        self.scale, self.target = scale, target
-        width, grid = decoder["width"], scale * encoder.grid
+        self.scale, self.target = highres.scale, highres.target
+        grid = highres.scale * encoder.grid
         stack = build_stack(
             attention,
             backend=backend,
-            dim=width,
-            depth=decoder["depth"],
-            heads=decoder["heads"],
+            dim=decoder.width,
+            depth=decoder.depth,
+            heads=decoder.heads,
             tokens=1 + grid**2,
-            **options,
+            **(options or {}),
         )
-        self.highres = PatchDecoder(stack, width=width, grid=grid, values=encoder.patch**2 * encoder.channels)
+        self.highres = PatchDecoder(stack, width=decoder.width, grid=grid, values=encoder.patch**2 * encoder.channels)
 
     def _target_patches(self, images: Tensor, native: Tensor | None) -> Tensor:
         """Patches of the high-resolution image; of the enlarged input, at its own resolution where the scale allows
@@ -75,8 +69,3 @@ class MIRAM(MAE):
         highres_pred = self.highres(enlarge_tokens(tokens, self.scale))
         highres_errors = patch_errors(highres_pred, self._target_patches(images, native), self.encoder.channels)
         return MaskedOutput(lowres_loss + highres_errors.mean(), lowres_pred, highres_pred, mask)
-
-
-def build(encoder: Encoder, *, highres: dict, options: dict | None, **values: Any) -> MIRAM:
-    """Return the model of the objective `miram`; `highres` holds scale and target."""
-    return MIRAM(encoder, **highres, options=options or {}, **values)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from miram.models.encoder import Encoder
+from miram.recipe import Moco
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -82,9 +83,11 @@ class MoCoV3(nn.Module):
         return 2 * self.temperature * F.cross_entropy(logits, own)
 
 
-def build(encoder: Encoder, *, moco: dict) -> MoCoV3:
-    """Return the model of the objective `mocov3`; `moco` holds its three keywords, and may hold more."""
-    return MoCoV3(encoder, **{name: moco[name] for name in ("projector_width", "projector_out", "temperature")})
+def build(encoder: Encoder, *, moco: Moco) -> MoCoV3:
+    """Return the model of the objective `mocov3`; the rest of `moco` is about its views."""
+    return MoCoV3(
+        encoder, projector_width=moco.projector_width, projector_out=moco.projector_out, temperature=moco.temperature
+    )
 
 
 def _copy(module: M) -> M:

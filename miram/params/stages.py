@@ -6,23 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
+from miram.data.crop_rules import Cutting
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
-from miram.recipe import Recipe, Tuning
+from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
 from miram.stages import STAGES, Stage
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
-UNPROBED = (  # values of a fine-tuning that train the encoder or its head
-    *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
-    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift", "head_init_std", "keep_network"),
-)
 OWN = (
     "folder",
     "table_csv",
     "levels",
 )  # values of `sources.images` that decide a result; the name decides folders alone
 WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
-PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
 
 def cells(params: Params) -> list[Cell]:
@@ -70,18 +66,16 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         return _pretrain_values(params, str(place[1]))
     if stage in ("finetune", "probe"):
         cell = Cell(*map(str, place))
-        return asdict(tuning_of(params, cell)) if stage == "finetune" else _probe_values(params, cell)
+        return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
     pretrain, statistics = params.pretrain, params.statistics
-    sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     if stage == "explain":
-        machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
-        return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
+        return asdict(explaining_of(params))
     own = {name: getattr(params.sources.images, name) for name in OWN}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
-        "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
+        "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics)},
@@ -112,6 +106,16 @@ def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
         else:
             found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
     return found
+
+
+def cutting_of(params: Params) -> Cutting:
+    """What decides the crops, and the background patches of pre-training."""
+    pretrain = params.pretrain
+    return Cutting(
+        **vars(params.crops),
+        backgrounds_per_film=pretrain.backgrounds_per_film,
+        backgrounds_seed=pretrain.backgrounds_seed,
+    )
 
 
 def given_paths(params: Params) -> dict[str, Path]:
@@ -196,22 +200,18 @@ def kind_of(method: Method) -> str:
     return method.attention or method.objective
 
 
+def side_of(params: Params, method: str) -> int:
+    """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
+    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
+
+
 def tuning_of(params: Params, cell: Cell) -> Tuning:
     """What decides a fine-tuning."""
-    own, compute, method = params.finetune, params.compute, params.methods.get(cell.method)
-    pool, seed = _pool(method), int(cell.seed)
+    own, shared = params.finetune, _classifying(params, cell)
     return Tuning(
-        task=cell.task,
-        seed=seed,
-        encoder=params.encoder,
-        side=(method.pretrain if method else params.pretrain).side,
-        pool=pool,
-        threshold=own.threshold,
-        accelerator=compute.accelerator,
-        precision=compute.precision,
-        threads=compute.threads,
-        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[pool],
-        keep_network=seed == own.seeds[0],
+        **vars(shared),
+        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[shared.pool],
+        keep_network=shared.seed == own.seeds[0],
         batch=own.batch,
         epochs=own.epochs,
         warmup_epochs=own.warmup_epochs,
@@ -227,13 +227,31 @@ def tuning_of(params: Params, cell: Cell) -> Tuning:
     )
 
 
-def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
-    """Those of a fine-tuning that do not train the encoder, and what the mode reads."""
-    shared = {name: value for name, value in asdict(tuning_of(params, cell)).items() if name not in UNPROBED}
-    own = {name: getattr(params.finetune, name) for name in PROBES[cell.mode]}
-    return {**shared, "mode": cell.mode, **own}
+def probe_of(params: Params, cell: Cell) -> LinearProbe | NeighbourProbe:
+    """What decides a probe of the cell's mode."""
+    own, shared = params.finetune, _classifying(params, cell)
+    if cell.mode == "knn":
+        return NeighbourProbe(**vars(shared), knn_neighbours=own.knn_neighbours)
+    return LinearProbe(**vars(shared), linear_c=own.linear_c, linear_iterations=own.linear_iterations)
 
 
-def _pool(method: Method | None) -> str:
-    """The tokens that a classifier reads; those of the masked objectives where nothing was pre-trained."""
-    return "mean" if method is None else kinds.OBJECTIVES[method.objective].pool
+def explaining_of(params: Params) -> Explaining:
+    """What decides the stage `explain`."""
+    compute = params.compute
+    return Explaining(headline(params)[1], params.encoder, compute.accelerator, compute.precision, compute.threads)
+
+
+def _classifying(params: Params, cell: Cell) -> Classifying:
+    """What all modes share; the tokens of the masked objectives are read where nothing was pre-trained."""
+    method, compute = params.methods.get(cell.method), params.compute
+    return Classifying(
+        task=cell.task,
+        seed=int(cell.seed),
+        encoder=params.encoder,
+        side=side_of(params, cell.method),
+        pool="mean" if method is None else kinds.OBJECTIVES[method.objective].pool,
+        threshold=params.finetune.threshold,
+        accelerator=compute.accelerator,
+        precision=compute.precision,
+        threads=compute.threads,
+    )

@@ -4,6 +4,7 @@ Films are (H, W) float32 in [0, 1], 1 the brightest grey that a film holds.
 """
 
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ def vary(breast: Breast, rows: int, columns: int, random: np.random.Generator) -
     return Breast(film.astype(np.float32), tissue.copy())
 
 
-def _load(path, rows: int, columns: int) -> Breast:
+def _load(path: Traversable, rows: int, columns: int) -> Breast:
     with path.open("rb") as stream:
         pixels = dcmread(stream).pixel_array
     factor = min(pixels.shape[0] // rows, pixels.shape[1] // columns)

@@ -15,6 +15,7 @@ from miram.planning.finding import Finding
 from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 from miram.planning.sources import REMOTE, check_source
+from miram.recipe import Encoder, Recipe
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
@@ -30,7 +31,7 @@ def examine(
     *,
     source: str,
     settings: Mapping[str, Any],
-    methods: Mapping[str, Mapping[str, Any]],
+    methods: Mapping[str, Recipe],
     accelerator: str | None,
     devices: int,
     elsewhere: bool,
@@ -43,8 +44,8 @@ def examine(
 ) -> list[Finding]:
     """Print a line a check and return the findings; raises MiramError when one of them is a stop.
 
-    `source`, `settings`: as in `check_source`, of a source that is not read an empty block; `methods` are the values
-    of each pre-training; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and
+    `source`, `settings`: as in `check_source`, of a source that is not read an empty block; `methods` are the
+    pre-trainings; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and
     downloads; `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those
     of all trainings by the device that they are known for.
     """
@@ -54,7 +55,7 @@ def examine(
     if accelerator is not None and not elsewhere:
         findings.append(find_accelerator(accelerator, devices, preset))
         if methods:
-            findings.append(check_memory(methods, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
+            findings.append(check_memory(methods, devices, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
     findings += [
         check_hours(hours),
         check_disk(
@@ -92,14 +93,13 @@ def _gpu_bytes() -> int | None:
     return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
 
 
-def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
+def check_memory(methods: Mapping[str, Recipe], devices: int, gpu_bytes: int | None, crops_bytes: float) -> Finding:
     """Room on each GPU for all crops and a micro-batch of every method, as `miram.planning.memory` predicts it.
 
     `gpu_bytes` is None without a GPU.
     """
     peaks = {
-        name: memory_of(values, values["batch"] // (values["accumulate"] * values["devices"])).peak
-        for name, values in methods.items()
+        name: memory_of(recipe, recipe.batch // (recipe.accumulate * devices)).peak for name, recipe in methods.items()
     }
     largest = max(peaks, key=peaks.__getitem__)
     text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
@@ -109,12 +109,14 @@ def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None
     full = [name for name, peak in peaks.items() if peak + crops_bytes > USABLE * gpu_bytes]
     if not full:
         return Finding("ok", text)
-    return Finding("stop", text, " ".join(_smaller(name, methods[name], gpu_bytes, crops_bytes) for name in full))
+    return Finding(
+        "stop", text, " ".join(_smaller(name, methods[name], devices, gpu_bytes, crops_bytes) for name in full)
+    )
 
 
-def _smaller(name: str, values: Mapping[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
+def _smaller(name: str, recipe: Recipe, devices: int, gpu_bytes: int, crops_bytes: float) -> str:
     try:
-        found = fit(values, gpu_bytes, devices=values["devices"], crops_bytes=crops_bytes)
+        found = fit(recipe, gpu_bytes, devices=devices, crops_bytes=crops_bytes)
         return f"Set methods.{name}.accumulate: {found.accumulate}."
     except MiramError as error:
         return f"methods.{name}: {error.message} {error.remedy}"
@@ -133,19 +135,14 @@ def check_hours(hours: Mapping[str, str]) -> Finding:
 
 
 def all_made_gb(
-    methods: Mapping[str, Mapping[str, Any]],
-    *,
-    encoder: dict[str, Any],
-    protocols: int,
-    networks: int,
-    crops_bytes: float,
+    methods: Mapping[str, Recipe], *, encoder: Encoder, protocols: int, networks: int, crops_bytes: float
 ) -> float:
     """What a preset leaves on the disk beside the archive, an upper estimate in 1e9 bytes.
 
     Of each pre-training, under each of so many `protocols`, an encoder and a checkpoint, and a second checkpoint while
     it is written; so many fine-tuned `networks`; and the crops, whose packed store has `crops_bytes`.
     """
-    checkpoints = [checkpoint_bytes(values) for values in methods.values()]
+    checkpoints = [checkpoint_bytes(recipe) for recipe in methods.values()]
     encoders = protocols * len(methods) + networks
     trained = protocols * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
     return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB

@@ -10,6 +10,8 @@ import torch
 from miram.errors import MiramError
 from miram.planning.finding import Finding
 
+TORCH = f"torch {torch.__version__}"
+
 
 class Gpu(NamedTuple):
     """A device that torch finds."""
@@ -54,31 +56,38 @@ def check_accelerator(
     `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
     driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
     """
-    torch_text = f"torch {torch.__version__}"
-    if gpus and accelerator != "cpu":
-        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
-        foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
-        if foreign:
-            return Finding(
-                "stop",
-                f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {torch_text} "
-                f"holds no kernels: it has {', '.join(kernels)}.",
-                "Take another GPU, or a build of the same torch for another CUDA that holds them.",
-            )
-        if len(gpus) < devices:
-            return Finding(
-                "stop",
-                f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
-                f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
-                f"{len(gpus)}.",
-            )
-        return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
     if accelerator == "cpu" and preset != "demo":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
         )
-    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
-        return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
+    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo" and not gpus):
+        return Finding("ok", f"CPU, {TORCH}: enough for this preset.")
+    return _check_found(gpus, devices, driver, kernels) if gpus else _why_none(built, driver, preset)
+
+
+def _check_found(gpus: Sequence[Gpu], devices: int, driver: tuple[int, int] | None, kernels: Iterable[str]) -> Finding:
+    """Whether the GPUs that torch finds are enough, and of a kind that it has kernels for."""
+    names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
+    foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
+    if foreign:
+        return Finding(
+            "stop",
+            f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {TORCH} holds no "
+            f"kernels: it has {', '.join(kernels)}.",
+            "Take another GPU, or a build of the same torch for another CUDA that holds them.",
+        )
+    if len(gpus) < devices:
+        return Finding(
+            "stop",
+            f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
+            f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
+            f"{len(gpus)}.",
+        )
+    return Finding("ok", f"GPU: {len(gpus)} x {names}, {TORCH}, driver for CUDA {_dotted(driver)}")
+
+
+def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) -> Finding:
+    """Why torch finds no GPU."""
     if driver is None:
         return Finding(
             "stop",
@@ -90,18 +99,18 @@ def check_accelerator(
     if built is None:
         return Finding(
             "stop",
-            f"{torch_text} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
+            f"{TORCH} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
             "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
         )
     if int(built.split(".")[0]) > driver[0]:
         return Finding(
             "stop",
-            f"{torch_text} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
+            f"{TORCH} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
             "Update the NVIDIA driver, or install the same torch built for the driver's CUDA.",
         )
     return Finding(
         "stop",
-        f"{torch_text} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
+        f"{TORCH} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
         "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
     )
 

@@ -7,6 +7,7 @@ alone counts as a third of a step.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from miram.data import tasks
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.splits import SEEN, pretraining_backgrounds, split_lesions
 from miram.layout import FINETUNE, Cell
+from miram.recipe import Encoder, Recipe
 
 FORWARD = 1 / 3  # of the operations of a training step
 HOUR, DAY = 3600, 24
@@ -63,10 +65,10 @@ def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: It
     return Images(int(split.isin(SEEN).sum()), backgrounds, counts)
 
 
-def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:
-    """Pre-training of method `name` with the `values` of its stage on so many images."""
-    seen = images // values["batch"] * values["batch"] * values["epochs"]
-    return Job(f"pre-training {name}", values["side"], seen / values["devices"], record)
+def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path) -> Job:
+    """Pre-training of method `name` on so many images, which so many devices share."""
+    seen = images // recipe.batch * recipe.batch * recipe.epochs
+    return Job(f"pre-training {name}", recipe.side, seen / devices, record)
 
 
 def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
@@ -77,7 +79,7 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
     return Job("probes", side, FORWARD * (train + validation + test), record)
 
 
-def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
+def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
 
     Benches of another `encoder` than that one do not count. Where no rate was measured for a kind, hours are NaN.
@@ -85,7 +87,7 @@ def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Pat
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
     measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in benches}
-    own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
+    own = {name: found for name, found in measured.items() if found.get("encoder") == asdict(encoder)}
     return {
         f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
         for name, found in own.items()

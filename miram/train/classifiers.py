@@ -5,6 +5,7 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from miram.layout import PREDICTIONS
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
+from miram.recipe import Classifying
+from miram.recipe import Encoder as EncoderSizes
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
@@ -111,10 +114,10 @@ def best(log: list[dict[str, float]]) -> dict[str, float]:
     return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
 
 
-def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
+def build_encoder(sizes: EncoderSizes, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
     """The encoder of `encoder_file`, or a fresh one drawn from torch's generator (None)."""
     try:
-        network = Encoder(side=side, **encoder, drop_path=drop_path)
+        network = Encoder(side=side, **asdict(sizes), drop_path=drop_path)
     except ValueError as error:
         raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
     if encoder_file is not None:
@@ -137,10 +140,10 @@ def write_outcome(
     write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
 
 
-def question_of(labelled: Labelled, task: str, mode: str, seed: int, threshold: float) -> Question:
-    """What a classifier is asked; `threshold` is that of a task with several classes a lesion."""
-    several = (tasks.JOINT, threshold) if task in tasks.MULTI_LABEL else (None, None)
-    return Question(task, mode, seed, labelled.classes, *several)
+def question_of(labelled: Labelled, asked: Classifying, mode: str) -> Question:
+    """What a classifier is asked; the threshold is that of a task with several classes a lesion."""
+    several = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
+    return Question(asked.task, mode, asked.seed, labelled.classes, *several)
 
 
 def common_facts(

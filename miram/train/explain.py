@@ -13,9 +13,9 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from miram.files import atomic_path
-from miram.kinds import Precision
 from miram.models.encoder import encoder_of
 from miram.models.export import load_classifier
+from miram.recipe import Explaining
 from miram.train.augment import to_images
 from miram.train.classifiers import build_encoder, labelled_lesions, read_split
 from miram.train.device import device_facts, one_device
@@ -35,12 +35,7 @@ def explain(
     splits_csv: Path,
     classifiers: Mapping[str, Path],
     encoders: Mapping[str, Path],
-    *,
-    task: str,
-    encoder: dict,
-    accelerator: str,
-    precision: Precision,
-    threads: int,
+    explaining: Explaining,
 ) -> dict[str, object]:
     """Explain fine-tuned `classifiers` and the pre-trained `encoders` that they started from, files by method.
 
@@ -49,8 +44,8 @@ def explain(
     principal components of their frozen features, and share, what they hold of the variance; a single test lesion has
     none. Returns facts for the record.
     """
-    fabric = one_device(accelerator, precision, threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
+    fabric = one_device(explaining.accelerator, explaining.precision, explaining.threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, explaining.task)
     maps, points = {}, []
     for method, path in classifiers.items():
         classifier, _, multi_label = load_classifier(path)
@@ -59,7 +54,7 @@ def explain(
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
         if method in encoders and len(test.lesions) > 1:
-            network = build_encoder(encoder, classifier.encoder.side, 0.0, encoders[method])
+            network = build_encoder(explaining.encoder, classifier.encoder.side, 0.0, encoders[method])
             found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
             points.append(principal_plane(found, test.lesions).assign(method=method))
     with atomic_path(Path(out_dir) / "relevance.npz") as temporary, open(temporary, "wb") as stream:

@@ -6,7 +6,6 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and p
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -78,60 +77,70 @@ def finetune(
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
     train, validation = read_training(store, labelled, tuning.side)
-    classes, multi_label = labelled.classes, tuning.task in MULTI_LABEL
     torch.manual_seed(tuning.seed)
-    network = build_encoder(asdict(tuning.encoder), tuning.side, tuning.drop_path, encoder_file)
-    module = Classifier(network, classes=len(classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
+    network = build_encoder(tuning.encoder, tuning.side, tuning.drop_path, encoder_file)
+    module = Classifier(network, classes=len(labelled.classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
+    with out_of_memory_as(
+        f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
+        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
+    ):
+        model, log = _train(fabric, module, train, validation, tuning)
+    test = read_split(store, labelled, "test", tuning.side)
+    multi_label = tuning.task in MULTI_LABEL
+    tables = [
+        predictions(split, probabilities(_evaluated(model, split), multi_label), labelled.classes)
+        for split in (validation, test)
+    ]
+    network_file = Path(out_dir) / "model.safetensors"
+    if tuning.keep_network:
+        save_classifier(
+            {name: value.cpu() for name, value in module.state_dict().items()},
+            network_file,
+            encoder=network.architecture,
+            pool=tuning.pool,
+            classes=labelled.classes,
+            multi_label=multi_label,
+        )
+    else:
+        network_file.unlink(missing_ok=True)  # of a run that kept it
+    question = question_of(labelled, tuning, FINETUNE)
+    write_outcome(Path(out_dir), question, tables, log)
+    chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
+    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+
+
+def _train(
+    fabric: Fabric, module: Classifier, train: Split, validation: Split, tuning: Tuning
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train, and leave `module` with the weights of its best epoch; returns it in Fabric's wrapper, and the log."""
+    multi_label = tuning.task in MULTI_LABEL
     groups = layer_groups(module, tuning.layer_decay)
     optimizer = torch.optim.Adam(groups, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
     model, stepper = fabric.setup(module, optimizer)
-    weights = None if multi_label else class_weights(train.targets).to(fabric.device)
+    weights = None if multi_label else class_weights(train.targets)
     batches = load_batches(
         FinetuneViews(train, tuning.seed, tuning.augmentation),
         shuffled_batches(len(train.targets), tuning.seed, tuning.batch, tuning.epochs),
         loading_workers(fabric.device, tuning.threads),
     )
     steps = math.ceil(len(train.targets) / tuning.batch)
-    rates = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
-    log, best_state = [], {}
-    with out_of_memory_as(
-        f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
-        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
-    ):
-        for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
-            shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
-            train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
-            logits = _evaluated(model, validation)
-            val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if weights is None else weights.cpu())
-            answers = probabilities(logits, multi_label)
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
-            losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
-            log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
-            if best(log) is log[-1]:
-                best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+    lr = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
+    log: list[dict[str, float]] = []
+    best_state: dict[str, Tensor] = {}
+    for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
+        shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
+        train_loss = _train_epoch(fabric, model, stepper, batches, lr[epoch], weights, shares)
+        logits = _evaluated(model, validation)
+        val_loss = loss_of(logits, torch.from_numpy(validation.targets), weights)
+        answers = probabilities(logits, multi_label)
+        scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
+        losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
+        log.append({"epoch": epoch + 1, **losses, **scores, "lr": lr[epoch, -1]})
+        if best(log) is log[-1]:
+            best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
-    test = read_split(store, labelled, "test", tuning.side)
-    tables = [
-        predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
-        for split in (validation, test)
-    ]
-    network_file = Path(out_dir) / "model.safetensors"
-    if tuning.keep_network:
-        save_classifier(
-            best_state,
-            network_file,
-            encoder=network.architecture,
-            pool=tuning.pool,
-            classes=classes,
-            multi_label=multi_label,
-        )
-    else:
-        network_file.unlink(missing_ok=True)  # of a run that kept it
-    question = question_of(labelled, tuning.task, FINETUNE, tuning.seed, tuning.threshold)
-    write_outcome(Path(out_dir), question, tables, log)
-    chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
-    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return model, log
 
 
 def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterator[list[Key]]:
@@ -180,19 +189,21 @@ def _train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[list[Tensor]],
-    rates: np.ndarray,
+    lr: np.ndarray,
     weights: Tensor | None,
     shares: list[float],
 ) -> float:
-    """One optimiser step for each learning rate of `rates`; returns the mean loss. MiramError when it is not finite.
+    """One optimiser step for each learning rate of `lr`; returns the mean loss. MiramError when it is not finite.
 
     `shares`: of each step, what a view keeps of itself; the rest comes from another one of the batch (mixup).
     """
     model.train()
     losses = []
-    for rate, share in zip(rates.tolist(), shares, strict=True):
+    if weights is not None:
+        weights = weights.to(fabric.device)
+    for step_lr, share in zip(lr.tolist(), shares, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = step_lr * group["share"]
         views, targets = (values.to(fabric.device, non_blocking=True) for values in next(batches))
         images = to_images(views, encoder_of(model).channels)
         if share == 1:
@@ -208,7 +219,7 @@ def _train_epoch(
     mean = torch.stack(losses).mean().item()
     if not math.isfinite(mean):
         raise MiramError(
-            f"Fine-tuning diverged: training loss {mean} at learning rate {rates[-1]:.3g}.",
+            f"Fine-tuning diverged: training loss {mean} at learning rate {lr[-1]:.3g}.",
             "Lower finetune.lr, or use precision 32-true.",
         )
     return mean

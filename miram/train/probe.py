@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
-from miram.kinds import Precision
 from miram.models.classifier import pooling
 from miram.models.encoder import Encoder, encoder_of
+from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train.augment import to_images
 from miram.train.classifiers import (
     best,
@@ -61,50 +60,40 @@ def probe(
     lesions_csv: Path,
     splits_csv: Path,
     encoder_file: Path | None,
-    *,
-    mode: str,
-    encoder: dict,
-    pool: str,
-    task: str,
-    side: int,
-    seed: int,
-    threshold: float,
-    accelerator: str,
-    precision: Precision,
-    threads: int,
-    **options: object,
+    probing: LinearProbe | NeighbourProbe,
 ) -> dict[str, object]:
     """Classify the features of `encoder_file`, or of a fresh encoder (None), each standardised over the training split.
 
-    `mode` "linear": `options` linear_c, linear_iterations, see `linear_probe`; "knn": knn_neighbours, see `neighbours`.
-    Leaves in `out_dir` log.csv, a row a candidate, and predictions.parquet of the best on validation; test lesions are
-    read after that choice. Only a fresh encoder depends on `seed`. Returns facts for the record. Raises MiramError for
-    what the user can mend.
+    Leaves in `out_dir` log.csv, one row per candidate, and predictions.parquet of the best on validation; test lesions
+    are read after that choice. Only a fresh encoder depends on `seed`. Returns facts for the record. Raises MiramError
+    for what the user can mend.
     """
     start = time.perf_counter()
-    fabric = one_device(accelerator, precision, threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = read_training(store, labelled, side)
-    torch.manual_seed(seed)
-    network = Pooled(build_encoder(encoder, side, 0.0, encoder_file), pool)
-    model, multi_label = fabric.setup_module(network), task in MULTI_LABEL
+    fabric = one_device(probing.accelerator, probing.precision, probing.threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, probing.task)
+    train, validation = read_training(store, labelled, probing.side)
+    torch.manual_seed(probing.seed)
+    network = Pooled(build_encoder(probing.encoder, probing.side, 0.0, encoder_file), probing.pool)
+    model, multi_label = fabric.setup_module(network), probing.task in MULTI_LABEL
     scaler = StandardScaler()
     x_train = scaler.fit_transform(features(model, train.views))
     x_validation = scaler.transform(features(model, validation.views))
     fitted, log = {}, []
-    with threadpool_limits(threads):
-        for candidate, fit in MODES[mode](multi_label=multi_label, **options).items():
+    with threadpool_limits(probing.threads):
+        for candidate, fit in candidates(probing, multi_label).items():
             fitted[candidate] = fit(x_train, train.targets)
             answers = fitted[candidate](x_validation)
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
+            scores = validation_scores(
+                validation.targets, answers, multi_label=multi_label, threshold=probing.threshold
+            )
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, "test", side)
+        test = read_split(store, labelled, "test", probing.side)
         x_test = scaler.transform(features(model, test.views))
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
         ]
-    write_outcome(Path(out_dir), question_of(labelled, task, mode, seed, threshold), tables, log)
+    write_outcome(Path(out_dir), question_of(labelled, probing, probing.mode), tables, log)
     told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 
@@ -126,42 +115,43 @@ Answer = Callable[[np.ndarray], np.ndarray]  # features -> probabilities
 Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> the answer
 
 
-def linear_probe(*, multi_label: bool, linear_c: list[float], linear_iterations: int) -> dict[float, Fit]:
-    """Logistic regression with each inverse strength of L2 of `linear_c`, fitted by L-BFGS.
+def linear_probe(c: float, iterations: int, *, multi_label: bool) -> Fit:
+    """Logistic regression with inverse strength `c` of L2, fitted by at most so many iterations of L-BFGS.
 
     Of one label: multinomial, with class weights N / (C·n_c); of several: each class by itself, without weights.
     """
 
-    def with_strength(c: float) -> Fit:
-        def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
-            if multi_label:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Label not")  # a class without training lesions has probability 0
-                    every = LogisticRegression(C=c, max_iter=linear_iterations)
-                    return OneVsRestClassifier(every).fit(x, targets).predict_proba
-            model = LogisticRegression(C=c, max_iter=linear_iterations, class_weight="balanced")
-            model.fit(x, targets.argmax(1))
+    def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
+        if multi_label:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Label not")  # a class without training lesions has probability 0
+                every = LogisticRegression(C=c, max_iter=iterations)
+                return OneVsRestClassifier(every).fit(x, targets).predict_proba
+        model = LogisticRegression(C=c, max_iter=iterations, class_weight="balanced")
+        model.fit(x, targets.argmax(1))
 
-            def answer(queries: np.ndarray) -> np.ndarray:
-                probabilities = np.zeros((len(queries), targets.shape[1]))
-                probabilities[:, model.classes_] = model.predict_proba(queries)  # no training lesion, no probability
-                return probabilities
+        def answer(queries: np.ndarray) -> np.ndarray:
+            probabilities = np.zeros((len(queries), targets.shape[1]))
+            probabilities[:, model.classes_] = model.predict_proba(queries)  # no training lesion, no probability
+            return probabilities
 
-            return answer
+        return answer
 
-        return fit
-
-    return {c: with_strength(c) for c in linear_c}
+    return fit
 
 
-def neighbours(*, multi_label: bool, knn_neighbours: int) -> dict[int, Fit]:
-    """The share of each class among the `knn_neighbours` training lesions of the largest cosine similarity, or all."""
+def neighbours(count: int) -> Fit:
+    """The share of each class among the `count` training lesions of the largest cosine similarity, or all."""
 
     def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
-        index = NearestNeighbors(n_neighbors=min(knn_neighbours, len(x)), metric="cosine").fit(x)
+        index = NearestNeighbors(n_neighbors=min(count, len(x)), metric="cosine").fit(x)
         return lambda queries: targets[index.kneighbors(queries, return_distance=False)].mean(axis=1)
 
-    return {knn_neighbours: fit}
+    return fit
 
 
-MODES: dict[str, Callable[..., dict[Any, Fit]]] = {"linear": linear_probe, "knn": neighbours}
+def candidates(probing: LinearProbe | NeighbourProbe, multi_label: bool) -> dict[float, Fit]:
+    """What validation chooses among, by the value that tells them apart."""
+    if isinstance(probing, NeighbourProbe):
+        return {probing.knn_neighbours: neighbours(probing.knn_neighbours)}
+    return {c: linear_probe(c, probing.linear_iterations, multi_label=multi_label) for c in probing.linear_c}

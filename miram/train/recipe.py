@@ -1,15 +1,13 @@
-"""The work of a recipe: the model that it describes, the inputs that fit it, and what its checkpoints are known by."""
+"""The work of a recipe: the inputs that fit its model, and what its checkpoints are known by."""
 
 import dataclasses
 import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from miram.errors import MiramError
 from miram.files import sha256_file
-from miram.models.build import build_pretrainer
 from miram.provenance.record import code_digest
 from miram.recipe import Recipe
 
@@ -35,14 +33,3 @@ def random_inputs(recipe: Recipe, images: int, device: str) -> list[Tensor | flo
     if recipe.native_scale:
         inputs.append(torch.randn(*shape[:2], recipe.view_side, recipe.view_side, device=device))
     return inputs
-
-
-def build(recipe: Recipe) -> nn.Module:
-    """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if given.
-
-    Raises MiramError on values, or a file, that do not fit.
-    """
-    try:
-        return build_pretrainer(**dataclasses.asdict(recipe))
-    except ValueError as error:
-        raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error

@@ -8,7 +8,8 @@ import yaml
 from study_fixtures import write
 
 from miram.errors import MiramError
-from miram.evaluate.claims import DEMO, NOT_REPRODUCED, OPEN, REPRODUCED, judge
+from miram.evaluate.claims import DEMO, judge
+from miram.evaluate.rules import NOT_REPRODUCED, OPEN, REPRODUCED
 from miram.layout import Cell
 
 RESOURCES = Path(__file__).parents[2] / "workflow" / "resources"

@@ -11,7 +11,7 @@ import yaml
 from tiny_study import CLASSES, FOUR, METHODS, PRETRAINED, write_study
 
 from miram.report.page_figures import embeddings
-from miram.report.report import report
+from miram.report.report import Contents, report
 from miram.report.study import Study
 
 CHROMIUM = "/usr/bin/chromium"
@@ -38,7 +38,7 @@ def made(folder, preset, spoil=lambda: None, logs=None, **kind):
         patch.chdir(folder)
         keywords = write_study(preset, **kind)
         spoil()
-        facts = report(Path("report.html"), **keywords, logs=logs or {})
+        facts = report(Path("report.html"), Contents(**keywords, logs=logs or {}))
     return folder / "report.html", facts
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from miram.errors import MiramError
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier, load_encoder, save_encoder
+from miram.recipe import Explaining
 from miram.train.augment import resize, to_images
 from miram.train.explain import explain, principal_plane, relevance
 from miram.train.probe import Pooled, features
@@ -81,11 +82,9 @@ def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesi
     splits.loc[(splits["split"] == "test") & ~splits["lesion_id"].isin(test), "split"] = "val"
     splits.to_csv(tmp_path / "splits.csv", index=False)
     tables = tmp_path / "lesions.csv", tmp_path / "splits.csv"
-    compute = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
+    values = {"task": "pathology_4class", "encoder": TINY, "accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
-    facts = explain(
-        tmp_path, *store_paths, *tables, classifiers, encoders, task="pathology_4class", encoder=TINY, **compute
-    )
+    facts = explain(tmp_path, *store_paths, *tables, classifiers, encoders, Explaining.of(values))
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
 
 

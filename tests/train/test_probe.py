@@ -12,6 +12,7 @@ from miram.layout import Cell
 from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.predictions import Question, read_predictions
+from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train import probe as module
 from miram.train.augment import to_images
 from miram.train.classifiers import labelled_lesions, read_split
@@ -30,6 +31,7 @@ VALUES = {
     "threads": 1,
 }
 MODES = {"linear": {"linear_c": [0.01, 1.0], "linear_iterations": 1000}, "knn": {"knn_neighbours": 3}}
+KINDS = {"linear": LinearProbe, "knn": NeighbourProbe}
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def fit(lesions, store_paths, tmp_path):
             edit(table)
         lesions_csv = tmp_path / "lesions.csv"
         table.to_csv(lesions_csv, index=False)
-        values = {**VALUES, "mode": mode, **MODES[mode], **changes}
-        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, **values)
+        probing = KINDS[mode].of({**VALUES, **MODES[mode], **changes})
+        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, probing)
 
     return run
 
@@ -136,7 +138,7 @@ def test_features_are_those_of_the_encoder_after_its_norm():
 def test_one_label_is_balanced_multinomial_regression_and_an_absent_class_gets_nothing():
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(60, 5)), np.repeat([0, 0, 2], 20)
-    answer = linear_probe(multi_label=False, linear_c=[0.5], linear_iterations=3)[0.5](x, np.eye(3)[labels])
+    answer = linear_probe(0.5, 3, multi_label=False)(x, np.eye(3)[labels])
     reference = LogisticRegression(C=0.5, class_weight="balanced", max_iter=3).fit(x, labels)
     assert answer(x)[:, [0, 2]] == pytest.approx(reference.predict_proba(x))
     assert (answer(x)[:, 1] == 0).all()
@@ -148,7 +150,7 @@ def test_several_labels_are_one_unweighted_regression_each():
     targets[:, 1] = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = linear_probe(multi_label=True, linear_c=[0.5], linear_iterations=1000)[0.5](x, targets)
+        answer = linear_probe(0.5, 1000, multi_label=True)(x, targets)
     for c in (0, 2):
         reference = LogisticRegression(C=0.5, max_iter=1000).fit(x, targets[:, c])
         assert answer(x)[:, c] == pytest.approx(reference.predict_proba(x)[:, 1])
@@ -159,9 +161,9 @@ def test_neighbours_vote_by_cosine_and_are_all_where_there_are_fewer():
     x = np.array([[1.0, 0.0], [9.0, 0.1], [0.0, 1.0], [0.1, 9.0]])
     targets = np.eye(2)[[0, 0, 1, 1]]
     queries = np.array([[0.5, 0.0], [0.0, 100.0]])
-    two = neighbours(multi_label=False, knn_neighbours=2)[2](x, targets)
+    two = neighbours(2)(x, targets)
     assert two(queries).tolist() == [[1, 0], [0, 1]]
-    many = neighbours(multi_label=False, knn_neighbours=20)[20](x, targets)
+    many = neighbours(20)(x, targets)
     assert many(queries).tolist() == [[0.5, 0.5]] * 2
 
 

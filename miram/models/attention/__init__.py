@@ -9,7 +9,7 @@ from miram import kinds
 
 
 def build_stack(
-    kind: str, *, backend: str | None, dim: int, depth: int, heads: int, tokens: int, **options: int | str
+    attention: str, *, backend: str | None, dim: int, depth: int, heads: int, tokens: int, **options: int | str
 ) -> nn.Module:
     """Return `depth` pre-norm blocks of width `dim` (D) for `tokens` (N) tokens, class token included.
 
@@ -17,7 +17,7 @@ def build_stack(
     one form. `options` are those of the kind's `build`. ValueError names a value that is not possible, and the possible
     ones.
     """
-    if kind not in kinds.ATTENTION:
-        raise ValueError(f"attention {kind!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")
-    build = kinds.load(kinds.ATTENTION[kind].build)
+    if attention not in kinds.ATTENTION:
+        raise ValueError(f"attention {attention!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")
+    build = kinds.load(kinds.ATTENTION[attention].build)
     return build(backend=backend, dim=dim, depth=depth, heads=heads, tokens=tokens, **options)

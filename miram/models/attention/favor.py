@@ -11,6 +11,7 @@ the whole input is made only to be dropped: on CPUs the system would map and cle
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class RandomFeatureAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Sum the keys' features, then read them with the queries'."""
         with torch.autocast(q.device.type, enabled=False):
             scaled = projection * q.shape[-1] ** -0.25
@@ -45,7 +46,7 @@ class RandomFeatureAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Walk over the queries, which gives the gradient of the sums, then over the keys."""
         q, k, v, scaled, weight, sums, peak = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):

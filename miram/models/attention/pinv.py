@@ -6,6 +6,7 @@ again. Matrices are taken in groups that fit a processor's cache, and never in h
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class PseudoInverse(torch.autograd.Function):
     """`(x, start, iterations) -> z` after that many steps from z = start."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, start: Tensor, iterations: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, start: Tensor, iterations: int) -> Tensor:
         """Iterate, group by group."""
         result = start.flatten(0, -3).clone()
         iterates = result.new_empty(iterations, *result.shape)
@@ -34,7 +35,7 @@ class PseudoInverse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Go back through the steps, group by group."""
         x, iterates = ctx.saved_tensors
         dz, dx = grad.flatten(0, -3).clone(), torch.zeros_like(x.flatten(0, -3))

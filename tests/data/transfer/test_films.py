@@ -22,6 +22,7 @@ from PIL import Image
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of, send
 from tiny_runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
+from miram.data.crop_rules import Cutting
 from miram.data.transfer import films as module
 from miram.data.transfer.films import PARTIAL, plan_films
 from miram.data.transfer.ledger import read_ledger
@@ -416,7 +417,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(server, tmp
     server.asked.clear()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
     with pytest.raises(MiramError, match=r"has 0\.10 GB free, and 0\.20 GB are needed[\s\S]*keep_dicom: false"):
-        plan_films(places_in(tmp_path), **tcia(server), crops=CROPS, workers=2, keep_dicom=False)
+        plan_films(places_in(tmp_path), **tcia(server), cutting=Cutting(**CROPS), workers=2, keep_dicom=False)
     assert "needed: 4 lesions on 4 films: 8 series" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == there
     with pytest.raises(MiramError, match="are needed at the peak"):
