@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
-    add("images", data.images, "read images of one's own in place of crops (source images)")
+    own = add("images", data.images, "read images of one's own in place of crops (source images)")
+    text = "say what was understood of them, show some as the network sees them, and do no more"
+    own.add_argument("--check", action="store_true", help=text)
     add("pack", data.pack, "decode all crops into one file for training")
     place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
     add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
