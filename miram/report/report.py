@@ -62,8 +62,8 @@ def report(
     and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
     instances of the archive; `claims_yaml` tells what is linear; `bench_jsons` are files that `miram bench`
     wrote. `positive` and `overview_md` are as in `table.comparison`. `kinds` are those of the methods, which give their
-    looks. `confidence` is that of the intervals, `bins` are those of the calibration error. What is missing or damaged is named in the page and in the returned facts, and stops
-    nothing.
+    looks. `confidence` is that of the intervals, `bins` are those of the calibration error. What is missing or damaged
+    is named in the page and in the returned facts, and stops nothing.
     """
     study, looks = Study(logs), looks_of(kinds)
     finished = study.records(cells, "fine-tuning")

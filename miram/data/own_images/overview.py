@@ -1,6 +1,7 @@
 """What was understood of one's own images, in words and counts: the text of the check, the log and the results."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from miram.errors import MiramError
 NO_LABEL = "(no label)"
 NOT_GIVEN = "not given"  # the part of lesions of which a test set is drawn
 NAMED = 5  # examples of a finding
+SHOWN = 12  # reasons of a table; set_aside.csv has all
 PARTS = ("train", "test", NOT_GIVEN, PRETRAIN)
 
 
@@ -111,7 +113,7 @@ def _counts(good: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab(good[OWN], good["official_split"]).reindex(
         index=names, columns=[p for p in PARTS if (every["official_split"] == p).any()], fill_value=0
     )
-    counts["lesions"] = counts.sum(axis=1)
+    counts["used"] = counts.sum(axis=1)
     counts["set aside"] = lost[OWN].value_counts().reindex(names, fill_value=0)
     counts.loc["all"] = counts.sum()
     patients = good.groupby(OWN)["patient_id"].nunique().reindex(names, fill_value=0)
@@ -119,17 +121,14 @@ def _counts(good: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reasons(lost: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """A row a class and reason, the most frequent first, with an example."""
-    reasons = [_plain(row, folder) for row in lost.to_dict("records")]
-    table = lost.assign(reason=reasons).groupby([OWN, "reason"])["film_uid"].agg(["size", "first"]).reset_index()
-    table.columns = pd.Index(["class", "reason", "lesions", "such as"])
-    ordered = table.sort_values("lesions", ascending=False, kind="stable")[["class", "lesions", "reason", "such as"]]
-    return ordered.map(lambda cell: _cell(cell) if isinstance(cell, str) else cell)
-
-
-def _plain(row: Mapping[Any, Any], folder: Path) -> str:
-    """A reason without the name of its file, which other files of the same fault do not share."""
-    return str(row["reason"]).replace(f"{folder / row['film_uid']} ", "")
+    """A row a class and reason, the most frequent first, each with an example: files and numbers make no reason."""
+    plain = [str(reason).replace(f"{folder}/", "") for reason in lost["reason"]]
+    plain = [text.removeprefix(f"{image} ") for text, image in zip(plain, lost["film_uid"], strict=True)]
+    table = lost.assign(reason=plain, kind=[re.sub(r"\d+", "#", text) for text in plain])
+    columns = {"lesions": ("reason", "size"), "reason": ("reason", "first"), "such as": ("film_uid", "first")}
+    grouped = table.groupby([OWN, "kind"]).agg(**columns).reset_index().rename(columns={OWN: "class"})
+    ordered = grouped.sort_values("lesions", ascending=False, kind="stable").head(SHOWN)
+    return ordered[["class", *columns]].map(lambda cell: _cell(cell) if isinstance(cell, str) else cell)
 
 
 def _cell(text: str) -> str:
