@@ -32,11 +32,11 @@ def page(tmp_path_factory):
     return made(tmp_path_factory.mktemp("study"), "paper")
 
 
-def made(folder, preset, spoil=lambda: None, logs=None, **kind):
+def made(folder, preset, spoil=lambda: None, logs=None, own=None, **kind):
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        keywords = write_study(preset, **kind)
+        keywords = write_study(preset, **kind) | (own or {})
         spoil()
         facts = report(Path("report.html"), **keywords, logs=logs or {})
     return folder / "report.html", facts
@@ -280,3 +280,16 @@ def test_without_any_result_there_is_still_a_page(tmp_path):
     html, facts = made(tmp_path, "demo", spoil, **SMALL)
     assert len(facts["gaps"]) >= len(METHODS) + len(PRETRAINED)
     assert "There are no predictions." in html.read_text()
+
+
+def test_of_own_images_the_page_tells_what_they_are_and_whose_sensitivity_it_shows(tmp_path):
+    def understood():
+        Path("overview.md").write_text("5 lesions on 4 images of 3 patients\n\n* pictures under several names: none\n")
+
+    for positive, told in ((["BENIGN_MASS"], True), ([], False)):
+        own = {"positive": positive, "overview_md": Path("overview.md")}
+        text = made(tmp_path / str(told), "paper", understood, own=own, **SMALL)[0].read_text()
+        assert "What the images are" in text and "<li>pictures under several names: none</li>" in text
+        assert ("share of lesions of class BENIGN_MASS found" in text) == told
+        assert "share of malignant lesions" not in text
+    assert "sensitivity" not in text.partition("<table")[2].partition("</table>")[0]

@@ -124,7 +124,7 @@ def _samples(found: Found, folder: Path, rule: Rule, count: int) -> Iterator[Sam
     turn = table.groupby(OWN).cumcount()
     chosen = set(table.assign(turn=turn).sort_values(["turn", OWN])["lesion_id"].head(count))
     reading = Reading(rule.levels, found.pictures.ranges, None)
-    for row in sorted(found.rows, key=lambda own: (own[OWN], own["lesion_id"])):
+    for row in sorted(found.rows, key=lambda own: (not own[OWN], own[OWN], own["lesion_id"])):
         if row["lesion_id"] in chosen:
             text = f"{row['film_uid']}, patient {row['patient_id']}"
             yield Sample(row[OWN] or NO_LABEL, text, crop_of(row, folder, reading))
