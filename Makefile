@@ -53,7 +53,7 @@ paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/miram --preset paper show
 
 test: setup ## the default test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-containers: setup ## the tests of the image, of Apptainer, Slurm and DVC; what cannot run here is skipped, with the reason
 	@$(BIN)/python -m pytest -m "(container or cluster) and not slow" tests/containers

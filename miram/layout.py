@@ -8,56 +8,22 @@ in braces as well as values.
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from miram.errors import MiramError
+from miram.stages import STAGES, Cell
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
-FINETUNE = "finetune"  # the mode that trains the encoder as well; the others leave it frozen: stage `probe`
-LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
-METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
-WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
+(FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others are of a frozen one
+# what describes the other results; the workflow's entry, copied to them; SHA-256 of every verified DICOM instance
+METADATA, WORKFLOW, LOCK = STAGES["crate"].files
+PREDICTIONS = "predictions.parquet"  # of a classifier, see `miram.predictions`
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of a data set of one's own
-RESULT_FILES = {  # what each stage may write into the results folder
-    "audit": ("audit.md",),
-    "evaluate": ("metrics.csv", "differences.csv"),
-    "claims": ("claims.csv", "claims.md"),
-    "efficiency": ("efficiency.csv", "efficiency.md", "efficiency.png"),
-    "table": (
-        *(f"comparison.{end}" for end in ("csv", "md", "tex", "png")),
-        *("set_aside.md", "summary.json", "pretraining.csv"),
-    ),
-    "report": ("report.html",),
-    "crate": (METADATA, WORKFLOW, LOCK),
-}
 RECONSTRUCTIONS = "reconstructions_{}.png"  # of a method; `table` writes these as well
-
-
-class Cell(NamedTuple):
-    """One classifier: how lesions are split, what is told apart, what is trained, the start, and the seed."""
-
-    protocol: str
-    task: str
-    mode: str
-    method: str
-    seed: int | str
-
-    def __str__(self) -> str:
-        return "/".join([*self[:-1], f"seed-{self.seed}"])
-
-
-# what tells the jobs of a stage apart; the other stages are one job each
-PLACES = {
-    "splits": ("protocol",),
-    "pretrain": ("protocol", "method"),
-    "finetune": Cell._fields,
-    "probe": Cell._fields,
-}
 
 
 def project_file(*parts: str) -> Path:
@@ -149,7 +115,7 @@ def runs(name: str) -> Path:
 
 def splits(name: str, protocol: str) -> Path:
     """The table that divides the lesions under one protocol."""
-    return data(name) / "splits" / f"{protocol}.csv"
+    return record("splits", name, protocol).with_suffix(".csv")
 
 
 def ledger(name: str) -> Path:
@@ -159,17 +125,17 @@ def ledger(name: str) -> Path:
 
 def pretrain(name: str, protocol: str, method: str) -> Path:
     """One pre-training."""
-    return runs(name).joinpath(protocol, "pretrain", method)
+    return record("pretrain", name, protocol, method).parent
 
 
 def classifier(name: str, cell: Cell) -> Path:
     """One classifier, of any mode."""
-    return runs(name).joinpath(cell.protocol, "classifiers", cell.task, cell.mode, cell.method, f"seed-{cell.seed}")
+    return record("finetune", name, *cell).parent
 
 
 def explain(name: str) -> Path:
     """What fine-tuned and pre-trained networks show beyond their answers."""
-    return runs(name) / "explain"
+    return record("explain", name).parent
 
 
 def results(name: str) -> Path:
@@ -179,7 +145,7 @@ def results(name: str) -> Path:
 
 def result_files(stage: str, name: str) -> list[Path]:
     """What a stage writes into the results folder of every run."""
-    return [results(name) / file for file in RESULT_FILES[stage]]
+    return [results(name) / file for file in STAGES[stage].files]
 
 
 def reconstructions(name: str, method: str) -> Path:
@@ -189,7 +155,7 @@ def reconstructions(name: str, method: str) -> Path:
 
 def is_result(file: str) -> bool:
     """Whether a file of this name in a results folder may be the work of a run, be it of another one."""
-    return any(file in files for files in RESULT_FILES.values()) or bool(
+    return any(file in stage.files for stage in STAGES.values()) or bool(
         re.fullmatch(RECONSTRUCTIONS.replace(".", r"\.").format(NAME), file)
     )
 
@@ -201,28 +167,18 @@ def benches() -> list[Path]:
 
 
 def record(stage: str, name: str, *place: int | str) -> Path:
-    """The JSON record that a stage writes last; `place` holds the values that PLACES names for the stage."""
-    if stage == "splits":
-        return splits(name, *map(str, place)).with_suffix(".json")
-    if stage == "pretrain":
-        return pretrain(name, *map(str, place)) / "record.json"
-    if stage in ("finetune", "probe"):
-        return classifier(name, Cell(*map(str, place))) / "record.json"
-    if stage == "images":
-        return record("crops", name)  # in its place: what follows is the same
-    if stage == "explain":
-        return explain(name) / "record.json"
-    if stage in RESULT_FILES:
-        return runs(name) / f"{stage}.json"  # not beside the results: those are in git, and would seem made
-    return data(name) / f"{stage}.json"
+    """The JSON record that a stage writes last; `place` holds the values of `Stage.place`."""
+    row = STAGES[stage]
+    return Path(row.record.format(data=data(name), runs=runs(name), **dict(zip(row.place, place, strict=True))))
+
+
+def logs(name: str) -> Path:
+    """What the workflow's jobs said when they last ran."""
+    return Path("logs", name)
 
 
 def log(stage: str, name: str, *place: int | str) -> Path:
-    """What a stage's job said when the workflow last ran it; `place` as for `record`."""
-    folder = Path("logs", name)
-    if stage in ("finetune", "probe"):
-        return folder / f"{Cell(*map(str, place))}.log"
-    if stage == "pretrain":
-        protocol, method = map(str, place)
-        return folder / protocol / stage / f"{method}.log"
-    return folder.joinpath(stage, *map(str, place)).with_suffix(".log")
+    """What a stage's job said; `place` as for `record`."""
+    row = STAGES[stage]
+    said = (row.log or stage).format(**dict(zip(row.place, place, strict=True)))
+    return logs(name) / f"{said}.log"

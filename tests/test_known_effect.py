@@ -31,7 +31,7 @@ TRAINING = {
     **{"rotation_degrees": 0.0, "zoom_min": 1.0, "zoom_max": 1.0, "intensity_shift": 0.0},
 }
 STATISTICS = {
-    **{"multilabel_tasks": (), "resamples": 1000, "seed": 0, "confidence": 0.95, "power": 0.8, "min_draws_share": 0.9},
+    **{"resamples": 1000, "seed": 0, "confidence": 0.95, "power": 0.8, "min_draws_share": 0.9},
     **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy"]},
 }
 TOLD = {"source": "this test", "status": "published", "rule": "superiority", "task": "pathology", "metric": "accuracy"}
@@ -68,7 +68,10 @@ def trained(tmp_path_factory):
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
             finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
-            predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
+            path = predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
+            table = pd.read_parquet(path)
+            table.attrs["seed"] = number  # of the cell
+            table.to_parquet(path, index=False)
     return predictions
 
 

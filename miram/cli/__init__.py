@@ -10,7 +10,10 @@ from pathlib import Path
 from miram import __version__, layout, params
 from miram.cli import data, machine, results, training
 from miram.errors import MiramError
+from miram.stages import STAGES
 
+COMMANDS = vars(data) | vars(training) | vars(results)  # a stage's function has its name
+EXAMINED = [name for name, row in STAGES.items() if row.examined]
 # faults of the machine, not of the code
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
@@ -53,12 +56,18 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=run)
         return stage
 
-    def place(stage: argparse.ArgumentParser, *names: str) -> None:
-        """What tells the jobs of a stage apart; params.yaml lists the values."""
-        for name in names:
-            stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
-
-    add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
+    for row in STAGES.values():
+        own = add(row.name, COMMANDS[row.name], row.does)
+        for name in row.options:  # params.yaml lists the values
+            own.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+        if len(row.modes) == 1:
+            own.set_defaults(mode=row.modes[0])
+        if row.name == "crops":
+            text = "print what would be done, as `data plan`, and touch nothing"
+            own.add_argument("--dry-run", action="store_true", help=text)
+        if row.name == "images":
+            text = "say what was understood of them, show some as the network sees them, and do no more"
+            own.add_argument("--check", action="store_true", help=text)
     serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
     text = "check this machine against what the preset needs; the workflow asks it before its first job"
@@ -66,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     ready.add_argument(
         "--stages",
         nargs="+",
-        choices=params.EXAMINED,
-        default=params.EXAMINED,
+        choices=EXAMINED,
+        default=EXAMINED,
         metavar="STAGE",
         help="what is to be done, if not all of %(choices)s: what other stages need is not asked",
     )
@@ -75,11 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         "--elsewhere",
         action="store_true",
         help="on other machines, as a cluster's: GPU and network are not asked",
-    )
-    add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
-    cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
-    cut.add_argument(
-        "--dry-run", action="store_true", help="print what would be done, as `data plan`, and touch nothing"
     )
     about = add("data", lambda *_: None, "plan the transfer, or check the data against another's")
     questions = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
@@ -89,18 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
-    own = add("images", data.images, "read images of one's own in place of crops (source images)")
-    text = "say what was understood of them, show some as the network sees them, and do no more"
-    own.add_argument("--check", action="store_true", help=text)
-    add("pack", data.pack, "decode all crops into one file for training")
-    place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
-    add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
-    place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
-    tune = add("finetune", training.finetune, "fine-tune one method and predict validation and test")
-    tune.set_defaults(mode=layout.FINETUNE)
-    place(tune, "protocol", "task", "method", "seed")
-    frozen = add("probe", training.probe, "classify the frozen features of one method and predict validation and test")
-    place(frozen, "protocol", "task", "mode", "method", "seed")
     size = add(
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
@@ -110,12 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
-    add("evaluate", results.evaluate, "compute the metrics of all predictions")
-    add("claims", results.claims, "judge the paper's claims by the metrics, the differences and the bench")
-    add("efficiency", results.efficiency, "set accuracy against memory and time, of pre-training and of the bench")
-    add("table", results.table, "write the comparison table and the figures")
-    add("explain", training.explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
-    add("report", results.report, "write the report: one HTML page that opens without a network")
     ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
     ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
     ask.add_argument(
@@ -124,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("protocol", "task", "method"):
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
     ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
-    add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
     add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from miram import layout, params
 from miram.cli.stage import classifiers, pretrainings, store_of
 from miram.errors import MiramError
+from miram.stages import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +21,8 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.planning.doctor import all_made_gb, examine, held_gb
     from miram.train.device import check_precision, usable_accelerator
 
-    stages, methods = set(arguments.stages), pretrainings(chosen)
-    reads = not params.is_embedded(chosen) and stages & {*params.READING}
+    stages, methods = arguments.stages, pretrainings(chosen)
+    reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
     counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
@@ -31,7 +32,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "source": chosen.source,
         "settings": params.stage_values(chosen, "catalogue")["settings"] if reads else {},
         "methods": methods if "pretrain" in stages else {},
-        "accelerator": chosen.compute.accelerator if stages & {*params.TRAINING} else None,
+        "accelerator": chosen.compute.accelerator if any(STAGES[name].on_gpu for name in stages) else None,
         "devices": chosen.compute.devices if "pretrain" in stages else 1,
         "elsewhere": arguments.elsewhere,
         "preset": chosen.preset,
@@ -97,8 +98,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
         for name, values in pretrainings(chosen).items():
             jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
     for cell, path in classifiers(chosen).items():
-        stage = "finetune" if cell.mode == layout.FINETUNE else "probe"
-        side = params.stage_values(chosen, stage, *cell)["side"]
+        side = params.tuning_of(chosen, cell).side
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
     return hours(jobs, asdict(chosen.encoder), layout.benches())
 

@@ -16,7 +16,6 @@ SHOWN = 5  # reasons against a table
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of every cell that has finished, and the differences between methods."""
-    from miram.data.tasks import MULTI_LABEL
     from miram.evaluate.metrics import evaluate as measure
 
     cells = classifiers(chosen)
@@ -24,12 +23,12 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     for path in finished:
         record.read(path)
     # predictions without a record prove nothing
-    predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
+    predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
     values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
 
     def work() -> dict[str, Any]:
-        return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
+        return measure(predictions, *outputs, **values)
 
     do_stage(chosen, "evaluate", finished, outputs, work)
 
@@ -108,18 +107,16 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the report of all that there is, and of what is missing."""
-    from miram.data.tasks import MULTI_LABEL
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen)
     pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
-    own = chosen.source == params.IMAGES
-    names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
-    stages = {name: layout.record(name, run) for name in (*names, "pack", "evaluate", "efficiency", "table")}
-    explained = params.explained(chosen)
-    stages |= {"explain": layout.record("explain", run)} if explained else {}
-    stages |= {f"splits, {p}": layout.record("splits", run, p) for p in chosen.splits.protocols}
+    stages = {  # trainings are named apart
+        ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
+        for stage, place in params.jobs(chosen)
+        if "method" not in stage.place and stage.name not in ("archive", "report", "crate")
+    }
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
 
@@ -128,16 +125,15 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             results / "report.html",
             preset=chosen.title,
             headline=headline,
-            multilabel_tasks=MULTI_LABEL,
             cells=cells,
             pretrained=pretrained,
             stages=stages,
             logs=unfinished_logs(chosen),
             results=results,
             explained=layout.explain(run),
-            explained_cells=explained,
+            explained_cells=params.explained(chosen),
             crops=layout.data(run) / "crops",
-            data_lock=None if own else layout.data(run) / layout.LOCK,
+            data_lock=None if chosen.source == params.IMAGES else layout.data(run) / layout.LOCK,
             paper_csv=layout.paper_csv(),
             claims_yaml=layout.claims_yaml(),
             bench_jsons=benches,
@@ -161,7 +157,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.provenance.crate import write_crate
 
     run, out = chosen.name, layout.results(chosen.name)
-    records = [layout.record(stage, run) for stage in params.final_stages(chosen)]
+    records = [layout.record(stage.name, run) for stage in params.stages_of(chosen) if stage.final]
     locks = [] if chosen.source == params.IMAGES else [layout.data(run) / layout.LOCK]
     workflow = layout.project_file(layout.WORKFLOW)
     outputs = [out / layout.METADATA, *(out / file.name for file in (workflow, *locks))]
@@ -233,16 +229,7 @@ def _overview(chosen: params.Params) -> Path | None:
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
     """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
-    idle = set() if params.is_embedded(chosen) else {"archive"}
-    idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
-    idle |= set() if params.explained(chosen) else {"explain"}
-    jobs: list[tuple[str, tuple[int | str, ...]]] = [
-        (stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()
-    ]
-    jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
-    jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
-    jobs += [("finetune" if cell.mode == layout.FINETUNE else "probe", cell) for cell in params.cells(chosen)]
     return {
-        layout.record(stage, chosen.name, *place): (stage, params.stage_values(chosen, stage, *place))
-        for stage, place in jobs
+        layout.record(stage.name, chosen.name, *place): (stage.name, params.stage_values(chosen, stage.name, *place))
+        for stage, place in params.jobs(chosen)
     }

@@ -49,9 +49,7 @@ def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
     """What was said by the trainings that the workflow began and that have no record: that record -> the log."""
-    run, protocols = chosen.name, chosen.splits.protocols
-    jobs: list[tuple[str, tuple[int | str, ...]]] = [("finetune", cell) for cell in params.cells(chosen)]
-    jobs += [("pretrain", (protocol, method)) for protocol in protocols for method in chosen.methods]
+    run, jobs = chosen.name, [(stage.name, place) for stage, place in params.jobs(chosen) if "method" in stage.place]
     logs = {layout.record(stage, run, *place): layout.log(stage, run, *place) for stage, place in jobs}
     return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
 

@@ -9,6 +9,7 @@ from miram import layout, params
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
+from miram.stages import STAGES
 
 if TYPE_CHECKING:
     from miram.data.pictures.survey import Reading
@@ -88,7 +89,7 @@ def _classify(
 ) -> None:
     """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
-    own = [other for other in params.cells(chosen) if (other.mode == layout.FINETUNE) == (stage == "finetune")]
+    own = [other for other in params.cells(chosen) if other.mode in STAGES[stage].modes]
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
     _require_accelerator(chosen)
@@ -106,7 +107,7 @@ def _classify(
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     out = layout.classifier(run, cell)
-    outputs = [out / "predictions.parquet", out / "log.csv"]
+    outputs = [out / layout.PREDICTIONS, out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
     files = out, *store_of(chosen), *tables, encoder_file

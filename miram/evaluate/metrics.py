@@ -1,6 +1,6 @@
 """Every number of the results, from the Parquet files of the classifiers alone: metrics.csv and differences.csv."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from miram.evaluate.predictions import (
     answers_of,
     check_same_lesions,
     majority_answer,
-    read_predictions,
 )
 from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
 from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
+from miram.predictions import Predictions, read_predictions
 
 MAJORITY = "majority class"  # the reference that always gives one answer; its rows have no seed
 METRIC_COLUMNS = [
@@ -38,7 +38,6 @@ def evaluate(
     metrics_csv: Path,
     differences_csv: Path,
     *,
-    multilabel_tasks: Collection[str],
     resamples: int,
     seed: int,
     confidence: float,
@@ -77,19 +76,18 @@ def evaluate(
         place = dict(zip(SECTION, section, strict=True))
         runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
         files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
-        multilabel = place["task"] in multilabel_tasks
-        tables = {run: read_predictions(path, multilabel=multilabel) for run, path in files.items()}
-        check_same_lesions({files[run]: table for run, table in tables.items()})
-        for split in sorted({TEST}.union(*(table["split"] for table in tables.values()))):
-            parts = {run: table[table["split"] == split] for run, table in tables.items()}
-            parts = {run: part for run, part in parts.items() if len(part)}
-            measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options, positive)
-            patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
+        found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
+        check_same_lesions({files[run]: own for run, own in found.items()})
+        for split in sorted({TEST}.union(*(own.table["split"] for own in found.values()))):
+            parts = {run: own.of(split) for run, own in found.items()}
+            parts = {run: part for run, part in parts.items() if len(part.table)}
+            measured, majority = _measured(parts, draws if split == TEST else None, options, positive)
+            patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
-                found = difference_rows(
+                compared_rows = difference_rows(
                     measured,
                     runs,
                     patients,
@@ -102,7 +100,7 @@ def evaluate(
                     power=power,
                     options=options,
                 )
-                differences += [place | {"split": split} | row for row in found]
+                differences += [place | {"split": split} | row for row in compared_rows]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
     _write(differences_csv, differences, columns, ["seeds", "lesions", "patients", "lesions_needed"])
@@ -113,8 +111,7 @@ def evaluate(
 
 
 def _measured(
-    parts: Mapping[Run, pd.DataFrame],
-    multilabel: bool,
+    parts: Mapping[Run, Predictions],
     draws: Mapping[str, int] | None,
     options: Options,
     positive: Sequence[str] | None,
@@ -123,15 +120,15 @@ def _measured(
     if not parts:
         return {}, None
     some = next(iter(parts.values()))
-    weights = patient_resamples(some["patient_id"], **draws) if draws else np.empty((len(some), 0))
+    weights = patient_resamples(some.table["patient_id"], **draws) if draws else np.empty((len(some.table), 0))
 
-    def measure(answers: Answers) -> Measured:
+    def measure(given: Answers) -> Measured:
+        answers = given._replace(positive=None if positive is None else tuple(positive))
         drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
         return Measured(answers, scores(answers, **options), drawn)
 
-    answers = {run: answers_of(part, multilabel=multilabel, positive=positive) for run, part in parts.items()}
-    constant, label = majority_answer(next(iter(answers.values())), some["label"])
-    return {run: measure(given) for run, given in answers.items()}, (measure(constant), label)
+    constant, label = majority_answer(some)
+    return {run: measure(answers_of(part)) for run, part in parts.items()}, (measure(constant), label)
 
 
 def _method_rows(

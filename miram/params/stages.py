@@ -1,6 +1,7 @@
 """What a preset's values mean for the stages: which jobs there are, and which values decide each."""
 
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from miram import kinds, layout
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
 from miram.recipe import Recipe, Tuning
+from miram.stages import STAGES, Stage
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 UNPROBED = (  # values of a fine-tuning that train the encoder or its head
@@ -17,9 +19,6 @@ UNPROBED = (  # values of a fine-tuning that train the encoder or its head
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
 WINDOW = ("component", "shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
-READING = ("catalogue", "crops", "images")  # the stages that read the source
-TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
-EXAMINED = (*READING, *TRAINING)  # those before which the machine is examined
 PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
 
 
@@ -58,7 +57,7 @@ def explained(params: Params) -> list[Cell]:
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
 
-    `place` is what tells the stage's jobs apart, as in `layout.PLACES`.
+    `place` is what tells the stage's jobs apart, as in `Stage.place`.
     """
     if stage == "splits":
         values = asdict(params.splits)
@@ -97,10 +96,24 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}
 
 
-def final_stages(params: Params) -> tuple[str, ...]:
-    """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
-    judged = () if params.source == IMAGES else ("audit", "claims")
-    return (*judged, "efficiency", "table", "report")
+def stages_of(params: Params) -> list[Stage]:
+    """The stages that a run of a preset has; images of one's own have no audit, and no claims of a paper."""
+    own = params.source == IMAGES
+    has = {"": True, "embedded": is_embedded(params), "films": not own, "images": own}
+    has["networks"] = bool(explained(params))
+    return [stage for stage in STAGES.values() if has[stage.only]]
+
+
+def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
+    """Every job of a run of a preset: its stage, and what tells it apart from the others of that stage."""
+    values = {"protocol": params.splits.protocols, "method": params.methods}
+    found: list[tuple[Stage, tuple[int | str, ...]]] = []
+    for stage in stages_of(params):
+        if stage.modes:
+            found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
+        else:
+            found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
+    return found
 
 
 def given_paths(params: Params) -> dict[str, Path]:

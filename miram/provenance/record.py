@@ -24,9 +24,10 @@ from typing import Any
 from miram import __version__
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
+from miram.stages import STAGES
 
 PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
-INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
+INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record", "stages")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
 NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
@@ -37,25 +38,6 @@ IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's
 IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
 CPU_INFO = Path("/proc/cpuinfo")  # Linux names the processor's model there
 BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
-STAGE_MODULES = {  # where a stage's code begins
-    "archive": "miram.phantom.archive",
-    "catalogue": "miram.data.transfer.catalogue",
-    "crops": "miram.data.transfer.films",
-    "images": "miram.data.own_images.stage",
-    "pack": "miram.train.store",
-    "splits": "miram.data.splits",
-    "audit": "miram.data.audit",
-    "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
-    "finetune": "miram.train.finetune",
-    "probe": "miram.train.probe",
-    "explain": "miram.train.explain",
-    "evaluate": "miram.evaluate.metrics",
-    "claims": "miram.evaluate.claims",
-    "efficiency": "miram.report.efficiency",
-    "table": "miram.report.table",
-    "report": "miram.report.report",
-    "crate": "miram.provenance.crate",
-}
 # git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one has
 # configured; here that owner's code runs anyway
 GIT = ("git", "-c", "safe.directory=*", "--no-optional-locks")
@@ -147,7 +129,7 @@ def _check_image() -> None:
 
 def code_digest(stage: str) -> str:
     """SHA-256 of the code of a stage; see `module_digest`."""
-    return module_digest(STAGE_MODULES[stage])
+    return module_digest(STAGES[stage].module)
 
 
 @cache

@@ -12,7 +12,7 @@ from rocrate.model.computationalworkflow import ComputationalWorkflow
 from rocrate.rocrate import ROCrate
 from rocrate.utils import as_list
 
-from miram.provenance.record import STAGE_MODULES
+from miram.stages import STAGES
 
 ROCRATE = "1.1"  # the version of RO-Crate that these profiles extend
 PROFILES = {
@@ -67,7 +67,7 @@ def add_run(
     `parameters`: stage -> its values. `files`: those of the crate, by their path in the records.
     """
     workflow, agent = crate.mainEntity, add_entity(crate, AGENT)
-    stages = sorted({made["stage"] for made in records.values()}, key=list(STAGE_MODULES).index)
+    stages = sorted({made["stage"] for made in records.values()}, key=list(STAGES).index)
     jobs = {stage: [made for made in records.values() if made["stage"] == stage] for stage in stages}
     results = {stage: _results(crate, stage, jobs[stage], files) for stage in stages}
     given = [*datasets, *(value for stage in stages for value in parameters.get(stage, []))]

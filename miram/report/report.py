@@ -33,7 +33,6 @@ def report(
     *,
     preset: str,
     headline: tuple[str, str, str],
-    multilabel_tasks: Collection[str],
     cells: Mapping[Cell, Path],
     pretrained: Mapping[str, Path],
     stages: Mapping[str, Path],
@@ -74,13 +73,12 @@ def report(
     paper = pd.read_csv(paper_csv)
     looked = "explain" in stage_records
     own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0]}
-    by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == headline[2]}, multilabel_tasks)
+    by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == headline[2]})
     shown = by_task.pop(headline[1], {})
     tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (headline[1], FINETUNE)}
-    one_class = headline[1] not in multilabel_tasks  # only then is an answer one class
-    answered = shown if one_class else {}
-    looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}
-    mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
+    answered = _of_one_class(shown)
+    looked_into = _runs(study, {cell: own[cell] for cell in explained_cells if cell in own})
+    mapped = _of_one_class(looked_into.get(headline[1], {}))
     lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
     limits, benches = read_limits(claims_yaml), read_benches(bench_jsons)
     groups = page_tables.metric_groups(metrics, paper, looks, headline, positive)
@@ -145,14 +143,19 @@ def report(
     return {"gaps": gaps, "bytes": len(text.encode())}
 
 
-def _runs(study: Study, folders: Mapping[Cell, Path], multilabel_tasks: Collection[str]) -> dict[str, curves.Runs]:
+def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:
     """Task -> method -> its seeds."""
     found: dict[str, dict[str, list[Run]]] = {}
     for cell, folder in folders.items():
-        run = study.run(folder / "predictions.parquet", multilabel=cell.task in multilabel_tasks)
+        run = study.run(cell, folder)
         if run is not None:
             found.setdefault(cell.task, {}).setdefault(cell.method, []).append(run)
     return {**found}
+
+
+def _of_one_class(runs: curves.Runs) -> curves.Runs:
+    """Nothing where a lesion may have several classes: no answer is one of them then."""
+    return {method: seeds for method, seeds in runs.items() if not seeds[0].answers.multilabel}
 
 
 def _logs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, list[pd.DataFrame]]:

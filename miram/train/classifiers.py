@@ -16,13 +16,13 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from miram.data import tasks
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.layout import PREDICTIONS
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
+from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
-
-COLUMNS = ["lesion_id", "patient_id", "split", "label"]
 
 
 class Split(NamedTuple):
@@ -123,17 +123,24 @@ def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path
 
 
 def predictions(split: Split, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row a lesion: COLUMNS and a column prob_<CLASS> for each class."""
-    columns = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], dtype=np.float32)
+    """The table of `miram.predictions`."""
+    columns = pd.DataFrame(probabilities, columns=[PROBABILITY + name for name in classes], dtype=np.float32)
     return pd.concat([split.lesions, columns], axis=1)
 
 
-def write_outcome(out_dir: Path, table: pd.DataFrame, log: list[dict[str, float]]) -> None:
+def write_outcome(
+    out_dir: Path, question: Question, tables: Iterable[pd.DataFrame], log: list[dict[str, float]]
+) -> None:
     """Write the predictions, and the log of what was chosen among."""
     with atomic_path(out_dir / "log.csv") as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
-    with atomic_path(out_dir / "predictions.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
+    write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
+
+
+def question_of(labelled: Labelled, task: str, mode: str, seed: int, threshold: float) -> Question:
+    """What a classifier is asked; `threshold` is that of a task with several classes a lesion."""
+    several = (tasks.JOINT, threshold) if task in tasks.MULTI_LABEL else (None, None)
+    return Question(task, mode, seed, labelled.classes, *several)
 
 
 def common_facts(

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch.utils.data import Dataset
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
+from miram.layout import FINETUNE
 from miram.models.classifier import Classifier
 from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
@@ -32,6 +32,7 @@ from miram.train.classifiers import (
     common_facts,
     labelled_lesions,
     predictions,
+    question_of,
     read_split,
     read_training,
     validation_scores,
@@ -126,7 +127,8 @@ def finetune(
         )
     else:
         network_file.unlink(missing_ok=True)  # of a run that kept it
-    write_outcome(Path(out_dir), pd.concat(tables), log)
+    question = question_of(labelled, tuning.task, FINETUNE, tuning.seed, tuning.threshold)
+    write_outcome(Path(out_dir), question, tables, log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
     told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)

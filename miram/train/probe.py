@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -31,6 +30,7 @@ from miram.train.classifiers import (
     common_facts,
     labelled_lesions,
     predictions,
+    question_of,
     read_split,
     read_training,
     validation_scores,
@@ -104,7 +104,7 @@ def probe(
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
         ]
-    write_outcome(Path(out_dir), pd.concat(tables), log)
+    write_outcome(Path(out_dir), question_of(labelled, task, mode, seed, threshold), tables, log)
     told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 

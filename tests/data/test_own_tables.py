@@ -13,7 +13,7 @@ from miram.data.own_images.table import image_paths, read_table
 from miram.errors import MiramError
 
 HEAD = ("image", "patient", "label", "split", "x", "y", "width", "height")
-ROWS = [("a.png", "P1", "cyst", "train", "3,5", "2", "4", "5"), ("b.png", "P2", "tumour", "test", "", "", "", "")]
+ROWS = [("a.png", "P1", "cyst", "train", "3,5", "2", "4", "4,5"), ("b.png", "P2", "tumour", "test", "", "", "", "")]
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252")
 
 

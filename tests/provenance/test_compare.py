@@ -97,7 +97,7 @@ def test_other_seeds_are_named_and_their_numbers_judged_by_the_intervals(make):
     assert found.agrees
     assert found.verdict == "A agrees with B: 2 of 2 methods within their intervals, 0 of these within numerics"
     assert "accuracy strict/pathology/finetune: 0.7800 [0.6800, 0.8800] against 0.8100 [0.7100, 0.9100]" in found.page
-    assert found.page.count("seeds 0, 1 against 2, 3 (full)") == 2
+    assert found.page.count("seeds 0, 1 against 2, 3 (finetune)") == 2
     assert told(found) == ["parameter seed (finetune): 0, 1 against 2, 3"]
 
 

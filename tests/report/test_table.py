@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from study_fixtures import write
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import LINE_WIDTH
@@ -121,6 +122,8 @@ def test_the_papers_figure_stands_only_at_its_method_and_task(compare, study):
     assert "58.9 (inferred)" in read_md()
     assert set(read_csv(mode="knn")["paper_accuracy_percent"]) == {""}
     other = [{Cell(c[0], "pathology", *c[2:]): value for c, value in part.items()} for part in (study[0], study[2])]
+    for cell, file in other[0].items():
+        write(file, cell, pd.read_parquet(file))
     compare((other[0], study[1], other[1]))
     assert set(read_csv()["paper_accuracy_percent"]) == {""}
 
@@ -185,8 +188,8 @@ def test_one_test_patient_gives_values_without_an_interval(compare, study):
 
 def test_an_absent_class_is_named_once(compare, study, predictions):
     files, _, _ = study
-    for number, file in enumerate(files.values()):
-        predictions(number, test_labels=(0, 1, 3) * 6).to_parquet(file)
+    for number, (cell, file) in enumerate(files.items()):
+        write(file, cell, predictions(number, test_labels=(0, 1, 3) * 6))
     compare(study)
     table = read_csv()
     assert set(table["classes_present"]) == {"3"}
@@ -194,8 +197,8 @@ def test_an_absent_class_is_named_once(compare, study, predictions):
 
 
 def test_few_lesions_leave_values_without_interval_and_the_table_says_why(compare, study, predictions):
-    for number, file in enumerate(study[0].values()):
-        predictions(number, test_labels=(0, 1, 3, 3)).to_parquet(file)
+    for number, (cell, file) in enumerate(study[0].items()):
+        write(file, cell, predictions(number, test_labels=(0, 1, 3, 3)))
     compare(study)
     row = read_csv().loc["mae"]
     assert row["macro_auc_percent_low"] == "" != row["macro_auc_percent_mean"]

@@ -7,10 +7,12 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from miram.errors import MiramError
+from miram.layout import Cell
 from miram.models._timm import create_model
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier
+from miram.predictions import Question, read_predictions
 from miram.recipe import Tuning
 from miram.train import finetune as module
 from miram.train.augment import to_images
@@ -79,8 +81,11 @@ def contents(folder):
 def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_path):
     facts = tune("run", threads=2)
     assert torch.get_num_threads() == 2
-    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    file = tmp_path / "run" / "predictions.parquet"
     classes = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
+    asked = read_predictions(file, Cell("strict", "pathology_4class", "finetune", "mae", VALUES["seed"])).question
+    assert asked == Question("pathology_4class", "finetune", VALUES["seed"], tuple(classes), None, None)
+    predictions = pd.read_parquet(file)
     probabilities = [f"prob_{name}" for name in classes]
     assert list(predictions.columns) == ["lesion_id", "patient_id", "split", "label", *probabilities]
     assert predictions["split"].tolist() == ["validation"] * 3 + ["test"] * 3

@@ -6,9 +6,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from miram.data.tasks import CLASSES
 from miram.errors import MiramError
+from miram.layout import Cell
 from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
+from miram.predictions import Question, read_predictions
 from miram.train import probe as module
 from miram.train.augment import to_images
 from miram.train.classifiers import labelled_lesions, read_split
@@ -49,7 +52,12 @@ def fit(lesions, store_paths, tmp_path):
 @pytest.mark.parametrize("task", ["pathology_4class", "mass_margins"])
 def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_path, mode, task):
     facts = fit("run", mode, task=task)
-    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    found = read_predictions(
+        tmp_path / "run" / "predictions.parquet", Cell("strict", task, mode, "mae", VALUES["seed"])
+    )
+    answered = ("-", VALUES["threshold"]) if task == "mass_margins" else (None, None)
+    assert found.question == Question(task, mode, VALUES["seed"], CLASSES[task], *answered)
+    table = found.table
     probabilities = table.filter(like="prob_").to_numpy()
     assert list(table)[:4] == ["lesion_id", "patient_id", "split", "label"]
     assert (probabilities >= 0).all() and (probabilities <= 1).all()
@@ -64,15 +72,16 @@ def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_p
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_frozen_encoder_gives_the_same_bytes_with_any_seed_and_a_fresh_one_does_not(fit, tmp_path, mode):
+def test_a_frozen_encoder_gives_the_same_answers_with_any_seed_and_a_fresh_one_does_not(fit, tmp_path, mode):
     torch.manual_seed(5)
     save_encoder(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), tmp_path / "encoder.safetensors")
     for seed in (0, 1):
         fit(f"frozen-{seed}", mode, tmp_path / "encoder.safetensors", seed=seed)
         fit(f"fresh-{seed}", mode, seed=seed, pool="class")
-    written = {path.name: (path / "predictions.parquet").read_bytes() for path in tmp_path.glob("fr*")}
-    assert written["frozen-0"] == written["frozen-1"]
-    assert mode == "knn" or written["fresh-0"] != written["fresh-1"]  # a few neighbours may be the same
+    written = {path.name: pd.read_parquet(path / "predictions.parquet") for path in tmp_path.glob("fr*")}
+    assert [written[f"frozen-{seed}"].attrs["seed"] for seed in (0, 1)] == [0, 1]
+    assert written["frozen-0"].equals(written["frozen-1"])
+    assert mode == "knn" or not written["fresh-0"].equals(written["fresh-1"])  # a few neighbours may be the same
 
 
 def test_the_strength_is_the_best_on_validation_and_test_lesions_have_no_part_in_it(fit, tmp_path):
