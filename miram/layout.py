@@ -63,6 +63,16 @@ def pictures(name: str) -> Path:
     return data(name) / "pictures.csv"
 
 
+def overview(name: str) -> Path:
+    """What was understood of one's own images, in words."""
+    return data(name) / "overview.md"
+
+
+def images_check(name: str) -> Path:
+    """The page of a look at one's own images before the first run."""
+    return data(name) / "images-check.html"
+
+
 def extra_pictures(name: str) -> Path:
     """The same of the images that pre-training alone sees."""
     return data(name) / "extra_pictures.csv"

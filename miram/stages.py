@@ -59,7 +59,7 @@ _ROWS = (
           does="fetch the case lists; list the series that their lesions need"),
     Stage("crops", "miram.data.transfer.films", "{data}/crops.json", only="films", reads_source=True,
           does="film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv"),
-    Stage("images", "miram.data.own_images", "{data}/crops.json", only="images", reads_source=True,
+    Stage("images", "miram.data.own_images.stage", "{data}/crops.json", only="images", reads_source=True,
           does="read images of one's own in place of crops (source images)"),  # so that what follows is the same
     Stage("pack", "miram.train.store", "{data}/pack.json", does="decode all crops into one file for training"),
     Stage("splits", "miram.data.splits", "{data}/splits/{protocol}.json", log="splits/{protocol}", place=("protocol",),

@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         if row.name == "crops":
             text = "print what would be done, as `data plan`, and touch nothing"
             own.add_argument("--dry-run", action="store_true", help=text)
+        if row.name == "images":
+            text = "say what was understood of them, show some as the network sees them, and do no more"
+            own.add_argument("--check", action="store_true", help=text)
     _add_data(add)
     _add_training(add)
     _add_results(add)

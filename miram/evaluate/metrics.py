@@ -71,9 +71,11 @@ def evaluate(
     bins: int,
     compared: Sequence[str],
     reference: str,
+    positive: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
 
+    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
     `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
     the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
     of a section disagree about lesions, splits, labels or classes.
@@ -92,7 +94,7 @@ def evaluate(
         runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
         files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
         for split, parts in _by_split(files, section).items():
-            measured, majority = _measured(parts, draws if split == TEST else None, options)
+            measured, majority = _measured(parts, draws if split == TEST else None, options, positive)
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
@@ -119,7 +121,7 @@ def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[
 
 
 def _measured(
-    parts: Mapping[Run, Predictions], draws: Draws | None, options: Options
+    parts: Mapping[Run, Predictions], draws: Draws | None, options: Options, positive: Sequence[str] | None
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
@@ -127,7 +129,8 @@ def _measured(
     some = next(iter(parts.values()))
     weights = patient_resamples(some.table["patient_id"], **draws) if draws else np.empty((len(some.table), 0))
 
-    def measure(answers: Answers) -> Measured:
+    def measure(given: Answers) -> Measured:
+        answers = given._replace(positive=None if positive is None else tuple(positive))
         drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
         return Measured(answers, scores(answers, **options), drawn)
 
@@ -208,7 +211,9 @@ def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) 
     if absent and metric in MEANS_OVER_CLASSES:
         rest = len(answers.classes) - len(absent)
         notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
-    if np.isnan(values).any():
+    if metric == "sensitivity" and answers.positive == ():
+        notes.append("sensitivity is not measured: sources.images.positive names no class")
+    elif np.isnan(values).any():
         notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
     return notes
 

@@ -13,12 +13,9 @@ from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, R
 from miram.stages import STAGES, Stage
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
-OWN = (
-    "folder",
-    "table_csv",
-    "levels",
-)  # values of `sources.images` that decide a result; the name decides folders alone
-WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
+# values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
+OWN = ("folder", "table_csv", "levels", "set_aside_max")
+WINDOW = ("component", "shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 
 
 def cells(params: Params) -> list[Cell]:
@@ -70,19 +67,24 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     pretrain, statistics = params.pretrain, params.statistics
     if stage == "explain":
         return asdict(explaining_of(params))
-    own = {name: getattr(params.sources.images, name) for name in OWN}
+    images = params.sources.images
+    own = {name: getattr(images, name) for name in OWN}
+    positive = {"positive": [images.positive] if images.positive else []} if params.source == IMAGES else {}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
-        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
+        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
-        "evaluate": {"statistics": asdict(statistics)},
+        "evaluate": {"statistics": asdict(statistics), **positive},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
-        "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
-        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
+        "table": {
+            "statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")},
+            **positive,
+        },
+        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}, **positive},
         "crate": {},
     }[stage]
     return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}

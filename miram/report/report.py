@@ -1,7 +1,7 @@
 """The report: one HTML file that opens without a network, made from the files of a preset, its gaps named."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,8 @@ class Contents:
     kinds: Mapping[str, str]  # of the methods, which give their looks
     confidence: float  # of the intervals
     bins: int  # of the calibration error
+    positive: Sequence[str] | None = None  # as in `table.comparison`
+    overview_md: Path | None = None
 
 
 class Found(NamedTuple):
@@ -117,7 +119,7 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
     headline, confidence = contents.headline, contents.confidence
     claims = found.study.table(contents.results / "claims.csv") if "claims" in contents.stages else None
     paper = pd.read_csv(contents.paper_csv)
-    groups = page_tables.metric_groups(found.metrics, paper, found.looks, headline)
+    groups = page_tables.metric_groups(found.metrics, paper, found.looks, headline, contents.positive)
     return {
         "published": paper.dropna(subset="value").sort_values("value", ascending=False).to_dict("records"),
         "claims": page_tables.claim_cards(claims),
@@ -176,7 +178,9 @@ def _sources(contents: Contents, found: Found) -> dict[str, Any]:
     records = [*found.stages.values(), *found.pretrainings.values(), *found.finished.values()]
     lock = contents.data_lock
     return {
-        "documents": page_tables.documents(found.study, contents.results, audited="audit" in contents.stages),
+        "documents": page_tables.documents(
+            found.study, contents.results, contents.overview_md, audited="audit" in contents.stages
+        ),
         "stages": page_tables.stage_rows([*found.stages.items(), *found.pretrainings.items()]),
         "provenance": page_tables.provenance(records)
         | ({} if lock is None else {"data lock": page_tables.lock_text(found.study, lock)}),

@@ -39,7 +39,7 @@ BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.im
 NOTHING = "-"
 
 
-def as_markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence: float, specificity: float) -> str:
+def as_markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, words: str, overview: str | None) -> str:
     """The table as Markdown that reads as well in plain text."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
@@ -47,17 +47,9 @@ def as_markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidenc
     parts = [
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        paragraph(
-            f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
-            "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
-            "what training anew would change. Without training of the encoder there is one seed. AP is average "
-            "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
-            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
-            f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; "
-            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower "
-            "the better. How methods differ: differences.csv. What follows for the paper's claims: claims.md."
-        ),
+        paragraph(words),
         *(text for part in sections for text in _section(part)),
+        *(["## The images", overview] if overview else []),
         "## Pre-training",
         paragraph(
             "Parameters include all that is trained with the encoder. "

@@ -313,3 +313,17 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path, evaluated):
     file.write_bytes(b"PAR1 cut short")
     with pytest.raises(MiramError, match=r"predictions\.parquet cannot be read"):
         evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)
+
+
+def test_sensitivity_is_measured_of_the_positive_class_alone_and_of_none_without(study, tmp_path, evaluated):
+    files, _, _ = study
+    at = {"method": "mae", "split": "test", "metric": "sensitivity"}
+    (by_default, other, none) = (
+        of(evaluated(files, tmp_path, **named)[1], **at)
+        for named in ({}, {"positive": ["BENIGN_CALC"]}, {"positive": []})
+    )
+    assert other["value"].notna().all() and not other["value"].reset_index(drop=True).equals(
+        by_default["value"].reset_index(drop=True)
+    )
+    assert none["value"].isna().all() and none[["low", "high"]].isna().all(axis=None)
+    assert (none["note"] == "sensitivity is not measured: sources.images.positive names no class").all()

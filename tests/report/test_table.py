@@ -21,10 +21,10 @@ RESULTS = Path("results")
 def compare(evaluated):
     """Measure and compare a study, in the working folder."""
 
-    def run(study, preset="demo", logs=None):
+    def run(study, preset="demo", logs=None, **own):
         files, pretrain_records, records = study
-        evaluated(files, RESULTS)
-        values = {"preset": preset, "confidence": 0.95, "specificity": 0.9}
+        evaluated(files, RESULTS, **({"positive": own["positive"]} if own else {}))
+        values = {"preset": preset, "confidence": 0.95, "specificity": 0.9, **own}
         values["kinds"] = {cell.method: cell.method for cell in records}
         return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
@@ -294,3 +294,19 @@ def test_nothing_set_aside_is_said(tmp_path):
     assert write_set_aside(*files, preset="paper")["set_aside"] == 0
     assert "No lesion was set aside." in files[3].read_text(encoding="utf-8")
     assert "No lesion was left out." in files[3].read_text(encoding="utf-8")
+
+
+def test_of_own_images_the_counts_stand_in_the_comparison_and_no_claims_and_no_malignancy(compare, study):
+    overview = Path("overview.md")
+    overview.write_text("5 lesions on 4 images of 3 patients; 1 of them are set aside.\n\n| class | used |\n")
+    compare(study, "demo on mine", positive=["BENIGN_CALC"], overview_md=overview)
+    text = read_md()
+    assert overview.read_text().strip() in text and "claims.md" not in text
+    assert "sensitivity is that of BENIGN_CALC, at a specificity of 90%" in " ".join(text.split())
+    compare(study, "demo on mine", positive=[], overview_md=overview)
+    words = " ".join(read_md().split())
+    assert (
+        "sensitivity is not measured, as sources.images.positive names no class" in words and "malignancy" not in words
+    )
+    compare(study, "paper")
+    assert "claims.md" in read_md() and "sensitivity is that of malignancy" in " ".join(read_md().split())
