@@ -9,6 +9,7 @@ from pathlib import Path
 
 from miram import __version__, layout, params
 from miram.cli import data, machine, results, training
+from miram.data import recipes
 from miram.errors import MiramError
 
 # faults of the machine, not of the code
@@ -90,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
     add("images", data.images, "read images of one's own in place of crops (source images)")
+    table = add("recipe", data.recipe, "print the table of a public data set, as it comes, for `images` and `test`")
+    table.add_argument("recipe", choices=recipes.DATA_SETS, metavar="SET", help="one of %(choices)s")
+    table.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="where the data set lies; the table's paths are below it"
+    )
+    table.add_argument("--task", choices=recipes.TASKS, default=recipes.TASKS[0], help="the words of the labels")
     add("pack", data.pack, "decode all crops into one file for training")
     place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
     add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
