@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
+            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen={})
             predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
     return predictions
 

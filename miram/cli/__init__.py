@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from miram import __version__, layout, params
-from miram.cli import data, machine, results, training
+from miram.cli import asking, data, machine, results, training
 from miram.data import recipes
 from miram.errors import MiramError
 
@@ -121,14 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     add("table", results.table, "write the comparison table and the figures")
     add("explain", training.explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
     add("report", results.report, "write the report: one HTML page that opens without a network")
-    ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
-    ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
+    what = f"ask a fine-tuned network about a picture, or all pictures of a folder; {asking.NO_DEVICE}"
+    ask = add("predict", asking.predict, what)
+    ask.add_argument("picture", type=Path, metavar="PICTURE|FOLDER", help="the crop of a lesion, a film, or a folder")
+    ask.add_argument("--network", type=Path, metavar="FILE", help="a model.safetensors, in place of one of this run")
     ask.add_argument(
         "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
     )
     for name in ("protocol", "task", "method"):
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
-    ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
+    ask.add_argument("--out", type=Path, help="default: prediction.png; of a folder predictions.csv")
+    what = f"measure a fine-tuned network on the cases of a table, such as another laboratory's; {asking.NO_DEVICE}"
+    tried = add("test", asking.test, what)
+    tried.add_argument("--network", type=Path, required=True, metavar="FILE", help="a model.safetensors")
+    tried.add_argument("--table", type=Path, required=True, metavar="CSV", help="of cases, as one of own images")
+    tried.add_argument("--folder", type=Path, help="of the pictures (default: that of the table)")
+    tried.add_argument("--out", type=Path, default=Path("tested"), help="folder (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
     add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")

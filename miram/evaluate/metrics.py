@@ -110,6 +110,25 @@ def evaluate(
     }
 
 
+def lesion_rows(
+    part: pd.DataFrame,
+    method: str,
+    *,
+    multilabel: bool,
+    draws: Mapping[str, int],
+    limits: Mapping[str, float],
+    options: Options,
+) -> list[dict[str, object]]:
+    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+
+    `draws`: resamples and seed; `limits`: confidence and min_draws_share.
+    """
+    measured, majority = _measured({(method, 0): part}, multilabel, draws, options)
+    patients = part["patient_id"].to_numpy()
+    rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
+    return rows + _majority_rows(majority, TEST, patients, limits)
+
+
 def _measured(
     parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Options
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:

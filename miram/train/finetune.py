@@ -5,9 +5,10 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and p
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,13 +66,16 @@ def finetune(
     splits_csv: Path,
     encoder_file: Path | None,
     tuning: Tuning,
+    *,
+    seen: Mapping[str, Any],
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
     Leaves in `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy),
     predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read after
-    that choice. Adam with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply
-    by one and are left out. Returns facts for the record. Raises MiramError for what the user can mend.
+    that choice. `seen` tells how the pictures were read and cut, see `Seen`; the network's file repeats it. Adam with
+    its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply by one and are left
+    out. Returns facts for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
@@ -100,7 +104,7 @@ def finetune(
         for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
             shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
             train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
-            logits = _evaluated(model, validation)
+            logits = evaluated(model, validation)
             val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if weights is None else weights.cpu())
             answers = probabilities(logits, multi_label)
             scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
@@ -111,8 +115,7 @@ def finetune(
     module.load_state_dict(best_state)
     test = read_split(store, labelled, "test", tuning.side)
     tables = [
-        predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
-        for split in (validation, test)
+        predictions(split, probabilities(evaluated(model, split), multi_label), classes) for split in (validation, test)
     ]
     network_file = Path(out_dir) / "model.safetensors"
     if tuning.keep_network:
@@ -123,6 +126,7 @@ def finetune(
             pool=tuning.pool,
             classes=classes,
             multi_label=multi_label,
+            seen=seen,
         )
     else:
         network_file.unlink(missing_ok=True)  # of a run that kept it
@@ -222,7 +226,7 @@ def _logits(model: nn.Module, views: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluated(model: nn.Module, split: Split) -> Tensor:
+def evaluated(model: nn.Module, split: Split) -> Tensor:
     """Logits (N, C) of a split's views as they are, on the CPU. Raises MiramError when one is not finite."""
     model.eval()
     device = next(model.parameters()).device

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_classifier import SEEN
 from torch.nn.functional import cross_entropy
 
 from miram.errors import MiramError
@@ -67,7 +68,9 @@ def tune(lesions, store_paths, tmp_path):
         tables.drop(columns="split").to_csv(lesions_csv, index=False)
         tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
         values = {**VALUES, **changes}
-        return finetune(tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values))
+        return finetune(
+            tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values), seen=SEEN
+        )
 
     return run
 
@@ -188,7 +191,8 @@ def test_weights_of_timm_are_a_start_and_those_of_other_sizes_are_named(tune, tm
 
 def test_the_class_token_can_be_the_feature_and_there_are_two_class_tasks(tune, tmp_path):
     facts = tune("run", pool="class", task="pathology", encoder={**VALUES["encoder"], "channels": 3})
-    model, classes, multi_label = load_classifier(tmp_path / "run" / "model.safetensors")
+    model, classes, multi_label, seen = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert seen == SEEN
     assert (model.pool, classes, multi_label) == ("class", ("BENIGN", "MALIGNANT"), False)
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")

@@ -1,0 +1,144 @@
+"""The report of a network on the cases of others: Markdown, and the same as one HTML page with its figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from miram.evaluate.cases import ALL, NETWORK, Figures
+from miram.evaluate.markdown import aligned, paragraph
+from miram.evaluate.metrics import MAJORITY
+from miram.files import atomic_path
+from miram.looks import looks_of_classes
+from miram.report import charts
+from miram.report.page_tables import METRICS
+from miram.report.svg import inline_svg
+
+PAGE = Path(__file__).parent / "page"
+SHOWN = {"accuracy": "accuracy", "macro_auc": "macro AUC", "sensitivity": "sensitivity", "ece": "calibration error"}
+NOTHING = "-"
+CALIBRATED = "Answers by their confidence. A calibrated network is right as often as it is sure."
+EXPLORATORY = (
+    "Groups are few cases, chosen without a plan, and their intervals are not corrected for their number. A "
+    "difference between groups is a question, and no finding."
+)
+NAMED = 5  # reasons that are written out
+
+
+def write_report(
+    out: Path,
+    figures: Figures,
+    *,
+    title: str,
+    facts: Sequence[str],
+    aside: Mapping[str, str],
+    confidence: float,
+    warning: str,
+) -> None:
+    """Write report.md and report.html into `out`; `facts` say what was tested, on what and how it was read."""
+    text = _markdown(figures, title, facts, aside, confidence, warning)
+    bins = figures.calibration
+    look = looks_of_classes([NETWORK])[NETWORK]
+    chart = charts.reliability("calibration", bins["right"].to_numpy(), bins["confidence"].to_numpy(), look)
+    environment = Environment(
+        loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("cases.html").render(
+        title=title,
+        warning=warning,
+        body=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
+        figure=inline_svg(chart, "calibration", "share of right answers against confidence"),
+        style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
+    )
+    for name, content in (("report.md", text), ("report.html", page)):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def _markdown(
+    figures: Figures, title: str, facts: Sequence[str], aside: Mapping[str, str], confidence: float, warning: str
+) -> str:
+    rows = figures.rows
+    every = rows[rows["column"] == ALL]
+    notes = every.loc[every["method"] == NETWORK, ["metric", "note"]]
+    parts = [f"# {title}", f"**{warning}**", "\n".join(f"* {fact}" for fact in facts)]
+    if figures.absent:
+        parts.append(f"No case is of the class {', '.join(figures.absent)}: the figures say nothing about it.")
+    parts += [f"## All cases\n\nPer cent, with {confidence:.0%} intervals over patients.", _metrics(every)]
+    parts.append("\n".join(f"* {metric}: {note}" for metric, note in notes.to_numpy() if note))
+    parts += [
+        "## Calibration",
+        CALIBRATED,
+    ]
+    parts.append(_bins(figures.calibration))
+    if (rows["column"] != ALL).any() or figures.passed_over:
+        parts += [
+            "## Groups (exploratory)",
+            paragraph(EXPLORATORY),
+        ]
+        parts += [_groups(rows[rows["column"] == column], str(column)) for column in rows["column"].unique() if column]
+        parts += [
+            f"Column {name} has {count} values and is passed over: write groups into it."
+            for name, count in figures.passed_over.items()
+        ]
+    if aside:
+        parts += [f"## Set aside: {len(aside)}", _reasons(aside)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metrics(every: pd.DataFrame) -> str:
+    network, majority = (every[every["method"] == name].set_index("metric") for name in (NETWORK, MAJORITY))
+    table = [
+        {
+            "metric": heading,
+            "network": _cell(network.loc[name]),
+            "always the most frequent class": _cell(majority.loc[name]),
+            "meaning": meaning,
+        }
+        for name, (heading, meaning) in METRICS.items()
+    ]
+    return aligned(table)
+
+
+def _bins(calibration: pd.DataFrame) -> str:
+    return aligned(
+        [
+            {
+                "confidence": _percent(row["confidence"]),
+                "right": _percent(row["right"]),
+                "answers": f"{row['count']:.0f}",
+            }
+            for row in calibration.to_dict("records")
+        ]
+    )
+
+
+def _groups(rows: pd.DataFrame, column: str) -> str:
+    table = []
+    for group, part in rows.groupby("group", sort=False):
+        own = part.set_index("metric")
+        counts = {name: str(own[name].iloc[0]) for name in ("lesions", "patients")}
+        cells = {heading: _cell(own.loc[name]) for name, heading in SHOWN.items()}
+        table.append({column: str(group) or "(blank)", **counts, **cells})
+    return aligned(table)
+
+
+def _reasons(aside: Mapping[str, str]) -> str:
+    """The first cases that are set aside with their reason, and how many more."""
+    lines = [f"* {name}: {reason}" for name, reason in list(aside.items())[:NAMED]]
+    return "\n".join([*lines, *([f"* and {len(aside) - NAMED} more"] if len(aside) > NAMED else [])])
+
+
+def _cell(row: "pd.Series[Any]") -> str:
+    if pd.isna(row["value"]):
+        return NOTHING
+    limits = "" if pd.isna(row["low"]) else f" ({_percent(row['low'])} to {_percent(row['high'])})"
+    return _percent(row["value"]) + limits
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
