@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from miram import __version__, layout, params
-from miram.cli import asking, data, machine, results, training
+from miram.cli import asking, data, machine, results, sharing, training
 from miram.data import recipes
 from miram.errors import MiramError
 
@@ -137,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     tried.add_argument("--table", type=Path, required=True, metavar="CSV", help="of cases, as one of own images")
     tried.add_argument("--folder", type=Path, help="of the pictures (default: that of the table)")
     tried.add_argument("--out", type=Path, default=Path("tested"), help="folder (default: %(default)s)")
+    share = add("weights", sharing.weights, "write a pre-trained encoder for timm and transformers, with a model card")
+    share.add_argument("--method", required=True, help="one of params.yaml")
+    share.add_argument("--protocol", help="default: the first of params.yaml")
+    share.add_argument("--out", type=Path, default=Path("weights"), help="folder (default: %(default)s)")
     add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
     add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")

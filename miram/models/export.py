@@ -67,6 +67,16 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     encoder.load_state_dict({name: state[name] for name in wanted})
 
 
+def encoder_of_file(path: Path) -> Encoder:
+    """An exported encoder, of the architecture that its file tells. Raises MiramError where there is none."""
+    _, architecture = _read(Path(path))
+    if not architecture:
+        raise MiramError(f"{path} is no encoder that miram has exported.", "Give a pre-training's encoder.safetensors.")
+    encoder = Encoder(**architecture, drop_path=0.0)
+    load_encoder(encoder, path)
+    return encoder.eval()
+
+
 class Network(NamedTuple):
     """A classifier from its file, and what that tells of it."""
 

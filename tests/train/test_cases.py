@@ -166,7 +166,7 @@ def hospital(tmp_path, monkeypatch):
         Image.fromarray(random.integers(0, 256, (20, 20), dtype=np.uint8)).save(tmp_path / "theirs" / name)
         rows.append((name, f"P{number // 2}", FOUR[number % 3], "CC" if number < 6 else "MLO", f"{40 + number}a"))
     rows += [("12.png", "P7", FOUR[0], "", "40a")]
-    rows += [("13.png", "P7", FOUR[0], "", "40a")]
+    rows += [("13.png", "P7", FOUR[0], "", "60a")]
     (tmp_path / "theirs" / "12.png").write_text("no picture")
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "theirs" / "13.png")
     pd.DataFrame(rows, columns=["image", "patient", "label", "view", "age"]).to_csv("theirs/cases.csv", index=False)
@@ -192,7 +192,7 @@ def test_the_command_measures_reports_and_groups(hospital, capsys):
         "13 lesions of 7 patients",
         "As in training, by the network's file: side 16 px, 3 channels, grey levels by the rule data",
         "Groups (exploratory)",
-        "Column age has 12 values and is passed over",
+        "Column age has 13 values and is passed over",
         "## Set aside: 1",
         "calibration error",
     ):
