@@ -96,7 +96,7 @@ def vit_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
         block = BLOCK.fullmatch(name)
         assert block is not None, f"{name} belongs to no block"
         number, layer, end = block.groups()
-        prefix = f"encoder.layer.{number}"
+        prefix = ".".join(("encoder", "layer", number))
         if layer == "attn.qkv":
             for part, own in zip(("query", "key", "value"), value.chunk(3), strict=True):
                 found[f"{prefix}.attention.attention.{part}.{end}"] = own.contiguous()

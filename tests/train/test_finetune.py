@@ -111,8 +111,8 @@ def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
 
 
 def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last(tune, monkeypatch):
-    seen, evaluated = [], module._evaluated
-    monkeypatch.setattr(module, "_evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
+    seen, evaluated = [], module.evaluated
+    monkeypatch.setattr(module, "evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
     told = {"val_accuracy": 0.5}
     monkeypatch.setattr(module, "validation_scores", lambda *_, **__: {**told, "val_macro_auc": len(seen) == 2})
     facts = tune("run")
