@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from miram.evaluate.markdown import aligned, paragraph
+from miram.evaluate.markdown import aligned, measured, paragraph
 from miram.files import atomic_path
 from miram.report.page_tables import METRICS, NOTHING
 
@@ -95,18 +95,14 @@ def _figures(metrics: pd.DataFrame | None, method: str, confidence: float) -> st
     if metrics is None:
         return "Not measured: the results of its run are missing."
     own = metrics[(metrics["method"] == method) & metrics["seed"].isna() & (metrics["split"] == "test")]
-    own = own[own["value"].notna()].set_index("metric")
-    if own.empty:
+    found = {row["metric"]: row for row in own[own["value"].notna()].to_dict("records")}
+    if not found:
         return "Not measured: no classifier that starts from it has finished."
-    task, mode, lesions = own[["task", "mode", "lesions"]].iloc[0]
     rows = [
-        {
-            "metric": heading,
-            "%": f"{100 * own.loc[name, 'value']:.1f}",
-            f"{confidence:.0%} interval": f"{100 * own.loc[name, 'low']:.1f} to {100 * own.loc[name, 'high']:.1f}",
-        }
+        {"metric": heading, f"%, with {confidence:.0%} interval": measured(found[name])}
         for name, (heading, _) in METRICS.items()
-        if name in own.index
+        if name in found
     ]
-    told = f"Task {task}, mode {mode}, {lesions} test lesions, mean over seeds, intervals over patients."
+    task, mode, lesions = (next(iter(found.values()))[name] for name in ("task", "mode", "lesions"))
+    told = f"Task {task}, mode {mode}, {lesions:.0f} test lesions, mean over seeds, intervals over patients."
     return f"{paragraph(told)}\n\n{aligned(rows)}"

@@ -1,6 +1,6 @@
 """The report of a network on the cases of others: Markdown, and the same as one HTML page with its figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from miram.evaluate.cases import ALL, NETWORK, Figures
-from miram.evaluate.markdown import aligned, paragraph
+from miram.evaluate.markdown import aligned, measured, paragraph
 from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.looks import looks_of_classes
@@ -20,7 +20,6 @@ from miram.report.svg import inline_svg
 
 PAGE = Path(__file__).parent / "page"
 SHOWN = {"accuracy": "accuracy", "macro_auc": "macro AUC", "sensitivity": "sensitivity", "ece": "calibration error"}
-NOTHING = "-"
 CALIBRATED = "Answers by their confidence. A calibrated network is right as often as it is sure."
 EXPLORATORY = (
     "Groups are few cases, chosen without a plan, and their intervals are not corrected for their number. A "
@@ -91,12 +90,12 @@ def _markdown(
 
 
 def _metrics(every: pd.DataFrame) -> str:
-    network, majority = (every[every["method"] == name].set_index("metric") for name in (NETWORK, MAJORITY))
+    network, majority = (_by_metric(every[every["method"] == name]) for name in (NETWORK, MAJORITY))
     table = [
         {
             "metric": heading,
-            "network": _cell(network.loc[name]),
-            "always the most frequent class": _cell(majority.loc[name]),
+            "network": measured(network[name]),
+            "always the most frequent class": measured(majority[name]),
             "meaning": meaning,
         }
         for name, (heading, meaning) in METRICS.items()
@@ -104,12 +103,16 @@ def _metrics(every: pd.DataFrame) -> str:
     return aligned(table)
 
 
+def _by_metric(rows: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
+    return {row["metric"]: row for row in rows.to_dict("records")}
+
+
 def _bins(calibration: pd.DataFrame) -> str:
     return aligned(
         [
             {
-                "confidence": _percent(row["confidence"]),
-                "right": _percent(row["right"]),
+                "confidence": f"{100 * row['confidence']:.1f}",
+                "right": f"{100 * row['right']:.1f}",
                 "answers": f"{row['count']:.0f}",
             }
             for row in calibration.to_dict("records")
@@ -120,10 +123,10 @@ def _bins(calibration: pd.DataFrame) -> str:
 def _groups(rows: pd.DataFrame, column: str) -> str:
     table = []
     for group, part in rows.groupby("group", sort=False):
-        own = part.set_index("metric")
-        counts = {name: str(own[name].iloc[0]) for name in ("lesions", "patients")}
-        cells = {heading: _cell(own.loc[name]) for name, heading in SHOWN.items()}
-        table.append({column: str(group) or "(blank)", **counts, **cells})
+        own = _by_metric(part)
+        counts = {name: str(own["accuracy"][name]) for name in ("lesions", "patients")}
+        cells = {heading: measured(own[name]) for name, heading in SHOWN.items()}
+        table.append({column: str(group).replace("|", "/") or "(blank)", **counts, **cells})
     return aligned(table)
 
 
@@ -131,14 +134,3 @@ def _reasons(aside: Mapping[str, str]) -> str:
     """The first cases that are set aside with their reason, and how many more."""
     lines = [f"* {name}: {reason}" for name, reason in list(aside.items())[:NAMED]]
     return "\n".join([*lines, *([f"* and {len(aside) - NAMED} more"] if len(aside) > NAMED else [])])
-
-
-def _cell(row: "pd.Series[Any]") -> str:
-    if pd.isna(row["value"]):
-        return NOTHING
-    limits = "" if pd.isna(row["low"]) else f" ({_percent(row['low'])} to {_percent(row['high'])})"
-    return _percent(row["value"]) + limits
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

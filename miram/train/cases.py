@@ -16,6 +16,7 @@ import pandas as pd
 from miram.data.geometry import Box
 from miram.data.own_images import read_table
 from miram.data.pictures.survey import summary, survey
+from miram.data.rows import rows_of
 from miram.data.tasks import JOINT, OWN, targets
 from miram.errors import MiramError
 from miram.files import atomic_path
@@ -66,9 +67,9 @@ def read_cases(table_csv: Path, folder: Path) -> tuple[list[Case], int]:
     )
     cases = [
         Case(row["lesion_id"], row["patient_id"], row[OWN], row["official_split"], folder / row["film_uid"], None, own)
-        for row, own in zip(table.to_dict("records"), more.to_dict("records"), strict=True)
+        for row, own in zip(rows_of(table), rows_of(more), strict=True)
     ]
-    taken = [name for name in more if name in COLUMNS or name.startswith("prob_")]
+    taken = [name for name in map(str, more) if name in COLUMNS or name.startswith("prob_")]
     if taken:
         raise MiramError(f"{table_csv}: the predictions have a column {taken[0]} of their own.", "Rename the table's.")
     tested = [case for case in cases if case.part in ("", TEST)]
@@ -111,7 +112,7 @@ def answer_cases(
     table = pd.concat([table.assign(image=[str(case.path) for case in answered]), groups], axis=1)
     with atomic_path(predictions_csv) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    return Answered(table, list(groups), aside, network, seen)
+    return Answered(table, [str(name) for name in groups], aside, network, seen)
 
 
 def _check_labels(cases: Sequence[Case], network: Network) -> None:

@@ -138,7 +138,7 @@ def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsy
     record.finish(layout.record("evaluate", "demo"), {"inputs": {}}, outputs=[metrics_csv], facts={})
     assert main(["weights", "--method", "mae", "--out", "shared"]) == 0
     card = Path("shared/README.md").read_text()
-    for words in ("| accuracy | 50.0 | 40.0 to 61.0", "phantom archive", "objective: mae", "commit: abc", "width: 32"):
+    for words in ("| accuracy | 50.0 (40.0 to 61.0)", "phantom archive", "objective: mae", "commit: abc", "width: 32"):
         assert words in card, words
     assert "not a medical device" in card and "90.0" not in card
     metrics_csv.write_text("edited")
