@@ -14,9 +14,7 @@ from miram.errors import MiramError
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
-FINETUNE = (
-    "finetune"  # the mode that trains the encoder as well: stage `finetune`; the others, of a frozen one: stage `probe`
-)
+FINETUNE = "finetune"  # the mode that trains the encoder as well; the others leave it frozen: stage `probe`
 LOCK = "instances.csv"  # SHA-256 of every verified DICOM instance, beside the data and beside the results
 METADATA = "ro-crate-metadata.json"  # of the crate, which describes the other results
 WORKFLOW = "Snakefile"  # the workflow's entry; a copy is kept with the results
@@ -97,6 +95,16 @@ def data(name: str) -> Path:
 def pictures(name: str) -> Path:
     """What was found in each picture of one's own: bits, grey levels, polarity, maker."""
     return data(name) / "pictures.csv"
+
+
+def overview(name: str) -> Path:
+    """What was understood of one's own images, in words."""
+    return data(name) / "overview.md"
+
+
+def images_check(name: str) -> Path:
+    """The page of a look at one's own images before the first run."""
+    return data(name) / "images-check.html"
 
 
 def extra_pictures(name: str) -> Path:

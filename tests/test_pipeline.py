@@ -147,7 +147,7 @@ def test_its_table_is_shown_and_after_a_change_it_is_not_before_the_next_run(res
     edit(restored, lambda document: document["presets"]["demo"]["finetune"].update(seeds=[0, 1]))
     refused = run(restored, [*MIRAM, "show"])
     assert refused.returncode == 1 and refused.stdout == ""
-    assert "records are missing: runs/demo/strict/finetune" in refused.stderr
+    assert "records are missing: runs/demo/strict/classifiers" in refused.stderr
 
 
 def test_a_second_run_has_nothing_to_do(project):
@@ -262,7 +262,7 @@ def failed(folder):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
-    blocked = copied / "runs/demo/paper/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
+    blocked = copied / "runs/demo/published/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
     blocked.unlink()
     (blocked / "in the way").mkdir(parents=True)
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
@@ -273,7 +273,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
         assert np.isnan(gap["accuracy_percent_mean"]) and f"did not finish: see {log}" in gap["notes"]
         assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
-    cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/finetune/**/record.json")}
+    cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
     assert jobs(copied) == {"finetune", *RESULTS}
     finished(copied)
@@ -321,7 +321,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
     assert set(rows["notes"]) == {"starts from finetune.imagenet_init"}
     text = (copied / "results/demo/report.html").read_text()
     assert '"calibration-imagenet-' in text
-    for path in copied.glob("runs/demo/strict/finetune/pathology_4class/*/imagenet/seed-0/record.json"):
+    for path in copied.glob("runs/demo/strict/classifiers/pathology_4class/*/imagenet/seed-0/record.json"):
         assert "vit.safetensors" in json.loads(path.read_text())["inputs"]
 
 

@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
-    add("images", data.images, "read images of one's own in place of crops (source images)")
+    own = add("images", data.images, "read images of one's own in place of crops (source images)")
+    text = "say what was understood of them, show some as the network sees them, and do no more"
+    own.add_argument("--check", action="store_true", help=text)
     table = add("recipe", data.recipe, "print the table of a public data set, as it comes, for `images` and `test`")
     table.add_argument("recipe", choices=recipes.DATA_SETS, metavar="SET", help="one of %(choices)s")
     table.add_argument(

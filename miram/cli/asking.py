@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,14 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
     cases, for_training = read_cases(table_csv, arguments.folder or table_csv.parent)
     found = answer_cases(arguments.network, cases, out / "predictions.csv", **_machine(chosen))
     values = params.stage_values(chosen, "evaluate")["statistics"]
+    positive = _positive(chosen, found.network.classes)
     figures = measure_cases(
         found.table,
         found.groups,
         out / "metrics.csv",
         multilabel=found.network.multi_label,
         options={"specificity": values["specificity"], "threshold": values["threshold"], "bins": values["bins"]},
+        positive=positive,
         **{name: values[name] for name in ("resamples", "seed", "confidence", "min_draws_share")},
     )
     write_report(
@@ -77,6 +80,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
         facts=_told_of_test(arguments.network, table_csv, found, for_training),
         aside=found.aside,
         confidence=values["confidence"],
+        positive=positive,
         warning=DECIDE_NOTHING,
     )
     print((out / "report.md").read_text(encoding="utf-8"), end="")
@@ -97,6 +101,16 @@ def _told_of_test(network: Path, table_csv: Path, found: "Answered", for_trainin
         f"{seen.side_min} px.",
     ]
     return facts + ([f"Left out: {for_training} rows that are for training."] if for_training else [])
+
+
+def _positive(chosen: params.Params, classes: Sequence[str]) -> list[str] | None:
+    """The class whose sensitivity is measured: that of the parameters, or those that CBIS-DDSM calls malignant."""
+    from miram.evaluate.scores import MALIGNANT
+
+    own = chosen.sources.images.positive
+    if own in classes:
+        return [own]
+    return None if any(name.startswith(MALIGNANT) for name in classes) else []
 
 
 def _machine(chosen: params.Params) -> dict[str, Any]:

@@ -9,12 +9,17 @@ from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
 from miram.cli.stage import check_known, do_stage, store_of
 from miram.errors import ParameterError
 from miram.provenance import record
+
+if TYPE_CHECKING:
+    from miram.data.own_images.table import Table
+
+SHOWN = 24  # crops of one's own images that their check shows
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -116,17 +121,47 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make crops of one's own images."""
-    from miram.data.own_images import image_paths, import_images
+    """Make crops of one's own images; with `--check` look at them only."""
+    from miram.data.own_images.overview import require_positive
+    from miram.data.own_images.stage import Places, import_images
+    from miram.data.own_images.table import read_table
 
     if chosen.source != params.IMAGES:
         raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
-    places, values = _places(chosen), params.stage_values(chosen, "images")["images"]
+    name, values = chosen.name, params.stage_values(chosen, "images")["images"]
+    table = read_table(Path(values["table_csv"]), Path(values["folder"]))
+    require_positive(chosen.sources.images.positive, [lesion.label for lesion in table.lesions if lesion.label])
+    if arguments.check:
+        _check_images(chosen, table, values)
+        return
+    cut = _places(chosen)
+    places = Places(
+        *(cut.crops_dir, cut.lesions_csv, cut.set_aside_csv, cut.backgrounds_csv),
+        pictures_csv=layout.pictures(name),
+        overview_md=layout.overview(name),
+    )
     inputs = [Path(values["table_csv"])]
-    image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
-    tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
-    tables.append(layout.pictures(chosen.name))
-    do_stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
+    do_stage(chosen, "images", inputs, places.tables, lambda: import_images(table, places, **values))
+
+
+def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any]) -> None:
+    """Say what was understood of one's own images, and show some; raises what would stop the run."""
+    from miram.data.own_images.stage import check_images
+    from miram.report.images_check import write_check
+    from miram.train.augment import resize
+
+    own, side = chosen.splits, chosen.pretrain.side
+    division = {name: getattr(own, name) for name in ("validation_fraction", "test_fraction", "candidates", "seed")}
+    found = check_images(table, shown=SHOWN, divisions=dict.fromkeys(own.protocols, division), **values)
+    positive = chosen.sources.images.positive
+    of = "no class" if positive is None else positive
+    text = f"Sensitivity is that of: {of} (sources.images.positive).\n\n{found.text}"
+    page = layout.images_check(chosen.name)
+    views = [(sample.label, sample.text, resize(sample.crop, side)) for sample in found.samples]
+    write_check(page, chosen.name, text, views, found.fault.message if found.fault else "")
+    print(f"{text}\nLook at the crops: {page}")
+    if found.fault:
+        raise found.fault
 
 
 def recipe(chosen: params.Params, arguments: argparse.Namespace) -> None:

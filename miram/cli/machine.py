@@ -49,7 +49,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 def _crops_bytes(chosen: params.Params) -> float:
     """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
     from miram.data.cbis_ddsm.cases import carried_lesions
-    from miram.data.own_images import image_paths
+    from miram.data.own_images.table import image_paths
     from miram.planning.doctor import CROP_BYTES
 
     store = store_of(chosen)[0]

@@ -25,7 +25,7 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
         record.read(path)
     # predictions without a record prove nothing
     predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
-    values = params.stage_values(chosen, "evaluate")["statistics"]
+    values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
 
     def work() -> dict[str, Any]:
@@ -99,9 +99,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         aside_csv, lesions_csv = (layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions"))
         splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
-        values = params.stage_values(chosen, "table")["statistics"]
+        values = _values(chosen, "table") | {"kinds": params.kinds_of(chosen), "overview_md": _overview(chosen)}
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
-        values["kinds"] = params.kinds_of(chosen)
         return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
 
     do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
@@ -144,7 +143,8 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
             bench_jsons=benches,
             parameters=asdict(chosen),
             kinds=params.kinds_of(chosen),
-            **params.stage_values(chosen, "report")["statistics"],
+            overview_md=_overview(chosen),
+            **_values(chosen, "report"),
         )
 
     do_stage(
@@ -218,6 +218,17 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
         return MiramError.exit_code
     print(found.verdict if arguments.brief else found.page)
     return 0 if found.agrees else MiramError.exit_code
+
+
+def _values(chosen: params.Params, stage: str) -> dict[str, Any]:
+    """The statistics that a stage reads and, of one's own images, the positive class."""
+    values = params.stage_values(chosen, stage)
+    return {**values.pop("statistics"), **values}
+
+
+def _overview(chosen: params.Params) -> Path | None:
+    """What was understood of one's own images."""
+    return layout.overview(chosen.name) if chosen.source == params.IMAGES else None
 
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miram.train.seen import Seen
 
 Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
-WINDOW = ("shape", "margin", "side_min")  # keywords of window_around, by which lesions are cut
+CUT = ("component", "shape", "margin", "side_min")  # values of `crops` by which lesions are cut
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -77,14 +77,14 @@ def _seen(chosen: params.Params) -> "Seen":
     from miram.train.seen import Seen
 
     if chosen.source != params.IMAGES:
-        window = {name: getattr(chosen.crops, name) for name in WINDOW}
-        return Seen(FILMS.levels, FILMS.ranges, films=True, **window)
+        rule = {name: getattr(chosen.crops, name) for name in CUT}
+        return Seen(FILMS.levels, FILMS.ranges, films=True, **rule)
     made = record.read(layout.record("images", chosen.name))
     values = made["values"]["images"]
     if "levels" not in values:
         raise MiramError("The images were read by an older version, without sources.images.levels.", "Run again.")
     ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
-    return Seen(values["levels"], ranges, films=False, **{name: values[name] for name in WINDOW})
+    return Seen(values["levels"], ranges, films=False, **{name: values[name] for name in CUT})
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:

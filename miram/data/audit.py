@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from miram.data.case_lists import catalogue_overlap, views
+from miram.data.rows import as_markdown
 from miram.data.splits import SEEN, SPLITS
 from miram.data.tasks import strata
 from miram.files import atomic_path
@@ -41,23 +42,23 @@ def audit(
         _listed({name.replace("_", " "): value for name, value in catalogue.items() if name != "patients"}),
         f"Patients in both parts: {', '.join(catalogue['patients']) or 'none'}.",
         "## Lesions of each class",
-        *(f"{protocol}:\n\n{_table(_class_counts(lesions, of), 'class')}" for protocol, of in split.items()),
+        *(f"{protocol}:\n\n{as_markdown(_class_counts(lesions, of), 'class')}" for protocol, of in split.items()),
         "## Shared between splits",
         "Films are the same by SeriesInstanceUID, or by the hash of their pixels where it is known; crops by theirs.",
-        _table(pd.concat(shared, names=["protocol", "splits"]).reset_index()),
+        as_markdown(pd.concat(shared, names=["protocol", "splits"]).reset_index()),
         "## Effect on the test set",
         "Test lesions whose patient, film, or view of a patient's breast is also in training or validation.",
-        _table(pd.DataFrame(effect).T, "protocol"),
+        as_markdown(pd.DataFrame(effect).T, "protocol"),
         "## Films of one view",
         "Pairs of films of the same patient, side and view under two UIDs, in the same official part or across them.",
-        _table(film_pairs(lesions), "parts"),
+        as_markdown(film_pairs(lesions), "parts"),
         "## Repairs",
         _listed(lesions["repairs"].str.split(";").explode().loc[lambda word: word != ""].value_counts().sort_index()),
         "## Set aside",
         f"{len(lost)} of {len(lesions) + len(lost)} lesions; set_aside.md gives each with its reason.",
         "## What crops hold beside breast",
         "Shares of a crop's pixels, from a map of its film in which the breast is the largest bright area.",
-        _table(_borders(lesions)),
+        as_markdown(_borders(lesions)),
     ]
     with atomic_path(audit_md) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -143,12 +144,6 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _table(table: pd.DataFrame, index: str = "") -> str:
-    if index:
-        table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
-    return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _listed(counts: Mapping[str, object] | pd.Series) -> str:

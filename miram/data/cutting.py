@@ -15,7 +15,7 @@ from miram.data.breast import find_areas, shares
 from miram.data.case_lists import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.case_lists import PATHS
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixels, series_files
-from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
+from miram.data.geometry import Box, cut_window, fit_mask, lesion_box, window_around
 from miram.files import atomic_path, sha256_pixels
 
 # Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
@@ -72,11 +72,8 @@ def cut_film(
             continue
         window = window_around(box, shape=shape, margin=margin, side_min=side_min)
         crop = reduced(cut_window(pixels, window), bits)
-        place = {
-            **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
-            **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
-        }
         border = shares(areas, window, (film.rows, film.columns))
+        place = place_facts(box, window)
         yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": sha256_pixels(crop)}, crop
 
 
@@ -118,6 +115,14 @@ def cut_backgrounds(
         yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), bits)
 
 
+def place_facts(box: Box, window: Box) -> dict[str, int]:
+    """What the table of lesions says of a box and of the window that is cut around it, px."""
+    return {
+        **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
+        **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
+    }
+
+
 def save_png(pixels: np.ndarray, path: Path) -> None:
     """Write a grey image, uint8 or uint16, as PNG."""
     with atomic_path(path) as temporary:
@@ -137,12 +142,9 @@ def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[
         repairs.append("mask_resized")
     if not mask.any():
         raise DicomError(f"{image.path} is an empty mask")
-    outer = bounding_box(mask)
-    part, count = select_component(mask[outer.y0 : outer.y1, outer.x0 : outer.x1], component)
+    box, count = lesion_box(mask, component)
     if count > 1:
         repairs.append(f"components_{component}")
-    inner = bounding_box(part)
-    box = Box(outer.y0 + inner.y0, outer.x0 + inner.x0, outer.y0 + inner.y1, outer.x0 + inner.x1)
     return box, {"roi_uid": roi_uid, "repairs": ";".join(repairs)}
 
 

@@ -71,6 +71,17 @@ def select_component(mask: np.ndarray, component: str) -> tuple[np.ndarray, int]
     return mask, count
 
 
+def lesion_box(mask: np.ndarray, component: str) -> tuple[Box, int]:
+    """The box of the parts of a mask (R, C) that count, and how many parts it has, see `select_component`.
+
+    Raises ValueError for an empty mask.
+    """
+    outer = bounding_box(mask)
+    part, count = select_component(mask[outer.y0 : outer.y1, outer.x0 : outer.x1], component)
+    inner = bounding_box(part)
+    return Box(outer.y0 + inner.y0, outer.x0 + inner.x0, outer.y0 + inner.y1, outer.x0 + inner.x1), count
+
+
 def fit_mask(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """A mask (R', C') enlarged or reduced to (rows, columns) by the nearest pixel centre."""
     scales = zip(mask.shape, (rows, columns), strict=True)

@@ -27,3 +27,10 @@ def remove_others(folder: Path, names: set[str]) -> None:
     for png in folder.glob("*.png"):
         if png.stem not in names:
             png.unlink()
+
+
+def as_markdown(table: pd.DataFrame, index: str = "") -> str:
+    """A table as Markdown; `index` is the heading of its index, which is left out without."""
+    if index:
+        table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
+    return table.to_markdown(index=False, disable_numparse=True)

@@ -4,7 +4,7 @@
 occur on both sides. "strict" closes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
 Choose = Callable[[pd.DataFrame, float, int], pd.Index]  # lesions, fraction, seed -> the rows to set apart
 SEEN = ("train", "validation")  # by pre-training
+PRETRAIN = "pretrain"  # of one's own images: without a label, seen by pre-training alone
 PICTURED = 4  # validation lesions in a reconstruction figure
 
 
@@ -39,18 +40,42 @@ def write_splits(
 
     Raises MiramError when they cannot be divided, or not so that training, choosing and testing are possible.
     """
-    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    splits, counts = divide(
+        pd.read_csv(lesions_csv, dtype=str, keep_default_na=False),
+        protocol=protocol,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        candidates=candidates,
+        seed=seed,
+    )
+    with atomic_path(splits_csv) as temporary:
+        splits.to_csv(temporary, index=False, lineterminator="\n")
+    return counts
+
+
+def divide(
+    lesions: pd.DataFrame,
+    *,
+    protocol: str,
+    validation_fraction: float,
+    test_fraction: float,
+    candidates: int,
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """The division of a table of lesions, columns COLUMNS, and how many of each class each split holds.
+
+    Raises as `write_splits`.
+    """
     drawing = {"candidates": candidates, "seed": seed}
     lesions = with_test_set(lesions, test_fraction=test_fraction, **drawing)
     splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, **drawing)
     joined = lesions.merge(splits, on="lesion_id")
     classes = strata(joined)
-    found = {split: classes[joined["split"] == split].value_counts().sort_index() for split in SPLITS}
-    counts = {split: {str(name): count for name, count in own.items()} for split, own in found.items()}
+    parts = [*SPLITS, *([PRETRAIN] if (joined["split"] == PRETRAIN).any() else [])]
+    found = {split: classes[joined["split"] == split].value_counts().sort_index() for split in parts}
+    counts = {split: {str(name) or "no label": count for name, count in own.items()} for split, own in found.items()}
     _require_usable(counts, protocol, own_images=OWN in lesions)
-    with atomic_path(splits_csv) as temporary:
-        splits.to_csv(temporary, index=False, lineterminator="\n")
-    return counts
+    return splits, counts
 
 
 def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images: bool) -> None:
@@ -71,9 +96,10 @@ def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
-    """The lesions that pre-training sees, those of training and validation, and of these the ones in its figure."""
+    """The lesions that pre-training sees, those of training and validation and those that are for it alone, and of the
+    ones of validation those in its figure."""
     splits = pd.read_csv(splits_csv, dtype=str)
-    seen = splits.loc[splits["split"].isin(SEEN), "lesion_id"].tolist()
+    seen = splits.loc[splits["split"].isin((*SEEN, PRETRAIN)), "lesion_id"].tolist()
     validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
     return seen, validation[:: max(1, len(validation) // PICTURED)][:PICTURED]
 
@@ -95,16 +121,16 @@ def split_lesions(
 ) -> pd.DataFrame:
     """Assign each row of a table of lesions to train, validation, test or excluded (with a reason), by lesion_id.
 
+    What is for pre-training alone stays so or, under every protocol, is excluded if the test set knows it.
+
     Reads the columns lesion_id, patient_id, official_split, abnormality, pathology, film_uid and film_sha256; the
     order of the rows has no influence. `validation_fraction`: share of the training lesions; `candidates`: random
     divisions by patient, of which the best stratified one is taken. Raises MiramError when they cannot be divided.
     """
     lesions = lesions.sort_values("lesion_id", ignore_index=True)
     split = lesions["official_split"].copy()
-    reason = pd.Series("", index=lesions.index)
-    if protocol == "strict":
-        reason = _why_excluded(lesions)
-        split[reason != ""] = "excluded"
+    reason = _why_excluded(lesions, ("train", PRETRAIN) if protocol == "strict" else (PRETRAIN,))
+    split[reason != ""] = "excluded"
     training = lesions[split == "train"]
     ways: dict[str, Choose] = {"strict": partial(_grouped, candidates), "published": _image_validation}
     split[_drawn(ways[protocol], training, "validation_fraction", validation_fraction, seed)] = "validation"
@@ -116,10 +142,13 @@ def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, candidates: in
 
     Raises MiramError when they cannot be divided.
     """
-    if (lesions["official_split"] != "").all():
+    open_ones = lesions["official_split"] == ""
+    if not open_ones.any():
         return lesions
-    lesions = lesions.sort_values("lesion_id", ignore_index=True).assign(official_split="train")
-    test = _drawn(partial(_grouped, candidates), lesions, "test_fraction", test_fraction, seed)
+    lesions = lesions.assign(official_split=lesions["official_split"].mask(open_ones, "train"))
+    lesions = lesions.sort_values("lesion_id", ignore_index=True)
+    training = lesions[lesions["official_split"] == "train"]
+    test = _drawn(partial(_grouped, candidates), training, "test_fraction", test_fraction, seed)
     lesions.loc[test, "official_split"] = "test"
     return lesions
 
@@ -135,11 +164,11 @@ def _drawn(choose: Choose, lesions: pd.DataFrame, name: str, fraction: float, se
         ) from error
 
 
-def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
-    """For each row the reason for which no training may see it, empty for most."""
+def _why_excluded(lesions: pd.DataFrame, parts: Collection[str]) -> pd.Series:
+    """For each row of these official parts the reason for which no training may see it, empty for most."""
     reason = pd.Series("", index=lesions.index)
     test = lesions[lesions["official_split"] == "test"]
-    train = lesions["official_split"] == "train"
+    train = lesions["official_split"].isin(parts)
     films = train & _films(lesions).isin(_films(test))
     reason[films] = "film " + lesions["film_uid"][films] + " has the pixels of a film of the test set"
     patients = train & lesions["patient_id"].isin(test["patient_id"])

@@ -35,7 +35,7 @@ def classes(task: str, lesions: pd.DataFrame) -> tuple[str, ...]:
     Raises ValueError for an unknown task.
     """
     if task == OWN:
-        return tuple(sorted(lesions[OWN].unique()))
+        return tuple(sorted(set(lesions[OWN]) - {""}))
     if task not in CLASSES:
         raise ValueError(f"task = {task!r}, allowed: {', '.join([*CLASSES, OWN])}")
     return CLASSES[task]
@@ -49,7 +49,9 @@ def labels(lesions: pd.DataFrame, task: str) -> pd.Series:
     allowed = classes(task, lesions)
     if task in MULTI_LABEL:
         return lesions[task].map(lambda text: _in_order(text, allowed, task))
-    named = lesions[task if task == OWN else "pathology"]
+    if task == OWN:
+        return lesions[OWN]
+    named = lesions["pathology"]
     if task == "pathology_4class":
         named = named + "_" + lesions["abnormality"].map(SUFFIXES)
     wrong = lesions[~named.isin(allowed)]

@@ -41,6 +41,7 @@ def measure_cases(
     confidence: float,
     min_draws_share: float,
     options: Options,
+    positive: Sequence[str] | None,
 ) -> Figures:
     """Measure the answers of a network, a row a lesion, and write the figures of all cases and of each group.
 
@@ -53,7 +54,8 @@ def measure_cases(
 
     def rows(part: pd.DataFrame, column: str, group: str) -> list[dict[str, object]]:
         place = {"column": column, "group": group, "patients": part["patient_id"].nunique()}
-        found = lesion_rows(part, NETWORK, multilabel=multilabel, draws=draws, limits=limits, options=options)
+        same = {"multilabel": multilabel, "draws": draws, "limits": limits}
+        found = lesion_rows(part, NETWORK, **same, options=options, positive=positive)
         return [{**row, **place} for row in found]
 
     every = rows(table, ALL, ALL)

@@ -49,9 +49,11 @@ def evaluate(
     bins: int,
     compared: Sequence[str],
     reference: str,
+    positive: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """Write the metrics of all cells and the differences of the methods from `reference`, as long tables.
 
+    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
     `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
     the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
     of a section disagree about lesions, splits, labels or classes.
@@ -81,7 +83,7 @@ def evaluate(
         for split in sorted({TEST}.union(*(table["split"] for table in tables.values()))):
             parts = {run: table[table["split"] == split] for run, table in tables.items()}
             parts = {run: part for run, part in parts.items() if len(part)}
-            measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options)
+            measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options, positive)
             patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
@@ -118,19 +120,24 @@ def lesion_rows(
     draws: Mapping[str, int],
     limits: Mapping[str, float],
     options: Options,
+    positive: Sequence[str] | None,
 ) -> list[dict[str, object]]:
     """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
 
     `draws`: resamples and seed; `limits`: confidence and min_draws_share.
     """
-    measured, majority = _measured({(method, 0): part}, multilabel, draws, options)
+    measured, majority = _measured({(method, 0): part}, multilabel, draws, options, positive)
     patients = part["patient_id"].to_numpy()
     rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
     return rows + _majority_rows(majority, TEST, patients, limits)
 
 
 def _measured(
-    parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Options
+    parts: Mapping[Run, pd.DataFrame],
+    multilabel: bool,
+    draws: Mapping[str, int] | None,
+    options: Options,
+    positive: Sequence[str] | None,
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
@@ -142,7 +149,7 @@ def _measured(
         drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
         return Measured(answers, scores(answers, **options), drawn)
 
-    answers = {run: answers_of(part, multilabel=multilabel) for run, part in parts.items()}
+    answers = {run: answers_of(part, multilabel=multilabel, positive=positive) for run, part in parts.items()}
     constant, label = majority_answer(next(iter(answers.values())), some["label"])
     return {run: measure(given) for run, given in answers.items()}, (measure(constant), label)
 
@@ -220,7 +227,9 @@ def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) 
     if absent and metric in MEANS_OVER_CLASSES:
         rest = len(answers.classes) - len(absent)
         notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
-    if np.isnan(values).any():
+    if metric == "sensitivity" and answers.positive == ():
+        notes.append("sensitivity is not measured: sources.images.positive names no class")
+    elif np.isnan(values).any():
         notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
     return notes
 

@@ -3,7 +3,7 @@
 Cells that share protocol, task and mode make a section, in which methods are compared on the same lesions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,8 @@ def own_classes(label: str, multilabel: bool) -> list[str]:
     return label.split(LABEL_SEPARATOR) if multilabel else [label]
 
 
-def answers_of(part: pd.DataFrame, *, multilabel: bool) -> Answers:
-    """The arrays of one split of a predictions table."""
+def answers_of(part: pd.DataFrame, *, multilabel: bool, positive: Sequence[str] | None = None) -> Answers:
+    """The arrays of one split of a predictions table; `positive` as in Answers."""
     names = classes(part)
     truth = [[name in own for name in names] for own in (own_classes(label, multilabel) for label in part["label"])]
     return Answers(
@@ -82,6 +82,7 @@ def answers_of(part: pd.DataFrame, *, multilabel: bool) -> Answers:
         probabilities=part[[PROBABILITY + name for name in names]].to_numpy(dtype=float),
         classes=names,
         multilabel=multilabel,
+        positive=None if positive is None else tuple(positive),
     )
 
 

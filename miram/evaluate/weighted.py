@@ -47,7 +47,7 @@ def weighted_scores(
 def _block(
     answers: Answers, weights: np.ndarray, metrics: Sequence[str], *, specificity: float, threshold: float, bins: int
 ) -> dict[str, np.ndarray]:
-    truth, probabilities, classes, _ = answers
+    truth, probabilities, classes = answers[:3]
 
     @cache
     def per_class() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -60,6 +60,7 @@ def _block(
     def detected() -> list[tuple[np.ndarray, np.ndarray]]:
         return [_curve(*pair, weights) for pair in detections(answers)]
 
+    unknown = np.full(weights.shape[1], np.nan)
     ways = {
         "accuracy": lambda: _mean_lesion(right(answers, threshold), weights),
         "balanced_accuracy": lambda: _balanced_accuracy(answers, weights, threshold),
@@ -67,7 +68,7 @@ def _block(
         "micro_ap": lambda: _average_precision(*pooled()),
         "macro_auc": lambda: _mean_defined([_auc(*curve) for curve in per_class()]),
         "micro_auc": lambda: _auc(*pooled()),
-        "sensitivity": lambda: _mean_defined([_sensitivity(*curve, specificity) for curve in detected()]),
+        "sensitivity": lambda: _mean_defined([unknown, *(_sensitivity(*curve, specificity) for curve in detected())]),
         "ece": lambda: np.abs(_mean_lesion(calibration_gaps(answers, threshold, bins), weights)).sum(axis=0),
         "brier": lambda: _mean_lesion(((truth - probabilities) ** 2).mean(axis=1), weights),
     }

@@ -70,6 +70,8 @@ class Images:
     folder: str
     table_csv: str
     levels: Literal["stored", "data", "image", "window"]
+    positive: str | None
+    set_aside_max: Fraction
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -14,12 +14,9 @@ UNPROBED = (  # values of a fine-tuning that train the encoder or its head
     *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
     *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift", "head_init_std", "keep_network"),
 )
-OWN = (
-    "folder",
-    "table_csv",
-    "levels",
-)  # values of `sources.images` that decide a result; the name decides folders alone
-WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
+# values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
+OWN = ("folder", "table_csv", "levels", "set_aside_max")
+WINDOW = ("component", "shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 READING = ("catalogue", "crops", "images")  # the stages that read the source
 TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
 EXAMINED = (*READING, *TRAINING)  # those before which the machine is examined
@@ -77,19 +74,24 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     if stage == "explain":
         machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
         return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
-    own = {name: getattr(params.sources.images, name) for name in OWN}
+    images = params.sources.images
+    own = {name: getattr(images, name) for name in OWN}
+    positive = {"positive": [images.positive] if images.positive else []} if params.source == IMAGES else {}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
         "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
-        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
+        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
-        "evaluate": {"statistics": asdict(statistics)},
+        "evaluate": {"statistics": asdict(statistics), **positive},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
-        "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
-        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
+        "table": {
+            "statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")},
+            **positive,
+        },
+        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}, **positive},
         "crate": {},
     }[stage]
     return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}

@@ -14,7 +14,7 @@ import pandas as pd
 
 from miram.data import tasks
 from miram.data.cbis_ddsm.cases import carried_lesions
-from miram.data.splits import SEEN, pretraining_backgrounds, split_lesions
+from miram.data.splits import PRETRAIN, SEEN, pretraining_backgrounds, split_lesions
 from miram.layout import FINETUNE, Cell
 
 FORWARD = 1 / 3  # of the operations of a training step
@@ -60,7 +60,7 @@ def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: 
 def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: Iterable[str]) -> Images:
     labelled = {name: split[tasks.labels(lesions, name) != ""].value_counts() for name in names}
     counts = {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()}
-    return Images(int(split.isin(SEEN).sum()), backgrounds, counts)
+    return Images(int(split.isin((*SEEN, PRETRAIN)).sum()), backgrounds, counts)
 
 
 def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:

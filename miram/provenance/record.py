@@ -41,7 +41,7 @@ STAGE_MODULES = {  # where a stage's code begins
     "archive": "miram.phantom.archive",
     "catalogue": "miram.data.transfer.catalogue",
     "crops": "miram.data.transfer.films",
-    "images": "miram.data.own_images",
+    "images": "miram.data.own_images.stage",
     "pack": "miram.train.store",
     "splits": "miram.data.splits",
     "audit": "miram.data.audit",

@@ -15,7 +15,7 @@ from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.looks import looks_of_classes
 from miram.report import charts
-from miram.report.page_tables import METRICS
+from miram.report.page_tables import headings
 from miram.report.svg import inline_svg
 
 PAGE = Path(__file__).parent / "page"
@@ -36,10 +36,11 @@ def write_report(
     facts: Sequence[str],
     aside: Mapping[str, str],
     confidence: float,
+    positive: Sequence[str] | None,
     warning: str,
 ) -> None:
     """Write report.md and report.html into `out`; `facts` say what was tested, on what and how it was read."""
-    text = _markdown(figures, title, facts, aside, confidence, warning)
+    text = _markdown(figures, title, facts, aside, confidence, positive, warning)
     bins = figures.calibration
     look = looks_of_classes([NETWORK])[NETWORK]
     chart = charts.reliability("calibration", bins["right"].to_numpy(), bins["confidence"].to_numpy(), look)
@@ -59,7 +60,13 @@ def write_report(
 
 
 def _markdown(
-    figures: Figures, title: str, facts: Sequence[str], aside: Mapping[str, str], confidence: float, warning: str
+    figures: Figures,
+    title: str,
+    facts: Sequence[str],
+    aside: Mapping[str, str],
+    confidence: float,
+    positive: Sequence[str] | None,
+    warning: str,
 ) -> str:
     rows = figures.rows
     every = rows[rows["column"] == ALL]
@@ -67,7 +74,7 @@ def _markdown(
     parts = [f"# {title}", f"**{warning}**", "\n".join(f"* {fact}" for fact in facts)]
     if figures.absent:
         parts.append(f"No case is of the class {', '.join(figures.absent)}: the figures say nothing about it.")
-    parts += [f"## All cases\n\nPer cent, with {confidence:.0%} intervals over patients.", _metrics(every)]
+    parts += [f"## All cases\n\nPer cent, with {confidence:.0%} intervals over patients.", _metrics(every, positive)]
     parts.append("\n".join(f"* {metric}: {note}" for metric, note in notes.to_numpy() if note))
     parts += [
         "## Calibration",
@@ -89,7 +96,7 @@ def _markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _metrics(every: pd.DataFrame) -> str:
+def _metrics(every: pd.DataFrame, positive: Sequence[str] | None) -> str:
     network, majority = (_by_metric(every[every["method"] == name]) for name in (NETWORK, MAJORITY))
     table = [
         {
@@ -98,7 +105,7 @@ def _metrics(every: pd.DataFrame) -> str:
             "always the most frequent class": measured(majority[name]),
             "meaning": meaning,
         }
-        for name, (heading, meaning) in METRICS.items()
+        for name, (heading, meaning) in headings(positive).items()
     ]
     return aligned(table)
 

@@ -1,7 +1,7 @@
 """The report: one HTML file that opens without a network, made from the files of a preset, its gaps named."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def report(
     kinds: Mapping[str, str],
     confidence: float,
     bins: int,
+    positive: Sequence[str] | None = None,
+    overview_md: Path | None = None,
 ) -> dict[str, object]:
     """Write the report of a preset.
 
@@ -59,9 +61,9 @@ def report(
     `stages` names them, claims.csv and audit.md; `explained` that of relevance.npz, of the networks `explained_cells`,
     and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
     instances of the archive; `claims_yaml` tells what is linear; `bench_jsons` are files that `miram bench`
-    wrote. `kinds` are those of the methods, which give their looks. `confidence` is that of the intervals, `bins` are
-    those of the calibration error. What is missing or damaged is named in the page and in the returned facts, and stops
-    nothing.
+    wrote. `positive` and `overview_md` are as in `table.comparison`. `kinds` are those of the methods, which give their
+    looks. `confidence` is that of the intervals, `bins` are those of the calibration error. What is missing or damaged
+    is named in the page and in the returned facts, and stops nothing.
     """
     study, looks = Study(logs), looks_of(kinds)
     finished = study.records(cells, "fine-tuning")
@@ -81,7 +83,7 @@ def report(
     mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
     lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
     limits, benches = read_limits(claims_yaml), read_benches(bench_jsons)
-    groups = page_tables.metric_groups(metrics, paper, looks, headline)
+    groups = page_tables.metric_groups(metrics, paper, looks, headline, positive)
     page = {
         "preset": preset_of(preset),
         "command": f"miram --preset {preset_of(preset)}",
@@ -123,7 +125,7 @@ def report(
         "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, mapped) if looked else [],
         **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),
         "errors": page_figures.errors(answered, crops),
-        "documents": page_tables.documents(study, results, audited="audit" in stages),
+        "documents": page_tables.documents(study, results, overview_md, audited="audit" in stages),
         "stages": page_tables.stage_rows([*stage_records.items(), *pretrainings.items()]),
         "provenance": page_tables.provenance([*stage_records.values(), *pretrainings.values(), *finished.values()])
         | ({} if data_lock is None else {"data lock": page_tables.lock_text(study, data_lock)}),

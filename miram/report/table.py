@@ -1,6 +1,6 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +14,7 @@ from miram.files import atomic_path
 from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET, Cell
 from miram.looks import looks
 from miram.provenance import record
+from miram.report.about import about
 from miram.report.figures import draw_comparison
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
@@ -70,15 +71,18 @@ def comparison(
     kinds: Mapping[str, str],
     confidence: float,
     specificity: float,
+    positive: Sequence[str] | None = None,
+    overview_md: Path | None = None,
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). `kinds` are those of the methods, which give their looks. Only pretrain_seconds and
-    pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
-    pre-training record is damaged, differs from its files or lacks a fact.
+    method). `kinds` are those of the methods, which give their looks. Of one's own images `positive` holds the class
+    whose sensitivity is measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
+    Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
+    Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
     runs = metrics[metrics["split"] == "test"]
@@ -102,7 +106,9 @@ def comparison(
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        temporary.write_text(_markdown(table, paper, preset, confidence, specificity), encoding="utf-8")
+        words = about(confidence, specificity, positive)
+        text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
+        temporary.write_text(_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
         temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
@@ -167,7 +173,7 @@ def _provenance(
     }
 
 
-def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence: float, specificity: float) -> str:
+def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, words: str, overview: str | None) -> str:
     """The table as Markdown that reads as well in plain text."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
@@ -175,17 +181,9 @@ def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence:
     parts = [
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        paragraph(
-            f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
-            "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
-            "what training anew would change. Without training of the encoder there is one seed. AP is average "
-            "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
-            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
-            f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; "
-            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower "
-            "the better. How methods differ: differences.csv. What follows for the paper's claims: claims.md."
-        ),
+        paragraph(words),
         *(text for part in sections for text in _section(part)),
+        *(["## The images", overview] if overview else []),
         "## Pre-training",
         paragraph(
             "Parameters include all that is trained with the encoder. "

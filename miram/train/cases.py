@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from miram.data.geometry import Box
-from miram.data.own_images import read_table
+from miram.data.own_images.cut import located
+from miram.data.own_images.dialect import read_sheet
+from miram.data.own_images.table import REQUIRED, Lesion, read_table
 from miram.data.pictures.survey import summary, survey
-from miram.data.rows import rows_of
-from miram.data.tasks import JOINT, OWN, targets
+from miram.data.tasks import JOINT, targets
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.kinds import Precision
@@ -30,18 +30,13 @@ from miram.train.finetune import evaluated, probabilities
 from miram.train.seen import Seen
 
 TEST = "test"
-READ = ("image", "patient", "label", "split", "x", "y", "width", "height", "mask")  # columns that group nothing
 
 
 class Case(NamedTuple):
-    """A lesion, and what is known of it."""
+    """A lesion of a table, the folder of its picture, and what else the table says of it."""
 
-    lesion_id: str
-    patient: str
-    label: str
-    part: str  # of the table's column split, or empty
-    path: Path
-    box: Box | None  # None: the whole picture
+    lesion: Lesion
+    folder: Path
     groups: dict[str, str]  # the table's further columns
 
 
@@ -61,18 +56,13 @@ def read_cases(table_csv: Path, folder: Path) -> tuple[list[Case], int]:
     In a table with a column split those of the part "test" count. Raises MiramError as `read_table`, and when none is
     left.
     """
-    table = read_table(table_csv, folder)
-    more = pd.read_csv(table_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig").drop(
-        columns=[*READ], errors="ignore"
-    )
-    cases = [
-        Case(row["lesion_id"], row["patient_id"], row[OWN], row["official_split"], folder / row["film_uid"], None, own)
-        for row, own in zip(rows_of(table), rows_of(more), strict=True)
-    ]
-    taken = [name for name in map(str, more) if name in COLUMNS or name.startswith("prob_")]
+    table, sheet = read_table(table_csv, folder), read_sheet(table_csv, REQUIRED)
+    taken = [name for name in table.unread if name in COLUMNS or name.startswith("prob_")]
     if taken:
         raise MiramError(f"{table_csv}: the predictions have a column {taken[0]} of their own.", "Rename the table's.")
-    tested = [case for case in cases if case.part in ("", TEST)]
+    further = [{name: cells[name] for name in table.unread} for cells in sheet.rows.values()]
+    cases = [Case(lesion, folder, own) for lesion, own in zip(table.lesions, further, strict=True)]
+    tested = [case for case in cases if case.lesion.part in ("", TEST)]
     if not tested:
         raise MiramError(f"{table_csv} has no image of the split {TEST}.", "Mend or remove its column split.")
     return tested, len(cases) - len(tested)
@@ -98,18 +88,18 @@ def answer_cases(
     seen = Seen.of(network, network_file)
     _check_labels(cases, network)
     views, aside, seen = _views(cases, seen, network.model.encoder.side)
-    answered = [case for case in cases if case.lesion_id in views]
+    answered = [case for case in cases if case.lesion.lesion_id in views]
     if not answered:
         name, reason = next(iter(aside.items()))
         raise MiramError(f"None of the {len(cases)} cases can be used; {name}: {reason}", "Mend the first one.")
-    known = [(case.lesion_id, case.patient, TEST, case.label) for case in answered]
+    known = [(own.lesion_id, own.patient, TEST, own.label) for own, _, _ in answered]
     lesions = pd.DataFrame(known, columns=COLUMNS)
     stacked = np.stack([views[name] for name in lesions["lesion_id"]])
     split = Split(lesions, stacked, targets(lesions["label"], network.classes))
     logits = evaluated(fabric.setup_module(network.model), split)
     table = predictions(split, probabilities(logits, network.multi_label), network.classes)
     groups = pd.DataFrame([case.groups for case in answered])
-    table = pd.concat([table.assign(image=[str(case.path) for case in answered]), groups], axis=1)
+    table = pd.concat([table.assign(image=[case.lesion.image for case in answered]), groups], axis=1)
     with atomic_path(predictions_csv) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     return Answered(table, [str(name) for name in groups], aside, network, seen)
@@ -118,9 +108,9 @@ def answer_cases(
 def _check_labels(cases: Sequence[Case], network: Network) -> None:
     """Raise MiramError naming the labels that the network does not know."""
     unknown = Counter(
-        case.label
-        for case in cases
-        if not set(case.label.split(JOINT) if network.multi_label else [case.label]) <= set(network.classes)
+        own.label
+        for own, _, _ in cases
+        if not set(own.label.split(JOINT) if network.multi_label else [own.label]) <= set(network.classes)
     )
     if unknown:
         named = ", ".join(f"{label!r} ({count})" for label, count in sorted(unknown.items()))
@@ -132,9 +122,9 @@ def _check_labels(cases: Sequence[Case], network: Network) -> None:
 
 def _views(cases: Sequence[Case], seen: Seen, side: int) -> tuple[dict[str, np.ndarray], dict[str, str], Seen]:
     """The view of each lesion, why others have none, and `seen` with the ranges of all kinds of files."""
-    of_picture = defaultdict(list)
-    for case in cases:
-        of_picture[case.path].append(case)
+    of_picture: dict[Path, list[Lesion]] = defaultdict(list)
+    for lesion, folder, _ in cases:
+        of_picture[folder / lesion.image].append(lesion)
     paths = {str(path): path for path in of_picture}
     found = survey(paths, seen.levels, partial(track, description="pictures, looked at", total=len(paths)))
     print(summary(found, seen.levels), flush=True)
@@ -142,13 +132,18 @@ def _views(cases: Sequence[Case], seen: Seen, side: int) -> tuple[dict[str, np.n
     views, aside = {}, {}
     for path, own in track(of_picture.items(), "pictures, cut"):
         if str(path) in found.aside:
-            aside.update({case.lesion_id: found.aside[str(path)] for case in own})
+            aside.update({lesion.lesion_id: found.aside[str(path)] for lesion in own})
             continue
         wide, _ = seen.reading.read(path)
         pixels = (wide >> 8).astype(np.uint8)
-        for case in own:
+        for lesion in own:
             try:
-                views[case.lesion_id] = resize(seen.cut(pixels, case.box, path), side)
+                views[lesion.lesion_id] = resize(_crop(pixels, lesion, path, cases[0].folder, seen), side)
             except MiramError as error:
-                aside[case.lesion_id] = error.message
+                aside[lesion.lesion_id] = error.message
     return views, aside, seen
+
+
+def _crop(pixels: np.ndarray, lesion: Lesion, path: Path, folder: Path, seen: Seen) -> np.ndarray:
+    box = None if lesion.is_whole else located(lesion, pixels.shape, folder, seen.component)[0]
+    return seen.cut(pixels, box, path)

@@ -17,7 +17,8 @@ from miram.models.export import Network
 
 @dataclass(frozen=True)
 class Seen:
-    """The rule and the ranges of grey levels, see `Reading`, and what was cut, see `window_around`.
+    """The rule and the ranges of grey levels, see `Reading`, which parts of a mask count, see `select_component`,
+    and what was cut, see `window_around`.
 
     `films`: lesions were cut from films; otherwise a picture without a box was cut whole.
     """
@@ -25,6 +26,7 @@ class Seen:
     levels: str
     ranges: Mapping[str, Range] | None
     films: bool
+    component: str
     shape: str
     margin: float
     side_min: int
@@ -58,14 +60,9 @@ class Seen:
     def cut(self, pixels: np.ndarray, box: Box | None, path: Path) -> np.ndarray:
         """The crop of a lesion in a box of a picture (R, C), or of the whole picture, zero outside it.
 
-        Raises MiramError for a film without a box that is not square, and for a box without a pixel of the picture.
+        Raises MiramError for a film without a box that is not square.
         """
         rows, columns = pixels.shape
-        if box is not None and not all(box.within(rows, columns).shape):
-            raise MiramError(
-                f"The box of {path} at x = {box.x0}, y = {box.y0} holds none of its {columns} x {rows} px.",
-                "Give x, y, width and height in px, from the left and the upper edge.",
-            )
         if box is None and self.films:
             if rows != columns:
                 raise MiramError(

@@ -88,7 +88,7 @@ def committed(project):
 def failing_project(plain, folder):
     """The finished project once more, to be fine-tuned otherwise; one network cannot be kept."""
     project = shutil.copytree(plain, folder / "failing", symlinks=True)
-    weights = project / "runs/demo/strict/finetune" / CELL / "model.safetensors"
+    weights = project / "runs/demo/strict/classifiers" / CELL / "model.safetensors"
     weights.unlink()
     (weights / "in the way").mkdir(parents=True)
     edit(project, lambda document: document["finetune"].update(drop_path=0.2))

@@ -8,7 +8,8 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from miram.data.own_images import import_images
+from miram.data.own_images.stage import Places, import_images
+from miram.data.own_images.table import read_table
 from miram.data.pictures.levels import whole_bits
 from miram.data.pictures.picture import Range
 from miram.data.pictures.reader import read_picture
@@ -17,7 +18,7 @@ from miram.errors import MiramError
 from miram.train.predict import look
 
 WINDOW = {"shape": "tight", "margin": 0.0, "side_min": 1}
-TABLES = ("lesions", "set_aside", "backgrounds", "pictures")
+TABLES = ("lesions.csv", "set_aside.csv", "backgrounds.csv", "pictures.csv", "overview.md")
 WAYS = dicom_ways() | other_ways()
 
 
@@ -33,9 +34,10 @@ def imported(folder, names, levels="data", classes=2):
     rows = [(name, f"P{number}", f"class {number % classes}") for number, name in enumerate(names)]
     table = folder.parent / "images.csv"
     pd.DataFrame(rows, columns=["image", "patient", "label"]).to_csv(table, index=False)
-    tables = [folder.parent / f"{name}.csv" for name in TABLES]
-    own = {"folder": str(folder), "table_csv": str(table), "levels": levels}
-    facts = import_images(folder.parent / "crops", *tables, **own, **WINDOW, bits=8)
+    places = Places(*(folder.parent / name for name in ("crops", *TABLES)))
+    own = {"folder": str(folder), "table_csv": str(table), "set_aside_max": 1.0}
+    rule = {"levels": levels, "component": "union", **WINDOW, "bits": 8}
+    facts = import_images(read_table(table, folder), places, **own, **rule)
     crops = {path.stem: np.asarray(Image.open(path)) for path in (folder.parent / "crops").iterdir()}
     return crops, Reading(levels, facts["ranges"], WINDOW)
 

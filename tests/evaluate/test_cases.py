@@ -7,7 +7,7 @@ import pytest
 from miram.evaluate.cases import measure_cases
 
 OPTIONS = {"specificity": 0.9, "threshold": 0.5, "bins": 15}
-DRAWS = {"resamples": 2000, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9}
+DRAWS = {"resamples": 2000, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9, "positive": None}
 
 
 def answered(right, patients):

@@ -13,6 +13,7 @@ from tiny_classifier import FOUR, SEEN, saved_classifier
 from miram.cli import main
 from miram.data import tasks
 from miram.data.geometry import Box
+from miram.data.own_images.table import Lesion
 from miram.data.pictures.picture import Range
 from miram.errors import MiramError
 from miram.evaluate.cases import measure_cases
@@ -29,8 +30,8 @@ DRAWS = {"resamples": 300, "seed": 0, "confidence": 0.95, "min_draws_share": 0.5
 OPTIONS = {"specificity": 0.9, "threshold": 0.5, "bins": 15}
 
 
-def case(path, name="a", label=FOUR[0], patient="P1", box=None, **groups):
-    return Case(name, patient, label, "", path, box, groups)
+def case(path, name="a", label=FOUR[0], patient="P1", box=None, mask="", **groups):
+    return Case(Lesion(name, path.name, patient, label, "", box, mask), path.parent, groups)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_stored_network_gives_the_test_metrics_of_its_study_again(lesions, sto
     np.testing.assert_array_equal(found.table[probabilities], stored[probabilities])
 
     figures = measure_cases(
-        found.table, [], tmp_path / "cases.csv", multilabel=False, options=OPTIONS, **DRAWS
+        found.table, [], tmp_path / "cases.csv", multilabel=False, options=OPTIONS, positive=None, **DRAWS
     ).rows.query("method == 'network'")
     cell = Cell("strict", "pathology_4class", "finetune", "mae", 0)
     evaluate(
@@ -113,7 +114,7 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason(model, picture, tmp_pa
     ]
     found = answer_cases(model(films=True), cases, tmp_path / "predictions.csv", **MACHINE)
     assert found.table["lesion_id"].tolist() == ["good"]
-    assert "no crop of a lesion" in found.aside["film"] and "holds none of its 60 x 40 px" in found.aside["beyond"]
+    assert "no crop of a lesion" in found.aside["film"] and "has 60 columns and 40 rows" in found.aside["beyond"]
     assert "cannot be decoded" in found.aside["notes"]
     with pytest.raises(MiramError, match="None of the 3 cases can be used"):
         answer_cases(model(films=True), cases[:3], tmp_path / "none.csv", **MACHINE)
@@ -149,7 +150,9 @@ def test_a_network_that_does_not_tell_what_it_has_seen_is_refused(model, picture
 def test_what_a_network_has_seen_comes_back_from_its_file(model):
     from miram.models.export import load_classifier
 
-    seen = Seen("image", {"PNG, 16 bits": Range(-4, 3)}, films=False, shape="tight", margin=0.2, side_min=9)
+    seen = Seen(
+        "image", {"PNG, 16 bits": Range(-4, 3)}, films=False, component="largest", shape="tight", margin=0.2, side_min=9
+    )
     path = model(**seen.told())
     assert Seen.of(load_classifier(path), path) == seen
     assert replace(seen, films=True).reading.window is None
@@ -237,3 +240,39 @@ def test_a_folder_is_asked_about_file_by_file_and_what_cannot_be_read_is_counted
     (hospital / "empty").mkdir()
     assert main(["predict", "empty", "--network", "model.safetensors"]) == 1
     assert "There is no file in empty" in capsys.readouterr().err
+
+
+def test_a_recipe_a_network_of_films_and_a_spreadsheets_dialect_go_together(hospital, capsys):
+    folder = hospital / "all-mias"
+    folder.mkdir()
+    lines = []
+    for number in range(1, 9):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 60), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"mdb{number:03}.pgm")
+        lines.append(f"mdb{number:03} {'FGD'[number % 3]} CIRC {'BM'[number % 2]} {20 + number} 20 6")
+    lines.append("mdb008 D CALC M 40 12 4")
+    (folder / "Info.txt").write_text("\n".join(lines))
+    saved_classifier(hospital / "model.safetensors")
+    assert main(["recipe", "mini-mias", "all-mias", "--task", "pathology_4class"]) == 0
+    Path("cases.csv").write_text(capsys.readouterr().out.replace(",", ";"), encoding="utf-16")
+    assert main(["test", "--network", "model.safetensors", "--table", "cases.csv", "--folder", "all-mias"]) == 0
+    said = capsys.readouterr().out
+    assert "9 lesions of 4 patients: BENIGN_MASS 4, MALIGNANT_CALC 1, MALIGNANT_MASS 4" in said
+    assert "share of malignant lesions found" in said and "| dense-glandular | " in said
+    assert pd.read_csv("tested/predictions.csv")["image"].value_counts()["mdb008.pgm"] == 2
+
+
+def test_sensitivity_is_that_of_the_class_that_the_parameters_name_or_is_not_told(hospital, capsys):
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    table = pd.read_csv("theirs/cases.csv")
+    encoder = saved_classifier(hospital / "model.safetensors", seen=WHOLE, classes=("cyst", "tumour", "scar", "none"))
+    assert encoder.head.out_features == 4
+    names = dict(zip(FOUR, ("cyst", "tumour", "scar", "none"), strict=True))
+    table.assign(label=table["label"].map(names)).to_csv("theirs/cases.csv", index=False)
+    asked = ["test", "--network", "model.safetensors", "--table", "theirs/cases.csv"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "| sensitivity " not in said.partition("## Calibration")[0]
+    Path("params.yaml").write_text(text.replace("positive: null", "positive: tumour"))
+    assert main(asked) == 0
+    assert "share of lesions of class tumour found" in capsys.readouterr().out

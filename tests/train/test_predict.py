@@ -24,7 +24,7 @@ from miram.train.seen import Seen
 
 ROOT = Path(__file__).parents[2]
 COMPUTE = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
-WINDOW = {"shape": "square", "margin": 0.0, "side_min": 1}
+WINDOW = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1}
 OWN = Seen("data", {"PNG, 16 bits": Range(0, 12)}, films=False, **WINDOW)
 FILM = Seen("data", None, films=True, **WINDOW)
 

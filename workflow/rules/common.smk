@@ -36,7 +36,7 @@ def OWN_IMAGES():
     """The images that one's own table names, looked for once a process."""
     if P.source != params.IMAGES:
         return []
-    from miram.data.own_images import image_paths
+    from miram.data.own_images.table import image_paths
 
     return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder))
 

@@ -12,6 +12,7 @@ Levels that are used are rounded to whole bits, see `whole_bits`, so that bright
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +36,17 @@ def whole_bits(lowest: int, highest: int) -> Range:
     return Range(low, max(1, (highest - low).bit_length()))
 
 
+def widened(one: Facts, other: Facts) -> Facts:
+    """The first, with the levels of both."""
+    return replace(one, lowest=min(one.lowest, other.lowest), highest=max(one.highest, other.highest))
+
+
 def used_ranges(pictures: Iterable[Facts]) -> dict[str, Range]:
     """The range that the pictures of each kind use together."""
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, Facts] = {}
     for facts in pictures:
-        lowest, highest = found.get(facts.kind, (facts.lowest, facts.highest))
-        found[facts.kind] = min(lowest, facts.lowest), max(highest, facts.highest)
-    return {kind: whole_bits(*extent) for kind, extent in sorted(found.items())}
+        found[facts.kind] = widened(found.get(facts.kind, facts), facts)
+    return {kind: whole_bits(facts.lowest, facts.highest) for kind, facts in sorted(found.items())}
 
 
 def scale_of(facts: Facts, levels: str, ranges: Mapping[str, Range] | None) -> Scale:

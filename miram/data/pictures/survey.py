@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from miram.data.pictures.levels import scale_of, scaled, used_ranges
-from miram.data.pictures.picture import PictureError, Range
+from miram.data.pictures.levels import scale_of, scaled, used_ranges, widened
+from miram.data.pictures.picture import Facts, PictureError, Range
 from miram.data.pictures.reader import read_picture
 from miram.data.rows import write_rows
 
@@ -49,20 +49,38 @@ class Survey(NamedTuple):
     ranges: dict[str, Range]
 
 
-def survey(paths: Mapping[str, Path], levels: str, track: Callable[[Iterable], Iterable]) -> Survey:
+def survey(
+    paths: Mapping[str, Path],
+    levels: str,
+    track: Callable[[Iterable], Iterable],
+    use: Callable[[str, np.ndarray], None] | None = None,
+) -> Survey:
     """Look at every picture, one in memory at a time; `track` reports progress. Raises as `read_picture` but for
-    PictureError."""
-    seen, aside = {}, {}
+    PictureError.
+
+    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and once more
+    where a later one of its kind showed that its range is another.
+    """
+    seen: dict[str, Facts] = {}
+    extent: dict[str, Facts] = {}  # the lowest and the highest level of each kind, so far
+    used, aside, rows = {}, {}, {}
     for name, path in track(paths.items()):
         try:
-            seen[name] = read_picture(path, levels).facts
+            picture = read_picture(path, levels)
         except PictureError as error:
             aside[name] = error.message
-    ranges = used_ranges(seen.values())
-    rows = {}
+            continue
+        seen[name] = own = picture.facts
+        extent[own.kind] = widened(extent.get(own.kind, own), own)
+        if use:
+            used[name] = scale_of(own, levels, used_ranges([extent[own.kind]])).range
+            use(name, scaled(picture, used[name]))
+    ranges = used_ranges(extent.values())
     for name, facts in seen.items():
         shown, note = scale_of(facts, levels, ranges)
         rows[name] = {"image": name, **asdict(facts), "shown_from": shown.low, "shown_to": shown.high, "note": note}
+        if use and used[name] != shown:
+            use(name, scaled(read_picture(paths[name], levels), shown))
     return Survey(rows, aside, ranges)
 
 
