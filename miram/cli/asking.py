@@ -108,7 +108,7 @@ def _positive(chosen: params.Params, classes: Sequence[str]) -> list[str] | None
     from miram.evaluate.scores import MALIGNANT
 
     own = chosen.sources.images.positive
-    if own in classes:
+    if own is not None and own in classes:
         return [own]
     return None if any(name.startswith(MALIGNANT) for name in classes) else []
 

@@ -54,8 +54,9 @@ def measure_cases(
 
     def rows(part: pd.DataFrame, column: str, group: str) -> list[dict[str, object]]:
         place = {"column": column, "group": group, "patients": part["patient_id"].nunique()}
-        same = {"multilabel": multilabel, "draws": draws, "limits": limits}
-        found = lesion_rows(part, NETWORK, **same, options=options, positive=positive)
+        found = lesion_rows(
+            part, NETWORK, multilabel=multilabel, draws=draws, limits=limits, options=options, positive=positive
+        )
         return [{**row, **place} for row in found]
 
     every = rows(table, ALL, ALL)
