@@ -87,7 +87,7 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')
 
-    def train(out, *given):
+    def train(out, *given, **_):
         tuning = given[-1]
         for name in ["log.csv", "predictions.parquet", *(["model.safetensors"] if tuning.keep_network else [])]:
             (out / name).touch()

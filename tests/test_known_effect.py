@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from tiny_classifier import SEEN
 
 from miram.evaluate.claims import judge
 from miram.evaluate.metrics import evaluate
@@ -15,6 +16,7 @@ from miram.layout import Cell
 from miram.phantom.lesions import draw_lesion
 from miram.recipe import Tuning
 from miram.train.finetune import finetune
+from miram.train.seen import Seen
 from miram.train.store import pack
 
 PAPER = Path(__file__).parents[1] / "workflow" / "resources" / "paper.csv"
@@ -68,7 +70,7 @@ def trained(tmp_path_factory):
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
+            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen=Seen(**SEEN))
             path = predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
             table = pd.read_parquet(path)
             table.attrs["seed"] = number  # of the cell

@@ -17,7 +17,10 @@ READ = {
     "measured",
     "results",
     "state",
-}  # JSON of benches and records, rows of the case lists, torch's state, a window of crops
+    "seen",
+    "config",
+    "content",
+}  # JSON of benches, records and networks' files, rows of the case lists, torch's state, a window of crops
 WORDS = {"dict[str, Any]", "Mapping[str, Any]", "dict", "Mapping"}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from miram import __version__, layout, params
-from miram.cli import data, machine, results, training
+from miram.cli import asking, data, machine, results, sharing, training
+from miram.data import recipes
 from miram.errors import MiramError
 from miram.stages import STAGES
 
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             own.add_argument("--check", action="store_true", help=text)
     _add_data(add)
     _add_training(add)
+    _add_asking(add)
     _add_results(add)
     return parser
 
@@ -102,6 +104,12 @@ def _add_data(add: Add) -> None:
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
+    table = add("recipe", data.recipe, "print the table of a public data set, as it comes, for `images` and `test`")
+    table.add_argument("recipe", choices=recipes.DATA_SETS, metavar="SET", help="one of %(choices)s")
+    table.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="where the data set lies; the table's paths are below it"
+    )
+    table.add_argument("--task", choices=recipes.TASKS, default=recipes.TASKS[0], help="the words of the labels")
 
 
 def _add_training(add: Add) -> None:
@@ -117,16 +125,32 @@ def _add_training(add: Add) -> None:
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
 
 
-def _add_results(add: Add) -> None:
-    """The commands about the results beside their stages."""
-    ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
-    ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
+def _add_asking(add: Add) -> None:
+    """The commands that ask a finished network, or give it away."""
+    what = f"ask a fine-tuned network about a picture, or all pictures of a folder; {asking.NO_DEVICE}"
+    ask = add("predict", asking.predict, what)
+    ask.add_argument("picture", type=Path, metavar="PICTURE|FOLDER", help="the crop of a lesion, a film, or a folder")
+    ask.add_argument("--network", type=Path, metavar="FILE", help="a model.safetensors, in place of one of this run")
     ask.add_argument(
         "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
     )
     for name in ("protocol", "task", "method"):
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
-    ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
+    ask.add_argument("--out", type=Path, help="default: prediction.png; of a folder predictions.csv")
+    what = f"measure a fine-tuned network on the cases of a table, such as another laboratory's; {asking.NO_DEVICE}"
+    tried = add("test", asking.test, what)
+    tried.add_argument("--network", type=Path, required=True, metavar="FILE", help="a model.safetensors")
+    tried.add_argument("--table", type=Path, required=True, metavar="CSV", help="of cases, as one of own images")
+    tried.add_argument("--folder", type=Path, help="of the pictures (default: that of the table)")
+    tried.add_argument("--out", type=Path, default=Path("tested"), help="folder (default: %(default)s)")
+    share = add("weights", sharing.weights, "write a pre-trained encoder for timm and transformers, with a model card")
+    share.add_argument("--method", required=True, help="one of params.yaml")
+    share.add_argument("--protocol", help="default: the first of params.yaml")
+    share.add_argument("--out", type=Path, default=Path("weights"), help="folder (default: %(default)s)")
+
+
+def _add_results(add: Add) -> None:
+    """The commands about the results beside their stages."""
     add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")

@@ -1,9 +1,11 @@
 """The commands of the data: from the archive, or images of one's own, to packed crops, splits and their audit."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -159,6 +161,20 @@ def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any])
     print(f"{text}\nLook at the crops: {page}")
     if found.fault:
         raise found.fault
+
+
+def recipe(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print the table of a public data set, and beside it what it holds and what is left out."""
+    from miram.data.recipes.table import tabulated
+
+    folder, module = arguments.folder, import_module(f"miram.data.recipes.{arguments.recipe.replace('-', '_')}")
+    table, left_out = tabulated(module.findings(folder), folder, arguments.task)
+    table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    counts = ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().sort_index().items())
+    pictures, patients = table["image"].nunique(), table["patient"].nunique()
+    print(f"{len(table)} lesions of {pictures} pictures and {patients} patients: {counts}", file=sys.stderr)
+    for reason, count in left_out.items():
+        print(f"left out: {count} {reason}", file=sys.stderr)
 
 
 def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -12,10 +12,10 @@ from miram.provenance import record
 from miram.stages import STAGES
 
 if TYPE_CHECKING:
-    from miram.data.pictures.survey import Reading
+    from miram.train.seen import Seen
 
 Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
-NO_DEVICE = "research software, not a medical device"
+CUT = ("component", "shape", "margin", "side_min")  # values of `crops` by which lesions are cut
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -66,9 +66,26 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.finetune import finetune as train
 
     def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return train(*files, params.tuning_of(chosen, cell))
+        return train(*files, params.tuning_of(chosen, cell), seen=_seen(chosen))
 
     _classify(chosen, "finetune", arguments, work)
+
+
+def _seen(chosen: params.Params) -> "Seen":
+    """How the pictures are read and cut that are trained on: of one's own images, as their record tells."""
+    from miram.data.pictures.picture import Range
+    from miram.data.pictures.survey import FILMS
+    from miram.train.seen import Seen
+
+    if chosen.source != params.IMAGES:
+        rule = {name: getattr(chosen.crops, name) for name in CUT}
+        return Seen(FILMS.levels, FILMS.ranges, films=True, **rule)
+    made = record.read(layout.record("images", chosen.name))
+    values = made["values"]["images"]
+    if "levels" not in values:
+        raise MiramError("The images were read by an older version, without sources.images.levels.", "Run again.")
+    ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
+    return Seen(values["levels"], ranges, films=False, **{name: values[name] for name in CUT})
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -147,67 +164,3 @@ def _require_accelerator(chosen: params.Params) -> None:
     from miram.planning.gpu import require_accelerator
 
     require_accelerator(chosen.compute.accelerator, chosen.preset)
-
-
-def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Ask one fine-tuned network about one picture."""
-    from miram.report.prediction import draw_prediction
-    from miram.train.predict import predict as ask
-
-    cell, path = _chosen_network(chosen, arguments)
-    facts = ask(
-        path.parent / "model.safetensors",
-        arguments.picture,
-        arguments.box,
-        reading=_reading(chosen),
-        accelerator=chosen.compute.accelerator,
-        threads=chosen.compute.threads,
-    )
-    demo = "It has learnt from phantom lesions only. " if params.is_embedded(chosen) else ""
-    warning = f"{demo}{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
-    place = (
-        "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"
-    )
-    title = f"{arguments.picture.name}{place}\n{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
-    draw_prediction(facts.view, facts.relevance, facts.probabilities, arguments.out, title=title, warning=warning)
-    print(title)
-    if facts.note:
-        print(f"look at the picture: {facts.note}")
-    for name, probability in facts.probabilities.items():
-        print(f"{100 * probability:6.1f} %  {name}")
-    print(f"picture: {arguments.out}\n{warning}")
-
-
-def _reading(chosen: params.Params) -> "Reading":
-    """How the pictures were read that the networks were trained on: of one's own images, as their record tells."""
-    from miram.data.pictures.picture import Range
-    from miram.data.pictures.survey import FILMS, Reading
-
-    if chosen.source != params.IMAGES:
-        return FILMS
-    made = record.read(layout.record("images", chosen.name))
-    values = made["values"]["images"]
-    if "levels" not in values:
-        raise MiramError("The networks were trained by an older version, without sources.images.levels.", "Run again.")
-    ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
-    return Reading(values["levels"], ranges, {name: values[name] for name in ("shape", "margin", "side_min")})
-
-
-def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
-    """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
-    protocol, task, _ = params.headline(chosen)
-    wanted = arguments.protocol or protocol, arguments.task or task, layout.FINETUNE
-    cells = params.cells(chosen)
-    for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
-        if value is not None:
-            check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
-    own = [cell for cell in params.kept(chosen) if cell[:3] == wanted and arguments.method in (None, cell.method)]
-    finished = finished_of(chosen, own)
-    if not finished:
-        raise MiramError(
-            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"
-            + (f" for method {arguments.method}." if arguments.method else "."),
-            f"Run the workflow first: snakemake --config preset={chosen.preset}.",
-        )
-    best = max(finished, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
-    return best, finished[best]

@@ -120,6 +120,25 @@ def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[
     return {split: {run: part for run, part in own.items() if len(part.table)} for split, own in parts.items()}
 
 
+def lesion_rows(
+    part: Predictions,
+    method: str,
+    *,
+    draws: Draws,
+    limits: Limits,
+    options: Options,
+    positive: Sequence[str] | None,
+) -> list[dict[str, object]]:
+    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+
+    `draws`: resamples and seed; `limits`: confidence and min_draws_share.
+    """
+    measured, majority = _measured({(method, 0): part}, draws, options, positive)
+    patients = part.table["patient_id"].to_numpy()
+    rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
+    return rows + _majority_rows(majority, TEST, patients, limits)
+
+
 def _measured(
     parts: Mapping[Run, Predictions], draws: Draws | None, options: Options, positive: Sequence[str] | None
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:

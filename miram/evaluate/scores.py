@@ -131,14 +131,17 @@ def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarra
     Confidence is the largest probability, its class the answer that is right or wrong; in a multi-label task each of
     the C probabilities counts, with its class as the truth, by 1/C.
     """
-    if answers.multilabel:
-        confidence, outcome = answers.probabilities, answers.truth
-    else:
-        confidence = answers.probabilities.max(axis=1, keepdims=True)
-        outcome = right(answers, threshold)[:, None]
+    confidence, outcome = confidences(answers, threshold)
     chosen = confidence_bins(confidence, bins)
     gaps = (outcome - confidence) / confidence.shape[1]
     return np.stack([np.where(chosen == number, gaps, 0.0).sum(axis=1) for number in range(bins)], axis=1)
+
+
+def confidences(answers: Answers, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """What `calibration_gaps` compares: confidence, and whether it was right, both (N, 1) or (N, C)."""
+    if answers.multilabel:
+        return answers.probabilities, answers.truth
+    return answers.probabilities.max(axis=1, keepdims=True), right(answers, threshold)[:, None]
 
 
 def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:

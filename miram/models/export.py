@@ -4,7 +4,9 @@ import argparse
 import json
 import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -65,18 +67,43 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     encoder.load_state_dict({name: state[name] for name in wanted})
 
 
+def encoder_of_file(path: Path) -> Encoder:
+    """An exported encoder, of the architecture that its file tells. Raises MiramError where there is none."""
+    _, architecture = _read(Path(path))
+    if not architecture:
+        raise MiramError(f"{path} is no encoder that miram has exported.", "Give a pre-training's encoder.safetensors.")
+    encoder = Encoder(**architecture, drop_path=0.0)
+    load_encoder(encoder, path)
+    return encoder.eval()
+
+
+class Network(NamedTuple):
+    """A classifier from its file, and what that tells of it."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    multi_label: bool
+    seen: Mapping[str, Any] | None  # how its pictures were read and cut; None in files of older versions
+
+
 def save_classifier(
-    state: dict[str, Tensor], path: Path, *, classes: tuple[str, ...], multi_label: bool, **architecture: object
+    state: dict[str, Tensor],
+    path: Path,
+    *,
+    classes: tuple[str, ...],
+    multi_label: bool,
+    seen: Mapping[str, Any],
+    **architecture: object,
 ) -> None:
     """Write a classifier's weights, whole or not at all; `architecture`: its encoder's, and its pool."""
-    told = {**architecture, "classes": classes, "multi_label": multi_label}
+    told = {**architecture, "classes": classes, "multi_label": multi_label, "seen": seen}
     with atomic_path(path) as temporary:
         # one entry: safetensors writes several in a random order
         temporary.write_bytes(save(state, {CLASSIFIER_KEY: json.dumps(told)}))
 
 
-def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
-    """A saved classifier, its classes, and whether a lesion may have several. Raises MiramError where there is none."""
+def load_classifier(path: Path) -> Network:
+    """A saved classifier. Raises MiramError where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})[CLASSIFIER_KEY])
@@ -88,7 +115,7 @@ def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
     encoder = Encoder(**told["encoder"], drop_path=0.0)
     model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
     model.load_state_dict(state)
-    return model.eval(), tuple(told["classes"]), told["multi_label"]
+    return Network(model.eval(), tuple(told["classes"]), told["multi_label"], told.get("seen"))
 
 
 def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:

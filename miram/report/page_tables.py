@@ -72,6 +72,17 @@ def metric_groups(
     return [_group(group, parts[group], paper, looks, positive) for group in ordered]
 
 
+def headings(positive: Sequence[str] | None) -> dict[str, tuple[str, str]]:
+    """METRICS, where sensitivity is that of the positive classes, or left out where there is none."""
+    heads = dict(METRICS)
+    if positive:
+        name, meaning = METRICS["sensitivity"]
+        heads["sensitivity"] = name, meaning.replace("malignant lesions", f"lesions of class {' or '.join(positive)}")
+    elif positive is not None:
+        del heads["sensitivity"]
+    return heads
+
+
 def _group(
     group: tuple[str, str, str],
     part: pd.DataFrame,
@@ -80,12 +91,7 @@ def _group(
     positive: Sequence[str] | None,
 ) -> dict[str, Any]:
     protocol, task, mode = group
-    heads = dict(METRICS)
-    if positive:
-        name, meaning = METRICS["sensitivity"]
-        heads["sensitivity"] = name, meaning.replace("malignant lesions", f"lesions of class {' or '.join(positive)}")
-    elif positive is not None:
-        del heads["sensitivity"]
+    heads = headings(positive)
     shown = [metric for metric in heads if (part["metric"] == metric).any()]
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
     has_paper = mode == "finetune" and published.notna().any()

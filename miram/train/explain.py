@@ -48,7 +48,7 @@ def explain(
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, explaining.task)
     maps, points = {}, []
     for method, path in classifiers.items():
-        classifier, _, multi_label = load_classifier(path)
+        classifier, _, multi_label, _ = load_classifier(path)
         test = read_split(store, labelled, "test", classifier.encoder.side)
         chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
         model = fabric.setup_module(classifier)

@@ -39,6 +39,7 @@ from miram.train.classifiers import (
 )
 from miram.train.device import one_device, out_of_memory_as
 from miram.train.schedule import warmup_cosine
+from miram.train.seen import Seen
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers
 
@@ -65,13 +66,16 @@ def finetune(
     splits_csv: Path,
     encoder_file: Path | None,
     tuning: Tuning,
+    *,
+    seen: Seen,
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
     Leaves in `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy),
     predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read after
-    that choice. Adam with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply
-    by one and are left out. Returns facts for the record. Raises MiramError for what the user can mend.
+    that choice. `seen` tells how the pictures were read and cut, see `Seen`; the network's file repeats it. Adam with
+    its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply by one and are left
+    out. Returns facts for the record. Raises MiramError for what the user can mend.
     """
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
@@ -88,7 +92,7 @@ def finetune(
     test = read_split(store, labelled, "test", tuning.side)
     multi_label = tuning.task in MULTI_LABEL
     tables = [
-        predictions(split, probabilities(_evaluated(model, split), multi_label), labelled.classes)
+        predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)
         for split in (validation, test)
     ]
     network_file = Path(out_dir) / "model.safetensors"
@@ -100,6 +104,7 @@ def finetune(
             pool=tuning.pool,
             classes=labelled.classes,
             multi_label=multi_label,
+            seen=seen.told(),
         )
     else:
         network_file.unlink(missing_ok=True)  # of a run that kept it
@@ -131,7 +136,7 @@ def _train(
     for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
         shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
         train_loss = _train_epoch(fabric, model, stepper, batches, lr[epoch], weights, shares)
-        logits = _evaluated(model, validation)
+        logits = evaluated(model, validation)
         val_loss = loss_of(logits, torch.from_numpy(validation.targets), weights)
         answers = probabilities(logits, multi_label)
         scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
@@ -235,7 +240,7 @@ def _logits(model: nn.Module, views: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluated(model: nn.Module, split: Split) -> Tensor:
+def evaluated(model: nn.Module, split: Split) -> Tensor:
     """Logits (N, C) of a split's views as they are, on the CPU. Raises MiramError when one is not finite."""
     model.eval()
     device = next(model.parameters()).device

@@ -55,7 +55,7 @@ def test_the_principal_plane_keeps_the_two_strongest_directions():
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_a_saved_classifier_answers_as_before(tmp_path, pool):
     model = saved_classifier(tmp_path / "model.safetensors", pool)
-    found, classes, multi_label = load_classifier(tmp_path / "model.safetensors")
+    found, classes, multi_label, _ = load_classifier(tmp_path / "model.safetensors")
     images = torch.randn(2, 3, 16, 16)
     assert (classes, multi_label) == (FOUR, False)
     torch.testing.assert_close(found(images), model(images), rtol=0, atol=0)
@@ -105,7 +105,7 @@ def test_every_label_of_the_test_split_has_a_map_of_every_method(explained, test
     assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert facts["lesions"] == 2
     for method in ("from-scratch", "mae"):
-        model, _, multi_label = load_classifier(tmp_path / f"{method}.safetensors")
+        model, _, multi_label, _ = load_classifier(tmp_path / f"{method}.safetensors")
         assert multi_label == (method == "from-scratch") and np.abs(maps[method]).max() > 0
         expected = [relevance(model, view, multi_label) for view in test_views[[0, 2]]]
         assert maps[method] == pytest.approx(np.stack(expected), abs=1e-6)

@@ -59,7 +59,7 @@ def cut_images(
         film = {"film_rows": pixels.shape[0], "film_columns": pixels.shape[1], "film_sha256": sha256_pixels(pixels)}
         for lesion in of_image[image]:
             try:
-                box, repairs = _located(lesion, pixels.shape, folder, rule.component)
+                box, repairs = located(lesion, pixels.shape, folder, rule.component)
             except PictureError as error:
                 reasons[lesion.lesion_id] = error.message
                 continue
@@ -88,7 +88,7 @@ def _row(lesion: Lesion) -> dict[str, Any]:
     return known | {"film_uid": lesion.image, OWN: lesion.label}
 
 
-def _located(lesion: Lesion, shape: tuple[int, ...], folder: Path, component: str) -> tuple[Box, str]:
+def located(lesion: Lesion, shape: tuple[int, ...], folder: Path, component: str) -> tuple[Box, str]:
     """The box of a lesion in its image, and the repairs that it took. Raises PictureError when it can be none."""
     whole = Box(0, 0, *shape)
     if lesion.mask:

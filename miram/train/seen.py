@@ -1,0 +1,73 @@
+"""How the pictures were read and cut that a network was trained on: its file tells it, and what it is asked about
+later is treated alike."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miram.data.geometry import Box, cut_window, window_around
+from miram.data.pictures.picture import Range
+from miram.data.pictures.survey import Reading
+from miram.errors import MiramError
+from miram.models.export import Network
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The rule and the ranges of grey levels, see `Reading`, which parts of a mask count, see `select_component`,
+    and what was cut, see `window_around`.
+
+    `films`: lesions were cut from films; otherwise a picture without a box was cut whole.
+    """
+
+    levels: str
+    ranges: Mapping[str, Range] | None
+    films: bool
+    component: str
+    shape: str
+    margin: float
+    side_min: int
+
+    @classmethod
+    def of(cls, network: Network, path: Path) -> "Seen":
+        """What the network in the file `path` has seen. Raises MiramError where the file does not tell it."""
+        if network.seen is None:
+            raise MiramError(
+                f"{path} does not tell how its training read pictures.",
+                "Run that fine-tuning again.",
+            )
+        told = dict(network.seen)
+        if told["ranges"] is not None:
+            told["ranges"] = {kind: Range(*levels) for kind, levels in told["ranges"].items()}
+        return cls(**told)
+
+    def told(self) -> dict[str, Any]:
+        """The same as plain values, for the network's file."""
+        return asdict(self)
+
+    @property
+    def reading(self) -> Reading:
+        """How a picture is read."""
+        return Reading(self.levels, self.ranges, None if self.films else self._window)
+
+    @property
+    def _window(self) -> dict[str, Any]:
+        return {"shape": self.shape, "margin": self.margin, "side_min": self.side_min}
+
+    def cut(self, pixels: np.ndarray, box: Box | None, path: Path) -> np.ndarray:
+        """The crop of a lesion in a box of a picture (R, C), or of the whole picture, zero outside it.
+
+        Raises MiramError for a film without a box that is not square.
+        """
+        rows, columns = pixels.shape
+        if box is None and self.films:
+            if rows != columns:
+                raise MiramError(
+                    f"{path} is {columns} px wide and {rows} px high: no crop of a lesion, which would be square.",
+                    "Say where the lesion is, in px.",
+                )
+            return pixels
+        return cut_window(pixels, window_around(box or Box(0, 0, rows, columns), **self._window))
