@@ -1,8 +1,8 @@
 """VinDr-Mammo: `finding_annotations.csv`, images/STUDY/IMAGE.dicom and, if it is there, `metadata.csv`.
 
-The form was read in the data set's description on PhysioNet and in public code: a row a finding, with a box xmin, ymin,
-xmax, ymax in px, finding_categories such as "['Mass']", finding_birads such as "BI-RADS 4", and split (training, test);
-rows of films without a finding say "['No Finding']" and have no box.
+The form was read in a repository that quotes the description of the data set, and in public code: one row per finding,
+with a box xmin, ymin, xmax, ymax in px, finding_categories such as "['Mass']", finding_birads such as "BI-RADS 4", and
+split (training, test). Rows of films without a finding say "['No Finding']" and have no box.
 
 The labels are no pathology: BI-RADS 3 counts as benign, 4 and 5 as malignant; benign findings of BI-RADS 2 are not
 marked in the data set. It tells studies, not patients: each study counts as one.
