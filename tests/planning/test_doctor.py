@@ -242,6 +242,6 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
-                  "up to 62.8 GB to make", "stop    TCIA does not answer as it should: http",
+                  "up to 62.8 GB to make", "stop    TCIA does not answer correctly: http",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

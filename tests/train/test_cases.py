@@ -134,7 +134,7 @@ def test_grey_levels_are_those_of_training_and_of_other_kinds_of_files_those_of_
 def test_labels_that_the_network_does_not_know_are_named(model, picture, tmp_path):
     path = picture(np.zeros((8, 8), np.uint8))
     cases = [case(path, "a", "BENIGN"), case(path, "b", "benign_mass"), case(path, "c", "BENIGN")]
-    with pytest.raises(MiramError, match=r"label 'BENIGN' \(2\), 'benign_mass' \(1\); it knows BENIGN_MASS, "):
+    with pytest.raises(MiramError, match=r"label 'BENIGN' \(2\), 'benign_mass' \(1\); it has BENIGN_MASS, "):
         answer_cases(model(), cases, tmp_path / "predictions.csv", **MACHINE)
 
 

@@ -85,7 +85,7 @@ def test_a_folder_without_lists_is_no_end_and_one_with_some_of_them_is(tmp_path,
 def test_of_another_archive_nothing_is_carried(server, tmp_path):
     where = tcia(server)
     where["settings"]["csv_url"] = GONE
-    with pytest.raises(MiramError, match="does not give what was asked for"):
+    with pytest.raises(MiramError, match="does not deliver what was requested"):
         list_tiny(tmp_path, where, carried=False)
 
 
@@ -111,7 +111,7 @@ def test_how_lists_of_a_folder_differ_is_said_and_kept(short, tmp_path, capsys):
     facts = list_tiny(tmp_path, local(tmp_path / "dicoms", short), carried=True)
     lost, changed = facts["case_list_differences"]
     assert lost.startswith("Mass-Training_P_") and lost.endswith("not in these lists")
-    assert "pathology is 'BENIGN', and 'MALIGNANT' among the carried ones" in changed
+    assert "pathology is 'BENIGN', but 'MALIGNANT' in the carried lists" in changed
     told = capsys.readouterr().err
     assert "case lists: 2 differences from those carried: " in told and changed in told
 

@@ -44,7 +44,7 @@ def test_a_case_list_may_begin_with_the_mark_of_its_encoding(server, tmp_path, m
 @pytest.mark.parametrize("answer", [html, nothing, status(500), lambda handler, files: send(handler, b'{"error": 1}')])
 def test_a_list_of_series_that_is_none_is_named_with_its_address(server, tmp_path, answer):
     server.faults["getSeries"] = [answer] * 3
-    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not give what was asked for"):
+    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested"):
         list_tiny(tmp_path, tcia(server))
 
 
