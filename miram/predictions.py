@@ -73,7 +73,7 @@ def read_predictions(path: Path, cell: Cell) -> Predictions:
     try:
         question = Question(**{**told, "classes": tuple(told["classes"])})
     except (KeyError, TypeError) as error:
-        raise MiramError(f"{path} lacks the metadata of its cell: {error}.", REPEAT) from error
+        raise MiramError(f"{path} has no valid metadata of its cell: {error}.", REPEAT) from error
     for name in ("task", "mode", "seed"):
         if str(told[name]) != str(getattr(cell, name)):
             raise MiramError(f"{path} says that its {name} is {told[name]}, not {getattr(cell, name)}.", REPEAT)

@@ -90,7 +90,7 @@ def read(path: Path) -> dict[str, Any]:
         if not Path(file).exists():
             raise MiramError(f"{file}, named by {path}, is missing.", remedy)
         if sha256_file(Path(file)) != digest:
-            raise MiramError(f"{file} differs from the file that {path} describes: its SHA-256 is another.", remedy)
+            raise MiramError(f"{file} is not the file that {path} describes: its SHA-256 differs.", remedy)
     for file, digest in inputs.items():
         if Path(file).exists() and sha256_file(Path(file)) != digest:
             raise MiramError(f"{path} was made from another {file} than the present one.", remedy)

@@ -169,7 +169,7 @@ def differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
     if not file.is_file():
         yield f"{file}, named by {witness}, is missing."
     elif sha256_file(file) != sha256:
-        yield f"{file} differs from the file that {witness} names: its SHA-256 is another."
+        yield f"{file} is not the file that {witness} names: its SHA-256 differs."
 
 
 def _changed(witness: Path, made: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Iterator[str]:

@@ -331,7 +331,7 @@ def test_the_stage_gives_up_when_the_server_dies_and_goes_on_when_it_is_back(
         reset(handler, files)
 
     server.faults["1.2.3.25"] = [die]
-    with pytest.raises(MiramError, match=rf"{server.url}.* does not give[\s\S]*sources\.tcia"):
+    with pytest.raises(MiramError, match=rf"{server.url}.* does not deliver[\s\S]*sources\.tcia"):
         cut_tiny(folder, tcia(server), backoff_seconds=0.05)
     require_sound(folder, wanted)
     done = {uid for uid, state in read_ledger(folder / "ledger.jsonl").states.items() if state == "cropped"}

@@ -203,7 +203,7 @@ def test_other_bytes_of_a_series_that_was_verified_before_are_refused(archive, s
     archive.series[UID]["1-1.dcm"] = body[:-2] + b"??"
     server.out = status(410)
     (tmp_path / "crops" / "Calc-Training_P_00002_LEFT_CC_1.png").unlink()
-    with pytest.raises(MiramError, match=rf"{UID} \(its files are not those that were verified before"):
+    with pytest.raises(MiramError, match=rf"{UID} \(its files differ from those verified before"):
         cut_tiny(tmp_path, both(server, bucket))
 
 

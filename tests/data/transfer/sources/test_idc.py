@@ -228,7 +228,7 @@ def test_a_film_whose_rows_stop_coming_fails_alone(archive, bucket, tmp_path):
 def test_an_unknown_collection_is_named(bucket, tmp_path):
     where = idc(bucket, tmp_path)
     where["settings"]["collection"] = "none"
-    with pytest.raises(MiramError, match="knows no collection 'none'"):
+    with pytest.raises(MiramError, match="has no collection 'none'"):
         list_tiny(tmp_path, where)
 
 

@@ -57,7 +57,7 @@ def test_an_unknown_collection_is_named(archive, server, tmp_path):
 def test_a_case_list_that_is_html_is_named_with_its_address(server, tmp_path):
     name = "calc_case_description_test_set.csv"
     server.faults[name] = [html] * 3
-    with pytest.raises(MiramError, match=rf"{server.url}/uploads/{name} does not give .*no case list but '<html>"):
+    with pytest.raises(MiramError, match=rf"{server.url}/uploads/{name} does not deliver .*no case list but '<html>"):
         list_tiny(tmp_path, tcia(server))
 
 
