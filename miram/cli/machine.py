@@ -47,24 +47,25 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _crops_bytes(chosen: params.Params) -> float:
-    """Bytes of the packed crops; before packing an estimate, for own images from the size of their files."""
+    """Bytes of the packed crops; before packing an estimate, for own images from the pixels in their headers."""
     from miram.data.cbis_ddsm.cases import carried_lesions
-    from miram.data.own_images.table import image_paths
+    from miram.data.own_images.table import pixels_of_lesions
+    from miram.data.pictures.reader import count_pixels
     from miram.planning.doctor import CROP_BYTES
 
     store = store_of(chosen)[0]
     if store.exists():
         return store.stat().st_size
-    given = layout.extra_files(chosen.pretrain.extra_images)
     images = chosen.sources.images
+    own = sum(map(count_pixels, layout.extra_files(chosen.pretrain.extra_images)))
     if chosen.source == params.IMAGES:
-        given += image_paths(Path(images.table_csv), Path(images.folder))
+        own += pixels_of_lesions(Path(images.table_csv), Path(images.folder))
     of_cbis = not (chosen.source == params.IMAGES or params.is_embedded(chosen))
     cut = 0
     if of_cbis:
         films = carried_lesions()["film_uid"]
         cut = len(films) + films.nunique() * chosen.pretrain.backgrounds_per_film
-    return CROP_BYTES * cut + sum(path.stat().st_size for path in given)
+    return CROP_BYTES * cut + own
 
 
 def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from miram.data.geometry import Box
 from miram.data.own_images.names import lesion_id
-from miram.data.own_images.table import image_paths, read_table
+from miram.data.own_images.table import image_paths, pixels_of_lesions, read_table
 from miram.errors import MiramError
 
 HEAD = ("image", "patient", "label", "split", "x", "y", "width", "height")
@@ -233,3 +233,8 @@ def test_ids_are_readable_stable_and_never_collide():
     assert not any("/" in name for name in ids)
     assert lesion_id("a.png", "1,2,3,4") != lesion_id("a.png", "1,2,3,5")
     assert lesion_id("a/x.png", "") == "Image_a_x_3cc19d99a7"  # whatever else the table holds
+
+
+def test_what_the_crops_will_take_is_counted_in_decoded_pixels(own):
+    boxed, whole = ROWS
+    assert pixels_of_lesions(table_of(own, boxed, whole), own) == 5 * 5 + 10 * 12  # a PNG of these has 80 bytes

@@ -12,10 +12,11 @@ from miram.data.own_images.stage import Places, import_images
 from miram.data.own_images.table import read_table
 from miram.data.pictures.levels import whole_bits
 from miram.data.pictures.picture import Range
-from miram.data.pictures.reader import read_picture
+from miram.data.pictures.reader import count_pixels, read_picture
 from miram.data.pictures.survey import FILMS, Reading, summary, survey
 from miram.errors import MiramError
 from miram.train.predict import look
+from miram.train.seen import Seen
 
 WINDOW = {"shape": "tight", "margin": 0.0, "side_min": 1}
 TABLES = ("lesions.csv", "set_aside.csv", "backgrounds.csv", "pictures.csv", "overview.md")
@@ -39,7 +40,7 @@ def imported(folder, names, levels="data", classes=2):
     rule = {"levels": levels, "component": "union", **WINDOW, "bits": 8}
     facts = import_images(read_table(table, folder), places, **own, **rule)
     crops = {path.stem: np.asarray(Image.open(path)) for path in (folder.parent / "crops").iterdir()}
-    return crops, Reading(levels, facts["ranges"], WINDOW)
+    return crops, Seen(levels, facts["ranges"], films=False, component="union", **WINDOW)
 
 
 def read(path, levels="data", ranges=None):
@@ -62,6 +63,16 @@ def test_a_picture_is_the_same_for_training_and_for_predict_however_it_is_writte
     crops, reading = imported(tmp_path / "own", paths)
     assert len(crops) == 2 and all(same(crop) for crop in crops.values())
     assert same(look(paths[name], None, reading)[0])
+
+
+@pytest.mark.parametrize("name", sorted(WAYS))
+def test_the_header_alone_tells_how_many_pixels_will_be_decoded(tmp_path, name):
+    (tmp_path / "scratch").mkdir()
+    path = tmp_path / "picture"
+    path.write_bytes(WAYS[name](tmp_path / "scratch"))
+    assert count_pixels(path) == ROWS * COLUMNS
+    path.write_bytes(b"no picture")
+    assert count_pixels(path) == 0
 
 
 def test_a_jpeg_is_the_same_picture_but_for_what_jpeg_loses(tmp_path):

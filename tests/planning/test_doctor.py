@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from miram import layout, params
 from miram.cli import main
@@ -136,7 +137,8 @@ def test_the_crops_are_estimated_before_they_are_packed_and_then_known(asked):
 
 
 def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
-    write(tmp_path / "own" / "a.png", 1000)
+    (tmp_path / "own").mkdir()
+    Image.new("L", (50, 20)).save(tmp_path / "own" / "a.png")  # of fewer bytes than pixels
     (tmp_path / "own" / "table.csv").write_text("image,patient,label\na.png,P1,cyst\n")
     found = asked(
         {

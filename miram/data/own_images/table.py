@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 from miram.data.geometry import Box
 from miram.data.own_images.dialect import read_sheet
 from miram.data.own_images.names import lesion_id, written_differently
-from miram.data.pictures.reader import why_absent
+from miram.data.pictures.reader import count_pixels, why_absent
 from miram.data.splits import PRETRAIN
 from miram.errors import MiramError
 
@@ -76,6 +76,13 @@ def image_paths(table_csv: Path, folder: Path) -> list[Path]:
     lesions = read_table(table_csv, folder).lesions
     names = [name for lesion in lesions for name in (lesion.image, lesion.mask) if name]
     return [Path(folder) / name for name in dict.fromkeys(names)]
+
+
+def pixels_of_lesions(table_csv: Path, folder: Path) -> int:
+    """Pixels of all crops by the headers of the images: of a box its square, otherwise all of the image."""
+    lesions = read_table(table_csv, folder).lesions
+    sizes = {lesion.image: count_pixels(Path(folder) / lesion.image) for lesion in lesions if lesion.box is None}
+    return sum(max(lesion.box.shape) ** 2 if lesion.box else sizes[lesion.image] for lesion in lesions)
 
 
 def read_table(table_csv: Path, folder: Path) -> Table:

@@ -35,6 +35,17 @@ def read_dicom(path: Path, *, windowed: bool) -> Picture:
         raise PictureError(f"{path} is not a DICOM file that can be decoded: {error}") from error
 
 
+def dicom_size(path: Path) -> tuple[int, int]:
+    """Rows and columns, by the header alone. Raises PictureError where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+            return int(header.Rows), int(header.Columns)
+    except Exception as error:  # a damaged file makes pydicom raise nearly anything
+        raise PictureError(f"{path} is not a DICOM file that can be decoded: {error}") from error
+
+
 def _picture(path: Path, header: Dataset, windowed: bool) -> Picture:
     _require_one_grey(path, header)
     _name_syntax(path, header)

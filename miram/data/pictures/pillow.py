@@ -31,6 +31,15 @@ def decode(path: Path) -> Image.Image:
         raise MiramError(f"The image {path} cannot be decoded: {error}.", REMEDY) from error
 
 
+def pillow_size(path: Path) -> tuple[int, int]:
+    """Rows and columns, by the header alone. Raises PictureError where it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception as error:  # a damaged picture makes Pillow raise nearly anything
+        raise PictureError(f"{path} cannot be decoded: {error}") from error
+
+
 def read_pillow(path: Path) -> Picture:
     """The one grey picture of a file. Raises PictureError with the reason when it holds none, or more."""
     try:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from miram.data.pictures.dicom import read_dicom
+from miram.data.pictures.dicom import dicom_size, read_dicom
 from miram.data.pictures.levels import WINDOW
 from miram.data.pictures.picture import Picture, PictureError
-from miram.data.pictures.pillow import read_pillow
+from miram.data.pictures.pillow import pillow_size, read_pillow
 from miram.errors import MiramError
 
 DICOM_MARK = (128, b"DICM")  # place and bytes of the mark of a DICOM file (PS3.10, 7.1)
@@ -24,6 +24,23 @@ def read_picture(path: Path, levels: str) -> Picture:
     cannot be opened.
     """
     path = Path(path)
+    picture = read_dicom(path, windowed=levels == WINDOW) if _is_dicom(path) else read_pillow(path)
+    if not picture.pixels.size:
+        raise PictureError(f"{path} holds no pixel.")
+    return picture
+
+
+def count_pixels(path: Path) -> int:
+    """How many pixels a file says that its picture has, by its header; 0 where it says none and will be set aside."""
+    try:
+        rows, columns = dicom_size(path) if _is_dicom(path) else pillow_size(path)
+    except MiramError:
+        return 0
+    return rows * columns
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its mark; otherwise Pillow is asked. Raises as `read_picture`."""
     place, mark = DICOM_MARK
     try:
         with open(path, "rb") as stream:
@@ -31,14 +48,10 @@ def read_picture(path: Path, levels: str) -> Picture:
     except OSError as error:
         raise MiramError(f"{path} {_fault(path, error)}", "Check its path, its permissions and its disk.") from error
     if head[place:] == mark or head.startswith(BARE):
-        picture = read_dicom(path, windowed=levels == WINDOW)
-    elif head.startswith(tuple(start for starts in PICTURES.values() for start in starts)):
-        picture = read_pillow(path)
-    else:
+        return True
+    if not head.startswith(tuple(start for starts in PICTURES.values() for start in starts)):
         raise PictureError(f"{path} cannot be decoded: it is not DICOM, PNG, TIFF, JPEG or PGM.")
-    if not picture.pixels.size:
-        raise PictureError(f"{path} holds no pixel.")
-    return picture
+    return False
 
 
 def why_absent(path: Path) -> str:

@@ -1,8 +1,8 @@
 """VinDr-Mammo: `finding_annotations.csv`, images/STUDY/IMAGE.dicom and, if it is there, `metadata.csv`.
 
-The format is taken from the description on PhysioNet and from public code: one row per finding, with a box xmin,
-ymin, xmax, ymax in px, finding_categories such as "['Mass']", finding_birads such as "BI-RADS 4", and split (training,
-test); rows of films without a finding say "['No Finding']" and have no box.
+The format is taken from a repository that quotes the data set's description, and from public code: one row per finding,
+with a box xmin, ymin, xmax, ymax in px, finding_categories such as "['Mass']", finding_birads such as "BI-RADS 4", and
+split (training, test). Rows of films without a finding say "['No Finding']" and have no box.
 
 The labels are not pathology: BI-RADS 3 counts as benign, 4 and 5 as malignant; benign findings of BI-RADS 2 are not
 marked in the data set. It names studies, not patients: each study counts as one patient.

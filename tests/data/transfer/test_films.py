@@ -491,5 +491,7 @@ def test_a_list_that_is_html_is_named_with_its_address(server, tmp_path):
 
 def test_a_list_that_hangs_is_named_with_its_address(server, tmp_path):
     server.faults["getSeries"] = [hang]
-    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested: .*timed out"):
+    with pytest.raises(
+        MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested: .*timed out"
+    ):
         list_tiny(tmp_path, tcia(server), attempts=1, timeout_seconds=1.0)

@@ -150,7 +150,9 @@ def test_when_neither_gives_a_series_both_reasons_are_named_and_tcia_stays_the_f
     uids = [f"1.2.4.{number}" for number in range(4)]
     server.faults = {uid: [status(400)] for uid in uids}
     bucket.out = status(403)
-    with pytest.raises(MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and the second source: HTTP status 403"):
+    with pytest.raises(
+        MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and the second source: HTTP status 403"
+    ):
         cut_tiny(tmp_path, where)
     bucket.out = None
     server.faults = {}
