@@ -1,8 +1,7 @@
-"""Where everything lies: the one place of each folder and file name, relative to the working folder.
-
-What comes with the code (`project_file`) lies beside it, wherever the work is done. `name` is that of the run,
-`Params.name`: the preset's, or that of a data set of one's own. It and what follows it may be the workflow's wildcards
-in braces as well as values.
+"""The name of every folder and file, relative to the working folder.
+Files that come with the code (`project_file`) are next to it, wherever the work is done. `name` is `Params.name`, that
+of the run: the preset's, or that of an own data set. It and the following arguments may be values or the workflow's
+wildcards in braces.
 """
 
 import os
@@ -14,26 +13,26 @@ from miram.stages import STAGES, Cell
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
-(FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others are of a frozen one
+(FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others keep it frozen
 # what describes the other results; the workflow's entry, copied to them; SHA-256 of every verified DICOM instance
 METADATA, WORKFLOW, LOCK = STAGES["crate"].files
 PREDICTIONS = "predictions.parquet"  # of a classifier, see `miram.predictions`
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
-BENCH = Path("results", "bench")  # what `miram.bench` measured, kept in git
+BENCH = Path("results", "bench")  # measurements of `miram.bench`, kept in git
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
-NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of a data set of one's own
+NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of an own data set
 RECONSTRUCTIONS = "reconstructions_{}.png"  # of a method; `table` writes these as well
 
 
 def project_file(*parts: str) -> Path:
-    """A file that comes with the code: relative in the project's folder, whole in any other."""
+    """A file that comes with the code: relative in the project's folder, absolute in any other."""
     path = PROJECT.joinpath(*parts)
     return path.relative_to(PROJECT) if Path.cwd() == PROJECT else path
 
 
 def resource(name: str) -> Path:
-    """A file that the stages read, or the workflow: the paper's figures, its claims, what jobs reserve."""
+    """A file that the stages or the workflow read: the paper's figures, its claims, the resources of jobs."""
     return project_file("workflow", "resources", name)
 
 
@@ -43,45 +42,45 @@ def paper_csv() -> Path:
 
 
 def claims_yaml() -> Path:
-    """What the paper claims, as rules."""
+    """The paper's claims, as rules."""
     return resource("claims.yaml")
 
 
 def default_params() -> Path:
-    """params.yaml of the working folder; where it has none, the project's."""
+    """params.yaml of the working folder, else the project's."""
     own = Path("params.yaml")
     return own if own.exists() else project_file(own.name)
 
 
 def data(name: str) -> Path:
-    """Archive, DICOMs, crops, tables; `paper-448` and the like use those of `paper`."""
+    """Archive, DICOMs, crops, tables; presets such as `paper-448` use those of `paper`."""
     return Path("data", BASE if name.startswith(f"{BASE}-") else name)
 
 
 def pictures(name: str) -> Path:
-    """What was found in each picture of one's own: bits, grey levels, polarity, maker."""
+    """The facts of each own picture: bits, grey levels, polarity, maker."""
     return data(name) / "pictures.csv"
 
 
 def overview(name: str) -> Path:
-    """What was understood of one's own images, in words."""
+    """The summary of own images, in words."""
     return data(name) / "overview.md"
 
 
 def images_check(name: str) -> Path:
-    """The page of a look at one's own images before the first run."""
+    """The page of the check of own images before the first run."""
     return data(name) / "images-check.html"
 
 
 def extra_pictures(name: str) -> Path:
-    """The same of the images that pre-training alone sees."""
+    """The same for images that are only for pre-training."""
     return data(name) / "extra_pictures.csv"
 
 
 def extra_files(extra_images: str | None) -> list[Path]:
     """All files of the folder of images for pre-training and of the folders below it, links followed, by name.
 
-    Hidden ones do not count. Raises MiramError when a folder is named that holds none, or a path has a brace: a
+    Hidden ones do not count. Raises MiramError if the named folder has none, or a path has a brace, which would be a
     wildcard of the workflow.
     """
     if extra_images is None:
@@ -91,15 +90,15 @@ def extra_files(extra_images: str | None) -> list[Path]:
     found = sorted(path for path in paths if not _is_hidden(path.relative_to(extra_images)))
     if not found:
         raise MiramError(
-            f"pretrain.extra_images: {extra_images} is no folder with pictures.", "Name one in params.yaml, or null."
+            f"pretrain.extra_images: {extra_images} is not a folder with pictures.", "Name one in params.yaml, or null."
         )
     for path in found:
         if set("{}") & set(str(path)):
-            raise MiramError(f"pretrain.extra_images: there is a brace in {path}.", "Rename it.")
+            raise MiramError(f"pretrain.extra_images: paths may not contain {{ or }}: {path}.", "Rename it.")
         if not path.exists():
             raise MiramError(
-                f"pretrain.extra_images: {path} is a link to {path.readlink()}, which is not there.",
-                "Mend or remove it.",
+                f"pretrain.extra_images: {path} is a link to {path.readlink()}, which does not exist.",
+                "Correct or remove it.",
             )
     return found
 
@@ -119,7 +118,7 @@ def splits(name: str, protocol: str) -> Path:
 
 
 def ledger(name: str) -> Path:
-    """What happened to every series and film."""
+    """The ledger: the history of every series and film."""
     return data(name) / "ledger.jsonl"
 
 
@@ -134,7 +133,7 @@ def classifier(name: str, cell: Cell) -> Path:
 
 
 def explain(name: str) -> Path:
-    """What fine-tuned and pre-trained networks show beyond their answers."""
+    """Relevance and feature maps of fine-tuned and pre-trained networks."""
     return record("explain", name).parent
 
 
@@ -144,24 +143,24 @@ def results(name: str) -> Path:
 
 
 def result_files(stage: str, name: str) -> list[Path]:
-    """What a stage writes into the results folder of every run."""
+    """The files that a stage writes into the results folder of every run."""
     return [results(name) / file for file in STAGES[stage].files]
 
 
 def reconstructions(name: str, method: str) -> Path:
-    """The figure of what a method reconstructs."""
+    """The figure of a method's reconstructions."""
     return results(name) / RECONSTRUCTIONS.format(method)
 
 
 def is_result(file: str) -> bool:
-    """Whether a file of this name in a results folder may be the work of a run, be it of another one."""
+    """Whether a file of this name in a results folder may come from a run, this one or another."""
     return any(file in stage.files for stage in STAGES.values()) or bool(
         re.fullmatch(RECONSTRUCTIONS.replace(".", r"\.").format(NAME), file)
     )
 
 
 def benches() -> list[Path]:
-    """What `miram.bench` measured, here or else in the project; which of its programs have run, the files tell."""
+    """The measurements of `miram.bench`, in the working folder or else the project: one file per program that ran."""
     found = {path.name: path for folder in (project_file(*BENCH.parts), BENCH) for path in folder.glob("*.json")}
     return [found[name] for name in sorted(found)]
 
@@ -173,12 +172,12 @@ def record(stage: str, name: str, *place: int | str) -> Path:
 
 
 def logs(name: str) -> Path:
-    """What the workflow's jobs said when they last ran."""
+    """The logs of the workflow's jobs, from their last run."""
     return Path("logs", name)
 
 
 def log(stage: str, name: str, *place: int | str) -> Path:
-    """What a stage's job said; `place` as for `record`."""
+    """The log of a stage's job; `place` as for `record`."""
     row = STAGES[stage]
     said = (row.log or stage).format(**dict(zip(row.place, place, strict=True)))
     return logs(name) / f"{said}.log"

@@ -1,7 +1,7 @@
-"""predictions.parquet: what a classifier answers, as training writes it and the evaluation reads it.
+"""predictions.parquet: the predictions of a classifier, written by training and read by the evaluation.
 
-One row per lesion of validation and test: COLUMNS, and for each class a column with its probability, in [0, 1]. The
-metadata of the file say what was asked: pandas keeps `DataFrame.attrs` there.
+One row per lesion of validation and test: COLUMNS, and one column per class with its probability, in [0, 1]. The
+metadata of the file describe the question: pandas keeps `DataFrame.attrs` there.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -20,14 +20,14 @@ REPEAT = "Delete its folder and run the workflow again: that classifier is then 
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked of a classifier."""
+    """The question to a classifier."""
 
     task: str
     mode: str
     seed: int
     classes: tuple[str, ...]
     separator: str | None  # between the classes of a label; None where a lesion has one class
-    threshold: float | None  # from which a class is answered where a lesion may have several
+    threshold: float | None  # above which a class is predicted where a lesion may have several
 
     @property
     def columns(self) -> list[str]:
@@ -62,8 +62,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_predictions(path: Path, cell: Cell) -> Predictions:
     """One cell's predictions, sorted by lesion_id.
 
-    Raises MiramError on an unreadable file, metadata that are missing or of another cell or of other columns, missing
-    rows, an unknown label, a lesion that occurs twice, or a probability that is not in [0, 1].
+    Raises MiramError for an unreadable file, metadata that are missing or do not match the cell or the columns, missing
+    rows, an unknown label, a lesion that occurs twice, or a probability outside [0, 1].
     """
     try:
         table = pd.read_parquet(path)
@@ -73,7 +73,7 @@ def read_predictions(path: Path, cell: Cell) -> Predictions:
     try:
         question = Question(**{**told, "classes": tuple(told["classes"])})
     except (KeyError, TypeError) as error:
-        raise MiramError(f"{path} does not say in its metadata what was asked: {error}.", REPEAT) from error
+        raise MiramError(f"{path} has no valid metadata of its cell: {error}.", REPEAT) from error
     for name in ("task", "mode", "seed"):
         if str(told[name]) != str(getattr(cell, name)):
             raise MiramError(f"{path} says that its {name} is {told[name]}, not {getattr(cell, name)}.", REPEAT)
@@ -84,7 +84,7 @@ def read_predictions(path: Path, cell: Cell) -> Predictions:
         raise MiramError(f"{path} holds no lesion.", REPEAT)
     probabilities = table[question.columns]
     faults = {
-        "a label that is no class": ~table["label"].map(
+        "a label that is not a class": ~table["label"].map(
             lambda label: set(question.classes_of(label)) <= {*question.classes}
         ),
         "two rows": table["lesion_id"].duplicated(),

@@ -68,7 +68,7 @@ class Moco:
 
 
 class FromValues:
-    """A dataclass that can be read from plain values, such as a record's; what it does not name is left out."""
+    """A dataclass that can be read from plain values, such as a record's; unknown names are left out."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -78,7 +78,7 @@ class FromValues:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(FromValues):
-    """What decides the weights that pre-training of a method ends with; None: the objective does not read it."""
+    """Everything that decides the pre-trained weights of a method; None: the objective does not read it."""
 
     objective: str
     encoder: Encoder
@@ -113,12 +113,12 @@ class Recipe(FromValues):
 
     @property
     def masked(self) -> bool:
-        """Whether the model rebuilds removed patches; otherwise it is given two views of an image."""
+        """Whether the model reconstructs masked patches; otherwise it gets two views of an image."""
         return kinds.is_masked(self.objective)
 
     @property
     def lr(self) -> float:
-        """Peak learning rate: `lr_per_256` is meant for a batch of 256."""
+        """Peak learning rate: `lr_per_256` refers to a batch of 256."""
         return self.lr_per_256 * self.batch / 256
 
     @property
@@ -154,7 +154,7 @@ class Recipe(FromValues):
 
 @dataclasses.dataclass(frozen=True)
 class Classifying(FromValues):
-    """What decides every classifier of lesions, and where it is computed."""
+    """What decides every classifier of lesions, and its device."""
 
     task: str
     seed: int

@@ -1,6 +1,6 @@
 """The stages of the workflow, one row each: every other list of stages is read from here.
 
-What decides a stage's result is `params.stage_values`, and what it reads is its rule in workflow/rules/.
+The values that decide a stage's result are in `params.stage_values`, its inputs in its rule in workflow/rules/.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 
 class Cell(NamedTuple):
-    """One classifier: how lesions are split, what is told apart, what is trained, the start, and the seed."""
+    """One classifier: protocol, task, mode, method (its initial weights), and seed."""
 
     protocol: str
     task: str
@@ -34,7 +34,7 @@ class Stage:
     only: Literal["", "embedded", "films", "images", "networks"] = ""  # the runs that have it, see `params.jobs`
     reads_source: bool = False
     on_gpu: bool = False  # where there is one
-    with_gaps: bool = False  # made all the same of what has finished when other jobs have failed
+    with_gaps: bool = False  # made from finished jobs even if others failed
     final: bool = False  # only the crate follows
     does: str = field(kw_only=True)
 
@@ -45,7 +45,7 @@ class Stage:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The part of `place` that its sub-command is told."""
+        """The part of `place` that its sub-command gets."""
         return tuple(name for name in self.place if name != "mode" or len(self.modes) > 1)
 
 
@@ -56,15 +56,15 @@ _ROWS = (
     Stage("archive", "miram.phantom.archive", "{data}/archive.json", only="embedded",
           does="write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)"),
     Stage("catalogue", "miram.data.transfer.catalogue", "{data}/catalogue.json", only="films", reads_source=True,
-          does="fetch the case lists; list the series that their lesions need"),
+          does="download the case lists; list the series that their lesions need"),
     Stage("crops", "miram.data.transfer.films", "{data}/crops.json", only="films", reads_source=True,
-          does="film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv"),
+          does="per film: download, verify, cut the lesions; write lesions.csv and set_aside.csv"),
     Stage("images", "miram.data.own_images.stage", "{data}/crops.json", only="images", reads_source=True,
-          does="read images of one's own in place of crops (source images)"),  # so that what follows is the same
+          does="read own images in place of crops (source images)"),  # so that what follows is the same
     Stage("pack", "miram.train.store", "{data}/pack.json", does="decode all crops into one file for training"),
     Stage("splits", "miram.data.splits", "{data}/splits/{protocol}.json", log="splits/{protocol}", place=("protocol",),
           does="divide the lesions into training, validation and test"),
-    # the records of results are not beside them: those are in git, and would seem made
+    # records of results are kept elsewhere: results are in git, and would look up to date
     Stage("audit", "miram.data.audit", "{runs}/audit.json", files=("audit.md",), only="films", final=True,
           does="write what the splits share, and what was repaired, set aside or lies at a border"),
     Stage("pretrain", "miram.train.pretrain", "{runs}/{protocol}/pretrain/{method}/record.json",
@@ -74,15 +74,15 @@ _ROWS = (
     Stage("probe", "miram.train.probe", _CLASSIFIER, _CELL_LOG, Cell._fields, ("linear", "knn"), on_gpu=True,
           does="classify the frozen features of one method and predict validation and test"),
     Stage("explain", "miram.train.explain", "{runs}/explain/record.json", only="networks", on_gpu=True,
-          does="map what fine-tuned networks rest on, and the features of pre-trained ones"),
+          does="map the relevance of fine-tuned networks, and the features of pre-trained ones"),
     Stage("evaluate", "miram.evaluate.metrics", "{runs}/evaluate.json", with_gaps=True,
           files=("metrics.csv", "differences.csv"), does="compute the metrics of all predictions"),
     Stage("claims", "miram.evaluate.claims", "{runs}/claims.json", only="films", with_gaps=True, final=True,
           files=("claims.csv", "claims.md"),
-          does="judge the paper's claims by the metrics, the differences and the bench"),
+          does="test the paper's claims against the metrics, the differences and the bench"),
     Stage("efficiency", "miram.report.efficiency", "{runs}/efficiency.json", with_gaps=True, final=True,
           files=("efficiency.csv", "efficiency.md", "efficiency.png"),
-          does="set accuracy against memory and time, of pre-training and of the bench"),
+          does="compare accuracy with memory and time, of pre-training and of the bench"),
     Stage("table", "miram.report.table", "{runs}/table.json", with_gaps=True, final=True,
           files=("comparison.csv", "comparison.md", "comparison.tex", "comparison.png", "set_aside.md", "summary.json",
                  "pretraining.csv"),  # and the reconstructions of each method
@@ -91,7 +91,7 @@ _ROWS = (
           does="write the report: one HTML page that opens without a network"),
     Stage("crate", "miram.provenance.crate", "{runs}/crate.json",
           files=("ro-crate-metadata.json", "Snakefile", "instances.csv"),
-          does="describe the results folder as an RO-Crate: its files and what made them"),
+          does="describe the results folder as an RO-Crate: its files and their provenance"),
 )
 # fmt: on
 STAGES = {row.name: row for row in _ROWS}  # in the order of work

@@ -383,7 +383,9 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     own_images(tmp_path / "images")
     edit(folder, with_own_images)
     said = finished(folder, [*MIRAM, "images", "--check"]).stdout
-    assert "60 images of 30 patients; 1 of them are set aside" in said and "Sensitivity is that of: striped" in said
+    assert (
+        "60 images of 30 patients; 1 of them are set aside" in said and "Sensitivity is measured for: striped" in said
+    )
     assert [path.name for path in (folder / "data/my-images").iterdir()] == ["images-check.html"]
     finished(folder)
     assert not (folder / "results/demo").exists() and not (folder / "runs/demo").exists()

@@ -1,7 +1,7 @@
 """What attention, pre-training, input and fine-tuning cost on this machine: tables, exponents, crossovers, figures.
 
 Shapes: N tokens. Times are medians of interleaved calls of one run; kept memory is what autograd saves; peak memory is
-what the allocator gave at most beyond what was there before. Ratios travel, absolute times do not.
+the maximum that the allocator gave in addition to the memory in use before. Compare ratios, not absolute times.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,20 +29,20 @@ from miram.planning.memory import fit, least_images, memory_of
 from miram.recipe import Recipe
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
-NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
+NAIVE_BYTES = 8e9  # naive attention is measured if its matrices, about three at a time, take no more
 SIDES = (112, 224, 448, 896)  # px
 TRAINING_SIDES = SIDES[:2]  # those of the paper
 GIGABYTES = (4, 8, 12, 24)
-FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # a GPU is not busy with fewer
+FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # fewer would not keep a GPU busy
 MIB = 2**20
 
 
 class Scope(NamedTuple):
-    """How much is measured."""
+    """The extent of the measurements."""
 
     tokens: tuple[int, ...]
     sides: tuple[int, ...]
-    patches: dict[str, int]  # of the images of a measured step, all together, by device
+    patches: dict[str, int]  # of all images of a measured step together, by device
     rounds: int  # calls
     layer_seconds: float  # after which a layer is called no more
     step_seconds: float  # after which a step is called no more
@@ -56,7 +56,7 @@ COMPLETE = Scope(TOKENS, SIDES, {"cpu": 784, "cuda": 12_544}, 7, 20.0, 10.0, 200
 def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool, command: str) -> Path:
     """Measure all parts for `methods`; write <machine>.json and its tables.
 
-    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError where no method has
+    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError if no method has
     an attention to measure.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -141,7 +141,7 @@ def _autocast(layer: Callable, precision: str, device: str) -> Callable:
 
 
 def _peak(call: Callable[[], object], device: str) -> float:
-    """Bytes that `call` takes at most beyond what is there before."""
+    """The maximum bytes of `call` in addition to the memory in use before."""
     if device == "cpu":
         return peak_bytes(call)
     before = torch.cuda.memory_allocated()
@@ -209,7 +209,7 @@ def measure_finetuning(
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """What was found, in tables; the attention layers stand in the CSV and the figure."""
+    """The results as tables; attention layers are in the CSV and the figure."""
     host = results["machine"]
     growth = pd.DataFrame(results["exponents"]).round(2)
     names = {"seconds": "faster than full: tokens", "kept_mib": "keeps less than full: tokens"}
@@ -226,10 +226,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "# What attention, pre-training, input and fine-tuning cost",
         f"`{results['command']}` on {host['gpu'] or host['processor']}, {host['threads']} CPU threads, "
         f"{results['precision']}, torch {host['torch']}, in {results['minutes']:.1f} minutes. Medians of interleaved "
-        "calls; spread: (largest - smallest) / median. Ratios travel, absolute times do not.",
+        "calls; spread: (largest - smallest) / median. Compare ratios between machines, not absolute times.",
         "## Growth with the number of tokens: cost ~ tokens^p",
         growth.to_markdown(index=False),
-        "## From how many tokens on a linear kind costs less than full attention, both fused",
+        "## Tokens from which a linear kind costs less than full attention, both fused",
         "Full attention was not measured." if crossings.empty else crossings.to_markdown(index=False),
         "## A step of pre-training",
         "The last columns: images at once that fit into that many GB (1e9 bytes), by the memory model.",
@@ -244,13 +244,13 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 
 
 def _training_text(results: Mapping[str, Any]) -> list[str]:
-    """Of a GPU: pre-training as it is, and how busy it keeps the device."""
+    """For a GPU: pre-training with its input pipeline, and the utilisation of the device."""
     if "training" not in results:
         return []
     table = pd.DataFrame(results["training"]).round({"peak_mib": 0, "images_per_second": 1})
     return [
         "## Pre-training with its input pipeline",
-        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time "
-        "in which the network is at work, by the same steps without input.",
+        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM has. utilisation: the share of the time "
+        "in which the network computes, from the same steps without input.",
         table.to_markdown(index=False, floatfmt=".3g"),
     ]

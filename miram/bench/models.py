@@ -21,12 +21,12 @@ CLASSES = 4  # of the fine-tuning step
 
 
 def forms_of(recipe: Recipe) -> tuple[str, ...]:
-    """The forms of a method's attention that can be compared; of a method without one to choose, ours."""
+    """The forms of a method's attention that can be compared; for a method without a choice, ours."""
     return kinds.ATTENTION[recipe.attention].forms if recipe.attention else (kinds.OURS,)
 
 
 def in_form(recipe: Recipe, form: str) -> Recipe:
-    """The recipe with attention as the libraries make it (`package`) or as we do (`fused`)."""
+    """The recipe with the attention of the libraries (`package`) or ours (`fused`)."""
     if form != kinds.PACKAGE or recipe.attention is None or form not in forms_of(recipe):
         return recipe
     options = {**(recipe.options or {}), **kinds.ATTENTION[recipe.attention].package_options}
@@ -34,7 +34,7 @@ def in_form(recipe: Recipe, form: str) -> Recipe:
 
 
 def attention_layer(recipe: Recipe, form: str, tokens: int, device: str) -> nn.Module:
-    """One attention of the high-resolution decoder, without the MLP; `naive` holds the matrix of all pairs."""
+    """One attention of the high-resolution decoder, without the MLP; `naive` stores the matrix of all pairs."""
     recipe = in_form(recipe, form)
     assert recipe.attention is not None and recipe.decoder is not None
     stack = build_stack(
@@ -79,9 +79,8 @@ def pretraining_step(
     fused_adamw: bool = True,
     naive: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """The forward pass of a method on so many random images, and its whole training step.
-
-    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention holds the
+    """The forward pass of a method on this many random images, and its whole training step.
+    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention stores the
     matrices of all pairs of tokens.
     """
     model = build_pretrainer(recipe).to(device)
@@ -105,7 +104,7 @@ def pretraining_step(
 
 
 def finetuning_step(recipe: Recipe, images: int, device: str) -> Callable[[], None]:
-    """A training step of the classifier on so many random images."""
+    """A training step of the classifier on this many random images."""
     encoder = Encoder(side=recipe.side, **asdict(recipe.encoder), drop_path=0.1)
     model = Classifier(encoder, classes=CLASSES, pool="mean", head_init_std=0.01).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)

@@ -1,7 +1,6 @@
-"""Pre-training as it is, input pipeline included, beside its bare steps: images/s, peak memory, utilisation.
-
-The crops are synthetic, as many as CBIS-DDSM gives under protocol strict; utilisation is the share of its time that
-pre-training spends in steps, by the bare steps on images that lie on the device.
+"""Pre-training with its input pipeline, compared with its bare steps: images/s, peak memory, utilisation.
+The crops are synthetic, as many as CBIS-DDSM has under protocol strict; utilisation is the share of time that
+pre-training spends in steps, estimated from bare steps on images already on the device.
 """
 
 import dataclasses
@@ -39,10 +38,10 @@ def crops_of_cbis_ddsm() -> int:
 def measure_training(
     methods: Mapping[str, Recipe], sides: tuple[int, ...], steps: int, crops: int, device: str
 ) -> list[dict[str, Any]]:
-    """About so many `steps` of each method at each side, on `crops` crops, linear attention in both of its forms.
+    """About `steps` steps of each method at each side, on `crops` crops, linear attention in both of its forms.
 
     Images at once are the preset's, or on a GPU the most that fit by the memory model. A form that does not fit has a
-    `fault` in place of its measurements.
+    `fault` instead of its measurements.
     """
     rows = []
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The commands that ask a finished network: about pictures, and about the cases of others."""
+"""The commands that apply a finished network: to pictures, and to external cases."""
 
 import argparse
 import sys
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from miram.train.cases import Answered
 
 NO_DEVICE = "research software, not a medical device"
-DECIDE_NOTHING = f"{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
+DECIDE_NOTHING = f"{NO_DEVICE.capitalize()}: do not use it for decisions about patients."
 
 
 def predict(chosen: params.Params, arguments: argparse.Namespace) -> int:
-    """Ask one fine-tuned network about one picture, or about every picture of a folder."""
+    """Apply a fine-tuned network to one picture, or to every picture of a folder."""
     from miram.report.prediction import draw_prediction
     from miram.train.predict import predict as ask
     from miram.train.predict import predict_folder
@@ -30,12 +30,12 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> int:
     picture, machine = arguments.picture, _machine(chosen)
     if picture.is_dir():
         if arguments.box is not None:
-            raise ParameterError("--box is a place on one picture, not on a folder of them.", "Leave it out.")
+            raise ParameterError("--box is for a single picture, not for a folder.", "Leave it out.")
         out = arguments.out or Path("predictions.csv")
         faults = predict_folder(model_file, picture, out, **machine)
         for name, fault in faults.items():
-            print(f"not asked about: {name}: {fault}", file=sys.stderr)
-        print(f"{title}\nanswers: {out}; {len(faults)} files could not be asked about\n{warning}")
+            print(f"not predicted: {name}: {fault}", file=sys.stderr)
+        print(f"{title}\npredictions: {out}; {len(faults)} files could not be used\n{warning}")
         return int(bool(faults))
     out = arguments.out or Path("prediction.png")
     facts = ask(model_file, picture, arguments.box, **machine)
@@ -46,7 +46,7 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> int:
     draw_prediction(facts.view, facts.relevance, facts.probabilities, out, title=title, warning=warning)
     print(title)
     if facts.note:
-        print(f"look at the picture: {facts.note}")
+        print(f"check the picture: {facts.note}")
     for name, probability in facts.probabilities.items():
         print(f"{100 * probability:6.1f} %  {name}")
     print(f"picture: {out}\n{warning}")
@@ -54,7 +54,7 @@ def predict(chosen: params.Params, arguments: argparse.Namespace) -> int:
 
 
 def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Ask a fine-tuned network about the cases of a table, and measure its answers."""
+    """Apply a fine-tuned network to the cases of a table, and measure its predictions."""
     from miram.data.tasks import JOINT
     from miram.evaluate.cases import measure_cases
     from miram.predictions import Predictions, Question
@@ -67,7 +67,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
     values = params.stage_values(chosen, "evaluate")["statistics"]
     positive = _positive(chosen, found.network.classes)
     several = (JOINT, values["threshold"]) if found.network.multi_label else (None, None)
-    question = Question("", layout.FINETUNE, 0, found.network.classes, *several)  # of no task of ours
+    question = Question("", layout.FINETUNE, 0, found.network.classes, *several)  # not a task of ours
     figures = measure_cases(
         Predictions(question, found.table),
         found.groups,
@@ -91,7 +91,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _told_of_test(network: Path, table_csv: Path, found: "Answered", for_training: int) -> list[str]:
-    """What was tested, on what, and how it was read, in sentences."""
+    """Sentences on the network, the cases, and how pictures were read."""
     table, seen, encoder = found.table, found.seen, found.network.model.encoder
     counts = ", ".join(f"{name} {count}" for name, count in table["label"].value_counts().sort_index().items())
     cut = "lesions in films" if seen.films else "whole pictures, or their lesions"
@@ -107,7 +107,7 @@ def _told_of_test(network: Path, table_csv: Path, found: "Answered", for_trainin
 
 
 def _positive(chosen: params.Params, classes: Sequence[str]) -> list[str] | None:
-    """The class whose sensitivity is measured: that of the parameters, or those that CBIS-DDSM calls malignant."""
+    """The class whose sensitivity is measured: that of the parameters, or the malignant ones of CBIS-DDSM."""
     from miram.evaluate.scores import MALIGNANT
 
     own = chosen.sources.images.positive
@@ -121,7 +121,7 @@ def _machine(chosen: params.Params) -> dict[str, Any]:
 
 
 def _asked(chosen: params.Params, arguments: argparse.Namespace) -> tuple[Path, str]:
-    """The file of the network that `predict` asks, and what it is, in words."""
+    """The file of the network that `predict` uses, and its description."""
     if arguments.network is not None:
         return arguments.network, str(arguments.network)
     cell, path = _chosen_network(chosen, arguments)
@@ -136,7 +136,7 @@ def _warning(chosen: params.Params, arguments: argparse.Namespace) -> str:
 
 
 def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
-    """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
+    """The finished fine-tuning that `predict` uses, and its record: of several methods the best on validation."""
     protocol, task, _ = params.headline(chosen)
     wanted = arguments.protocol or protocol, arguments.task or task, layout.FINETUNE
     cells = params.cells(chosen)

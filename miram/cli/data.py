@@ -1,4 +1,4 @@
-"""The commands of the data: from the archive, or images of one's own, to packed crops, splits and their audit."""
+"""The commands of the data: from the archive or own images to packed crops, splits and their audit."""
 
 import argparse
 import sys
@@ -19,11 +19,11 @@ from miram.provenance import record
 if TYPE_CHECKING:
     from miram.data.own_images.table import Table
 
-SHOWN = 24  # crops of one's own images that their check shows
+SHOWN = 24  # crops of own images that the check shows
 
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Write the embedded archive; what came from an older one goes."""
+    """Write the embedded archive, and delete everything made from an older one."""
     from miram.phantom.archive import write_archive
 
     if not params.is_embedded(chosen):
@@ -50,7 +50,7 @@ def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Fetch the case lists and list the series that they need."""
+    """Download the case lists and list the series that they need."""
     from miram.data.transfer.catalogue import list_archive
 
     data = layout.data(chosen.name)
@@ -70,7 +70,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Fetch the films and cut the crops."""
+    """Download the films and cut the crops."""
     from miram.data.transfer.films import cut_films
 
     if arguments.dry_run:
@@ -90,9 +90,8 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it.
-
-    Of CBIS-DDSM that needs no network, but for a local folder it reads what that holds.
+    """Print what the stage crops still has to do, without changes; before the stage catalogue, all of it.
+    For CBIS-DDSM this needs no network; a local folder is scanned.
     """
     from miram.data.transfer.catalogue import list_archive, list_carried
     from miram.data.transfer.films import plan_films
@@ -104,7 +103,7 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
                 list_carried(places.csv_dir, places.series_csv)
-                print("before `miram catalogue`: by the case lists and the index that are installed, without network")
+                print("before `miram catalogue`: from the installed case lists and index, without network")
             else:
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
                 list_archive(places.csv_dir, places.series_csv, **values, **more)
@@ -120,7 +119,7 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make crops of one's own images; with `--check` look at them only."""
+    """Make crops of own images; with `--check` only check them."""
     from miram.data.own_images.overview import require_positive
     from miram.data.own_images.stage import Places, import_images
     from miram.data.own_images.table import read_table
@@ -144,7 +143,7 @@ def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any]) -> None:
-    """Say what was understood of one's own images, and show some; raises what would stop the run."""
+    """Report how own images are read, and show some; raises the error that would stop the run."""
     from miram.data.own_images.stage import check_images
     from miram.report.images_check import write_check
     from miram.train.augment import resize
@@ -154,7 +153,7 @@ def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any])
     found = check_images(table, shown=SHOWN, divisions=dict.fromkeys(own.protocols, division), **values)
     positive = chosen.sources.images.positive
     of = "no class" if positive is None else positive
-    text = f"Sensitivity is that of: {of} (sources.images.positive).\n\n{found.text}"
+    text = f"Sensitivity is measured for: {of} (sources.images.positive).\n\n{found.text}"
     page = layout.images_check(chosen.name)
     views = [(sample.label, sample.text, resize(sample.crop, side)) for sample in found.samples]
     write_check(page, chosen.name, text, views, found.fault.message if found.fault else "")
@@ -164,7 +163,7 @@ def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any])
 
 
 def recipe(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print the table of a public data set, and beside it what it holds and what is left out."""
+    """Print the table of a public data set, and on standard error its content and what is left out."""
     from miram.data.recipes.table import tabulated
 
     folder, module = arguments.folder, import_module(f"miram.data.recipes.{arguments.recipe.replace('-', '_')}")
@@ -250,7 +249,7 @@ def _is_carried(chosen: params.Params) -> bool:
 
 
 def _places(chosen: params.Params) -> Any:
-    """Where the stage crops reads and writes."""
+    """The files and folders of the stage crops."""
     from miram.data.transfer.films import Places
 
     data = layout.data(chosen.name)
@@ -269,7 +268,7 @@ def _places(chosen: params.Params) -> Any:
 
 
 def _restore_archive(chosen: params.Params) -> None:
-    """Write the embedded archive once more where its record alone came with `dvc pull`, which brings no films."""
+    """Write the embedded archive again if `dvc pull` brought only its record, as it brings no films."""
     folder = layout.data(chosen.name) / "archive"
     if not params.is_embedded(chosen) or (folder / "archive.json").exists():
         return
@@ -282,7 +281,7 @@ def _restore_archive(chosen: params.Params) -> None:
 
 @contextmanager
 def _source(chosen: params.Params) -> Iterator[dict[str, Any]]:
-    """The source and its settings; the embedded archive is served as long as the block runs."""
+    """The source and its settings; the embedded archive is served while the block runs."""
     if chosen.source == params.IMAGES:
         raise ParameterError(
             "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."

@@ -1,4 +1,4 @@
-"""The commands about a machine: whether it will do, what fits on it, what all trainings cost there."""
+"""The commands about a machine: whether it suffices, what fits on it, what all trainings cost there."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Examine this machine before the stages of `arguments` start; it writes no record, as nothing comes of it."""
+    """Examine this machine before the stages of `arguments` start; it writes no record, as it has no outputs."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
     from miram.train.device import check_precision, usable_accelerator
 
@@ -47,7 +47,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _crops_bytes(chosen: params.Params) -> float:
-    """Bytes of the packed crops; before they are packed an estimate, of own images from the pixels in their headers."""
+    """Bytes of the packed crops; before packing an estimate, for own images from the pixels in their headers."""
     from miram.data.cbis_ddsm.cases import carried_lesions
     from miram.data.own_images.table import pixels_of_lesions
     from miram.data.pictures.reader import count_pixels
@@ -69,7 +69,7 @@ def _crops_bytes(chosen: params.Params) -> float:
 
 
 def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print what each method's pre-training takes, and how its batch fits."""
+    """Print the memory of each method's pre-training, and how its batch fits."""
     from miram.planning.memory import as_table
 
     print(
@@ -87,7 +87,7 @@ def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
-    """What `miram.planning.hours.hours` finds for all trainings of a preset."""
+    """The result of `miram.planning.hours.hours` for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
@@ -105,7 +105,7 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
 
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
-    """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
+    """The number of images that the trainings under a protocol see: from the splits, or from the case lists."""
     from miram.planning.hours import count_images, listed_images
 
     folder = layout.data(chosen.name)
@@ -114,7 +114,7 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
         return count_images(*tables, chosen.finetune.tasks)
     if chosen.source == params.IMAGES or params.is_embedded(chosen):
         raise MiramError(
-            f"The lesions of preset {chosen.preset} are not divided yet.", "Run the workflow, or its stage `splits`."
+            f"The lesions of preset {chosen.preset} have no splits yet.", "Run the workflow, or its stage `splits`."
         )
     division = {name: getattr(chosen.splits, name) for name in ("validation_fraction", "candidates", "seed")}
     per_film = chosen.pretrain.backgrounds_per_film
@@ -122,7 +122,7 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
 
 
 def _hours(chosen: params.Params) -> dict[str, str]:
-    """The hours of all trainings on each device that was measured, in words; nothing where the images are unknown."""
+    """The hours of all trainings on each measured device, in words; nothing if the images are unknown."""
     from miram.planning.hours import totals
 
     try:

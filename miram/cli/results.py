@@ -1,4 +1,4 @@
-"""The commands of the results: metrics, claims, table, report, their description and their check."""
+"""The commands of the results: metrics, claims, table, report, crate and checks."""
 
 import argparse
 import sys
@@ -11,18 +11,18 @@ from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
-SHOWN = 5  # reasons against a table
+SHOWN = 5  # reasons why a table is outdated
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Compute the metrics of every cell that has finished, and the differences between methods."""
+    """Compute the metrics of all finished cells, and the differences between methods."""
     from miram.evaluate.metrics import evaluate as measure
 
     cells = classifiers(chosen)
     finished = [path for path in cells.values() if path.exists()]
     for path in finished:
         record.read(path)
-    # predictions without a record prove nothing
+    # predictions without a record cannot be trusted
     predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
     values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
@@ -34,7 +34,7 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Judge the paper's claims."""
+    """Test the paper's claims."""
     from miram.evaluate.claims import judge
 
     source, benches = layout.record("evaluate", chosen.name), layout.benches()
@@ -50,7 +50,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Set accuracy against memory and time."""
+    """Compare accuracy with memory and time."""
     from miram.report.efficiency import efficiency as weigh
 
     run, out = chosen.name, layout.results(chosen.name)
@@ -83,7 +83,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs += [*(layout.record("splits", run, protocol) for protocol in protocols), *finished.values()]
     for path in inputs:
         record.read(path)
-    figures = {  # of one protocol: what is reconstructed hardly differs
+    figures = {  # of one protocol: reconstructions hardly differ
         layout.reconstructions(run, method): path.parent / "reconstructions.npz"
         for (protocol, method), path in finished.items()
         if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
@@ -106,14 +106,14 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Write the report of all that there is, and of what is missing."""
+    """Write the report of all results, and of what is missing."""
     from miram.report.report import Contents
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen)
     pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
-    stages = {  # trainings are named apart
+    stages = {  # trainings are listed separately
         ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
         for stage, place in params.jobs(chosen)
         if "method" not in stage.place and stage.name not in ("archive", "report", "crate")
@@ -170,7 +170,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print the table, where it is of the present parameters."""
+    """Print the table, if it belongs to the present parameters."""
     from miram.provenance.verify import shortfalls
 
     found, table = shortfalls(_expected(chosen)), layout.results(chosen.name) / "comparison.md"
@@ -178,7 +178,7 @@ def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
         more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
         print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
         raise MiramError(
-            f"{table} is not shown: it is not the table of the present parameters, for the reasons above.",
+            f"{table} is not shown: it does not belong to the present parameters, for the reasons above.",
             f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset}",
         )
     sys.stdout.buffer.write(table.read_bytes())  # UTF-8, whatever the terminal's encoding
@@ -193,7 +193,7 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
-    """Compare two results folders, the second by default as git has the first at HEAD; 1 when they do not agree."""
+    """Compare two results folders, by default the first with its state in git at HEAD; 1 if they do not agree."""
     from miram.provenance.compare import committed
     from miram.provenance.compare import compare as weigh
 
@@ -216,18 +216,18 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
 
 
 def _values(chosen: params.Params, stage: str) -> dict[str, Any]:
-    """The statistics that a stage reads and, of one's own images, the positive class."""
+    """The statistics that a stage reads and, for own images, the positive class."""
     values = params.stage_values(chosen, stage)
     return {**values.pop("statistics"), **values}
 
 
 def _overview(chosen: params.Params) -> Path | None:
-    """What was understood of one's own images."""
+    """The summary of own images."""
     return layout.overview(chosen.name) if chosen.source == params.IMAGES else None
 
 
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
-    """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
+    """The record of each job of the parameters -> its stage and its values."""
     return {
         layout.record(stage.name, chosen.name, *place): (stage.name, params.stage_values(chosen, stage.name, *place))
         for stage, place in params.jobs(chosen)

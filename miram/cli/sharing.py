@@ -1,4 +1,4 @@
-"""The command that hands weights to others."""
+"""The command that exports weights for others."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The commands of the networks: pre-training, fine-tuning, probes, and looking into what was trained."""
+"""The commands of the networks: pre-training, fine-tuning, probes, and explanations."""
 
 import argparse
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CUT = ("component", "shape", "margin", "side_min")  # values of `crops` by which
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
+    """Pre-train a method on the crops of the training and validation lesions, and on additional images."""
     from miram.data.splits import pretraining_backgrounds, pretraining_lesions
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
@@ -72,7 +72,7 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _seen(chosen: params.Params) -> "Seen":
-    """How the pictures are read and cut that are trained on: of one's own images, as their record tells."""
+    """How training pictures are read and cut; for own images according to their record."""
     from miram.data.pictures.picture import Range
     from miram.data.pictures.survey import FILMS
     from miram.train.seen import Seen
@@ -104,7 +104,7 @@ def _classify(
     arguments: argparse.Namespace,
     work: Callable[[layout.Cell, Files], dict[str, Any]],
 ) -> None:
-    """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
+    """A classifier on the encoder that a cell starts from; `work` writes into the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
     own = [other for other in params.cells(chosen) if other.mode in STAGES[stage].modes]
     for name, value in cell._asdict().items():
@@ -160,7 +160,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _require_accelerator(chosen: params.Params) -> None:
-    """Stop a training of a preset that means a GPU where there is none: a cluster's preflight runs elsewhere."""
+    """Stop a training of a preset that needs a GPU if there is none: a cluster's preflight runs elsewhere."""
     from miram.planning.gpu import require_accelerator
 
     require_accelerator(chosen.compute.accelerator, chosen.preset)

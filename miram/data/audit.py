@@ -1,4 +1,4 @@
-"""What the splits share and what that does to the test set, with what was repaired, set aside or lies at a border."""
+"""What the splits share and how that affects the test set; what was repaired, set aside or is at a border."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,7 +16,7 @@ PAIR_KINDS = ("same pixels", "same size, other pixels", "same size, pixels unkno
 BORDERS = {
     "outside_film": "beyond the film, filled with zeros",
     "air": "air",
-    "foreign": "bright but no breast: labels, borders of films and scans",
+    "foreign": "bright but not breast: labels, borders of films and scans",
 }
 
 
@@ -25,7 +25,7 @@ def audit(
 ) -> dict[str, object]:
     """Write `audit_md` about the lesions of two tables and their splits under each protocol of `splits_csvs`.
 
-    Returns the figures that a reader would look for first.
+    Returns the most important figures.
     """
     lesions, lost = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (lesions_csv, set_aside_csv))
     catalogue = catalogue_overlap(pd.concat([lesions, lost]))
@@ -38,7 +38,7 @@ def audit(
     parts = [
         f"# Audit of the data, preset {preset}",
         "## The official parts",
-        "How training and test part of the case lists overlap, whatever the protocol.",
+        "How the training and test parts of the case lists overlap, independent of the protocol.",
         _listed({name.replace("_", " "): value for name, value in catalogue.items() if name != "patients"}),
         f"Patients in both parts: {', '.join(catalogue['patients']) or 'none'}.",
         "## Lesions of each class",
@@ -56,7 +56,7 @@ def audit(
         _listed(lesions["repairs"].str.split(";").explode().loc[lambda word: word != ""].value_counts().sort_index()),
         "## Set aside",
         f"{len(lost)} of {len(lesions) + len(lost)} lesions; set_aside.md gives each with its reason.",
-        "## What crops hold beside breast",
+        "## What crops show other than breast",
         "Shares of a crop's pixels, from a map of its film in which the breast is the largest bright area.",
         as_markdown(_borders(lesions)),
     ]
@@ -66,9 +66,8 @@ def audit(
 
 
 def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    """For each two of training, validation and test, the numbers of patients, films and crops that both have.
-
-    A number is "not known" where a hash of the pixels is not.
+    """The numbers of patients, films and crops that each pair of training, validation and test shares.
+    A number is "not known" where pixel hashes are missing.
     """
     columns = {
         "patients": "patient_id",
@@ -89,7 +88,7 @@ def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
 
 
 def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
-    """How many test lesions there are, and how many of them training or validation knows, by what."""
+    """The number of test lesions, and how many share a patient, film or view with training or validation."""
     test, seen = lesions[split == "test"], lesions[split.isin(SEEN)]
     same_film = test["film_uid"].isin(seen["film_uid"])
     same_film |= test["film_sha256"].isin(set(seen["film_sha256"]) - {""})
@@ -102,7 +101,7 @@ def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
 
 
 def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of pairs of films of one view, by whether their pixels, or their sizes alone, are the same."""
+    """Numbers of pairs of films of one view, by whether their pixels, or only their sizes, are the same."""
     films = lesions.drop_duplicates("film_uid")
     kinds = {place: dict.fromkeys(PAIR_KINDS, 0) for place in ("same part", "both parts")}
     for _, of_view in films.groupby(views(films)):
@@ -131,7 +130,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
     for (part, of_part), (name, text) in (
         (group, border) for group in lesions.groupby("official_split") for border in BORDERS.items()
     ):
-        share = pd.to_numeric(of_part[name]).dropna()  # images of one's own have no film around them
+        share = pd.to_numeric(of_part[name]).dropna()  # own images have no film around them
         some = share[share > 0]
         rows.append(
             {

@@ -1,7 +1,7 @@
 """Lesion crops: the window around a lesion's mask, cut from the whole film at its native size.
 
-Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules for what
-the archive has wrong stand at the functions that apply them; a lesion that no rule saves is set aside with its reason.
+Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules that
+correct errors of the archive are at the functions that apply them; lesions that none saves are set aside with a reason.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixe
 from miram.data.geometry import Box, cut_window, fit_mask, lesion_box, window_around
 from miram.files import atomic_path, sha256_pixels
 
-# Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
-# tells their scale lie within 0.0003 of that.
+# Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. Of the 74 whose scale
+# # follows from the file size, all are within 0.0003 of that.
 RESCAN_SCALE = 0.87
 RESCAN_TOLERANCE = 0.005
 LESION_COLUMNS = [
@@ -39,9 +39,9 @@ def cut_film(
     """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
 
     The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
-    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. What `open_film`
-    gives has a shape, a dtype and slices in two dimensions, also with steps. Where it is an array, all of it
-    is read for its hash; otherwise `film_sha256` is empty: unknown.
+    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. `open_film`
+    returns something with a shape, a dtype and two-dimensional slices, also with steps. An array is read whole
+    for its hash; otherwise `film_sha256` is empty: unknown.
     """
     try:
         film = _only_film(dicom_dir, lesions[0]["film_uid"])
@@ -72,7 +72,7 @@ def cut_film(
 def cut_backgrounds(
     lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
+    """Yield patches of breast away from the lesions that `cut_film` located in a film, each with its facts.
 
     The facts are the columns BACKGROUND_COLUMNS; sides are those of the film's crops. A film of the test set gives
     none, nor does one whose lesions are not all located. A lesion that the case lists give under another UID of the
@@ -103,7 +103,7 @@ def cut_backgrounds(
 
 
 def place_facts(box: Box, window: Box) -> dict[str, int]:
-    """What the table of lesions says of a box and of the window that is cut around it, px."""
+    """The columns of the table of lesions for a box and the window that is cut around it, px."""
     return {
         **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
         **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
@@ -144,16 +144,15 @@ def _only_film(dicom_dir: Path, film_uid: str) -> Film:
         raise DicomError(f"{folder} holds {len(files)} images, not one film")
     film = read_film(files[0])
     if film.bits != 16:
-        raise DicomError(f"{film.path} is a film of {film.bits} bits a pixel, not 16")
+        raise DicomError(f"{film.path} is a film of {film.bits} bits per pixel, not 16")
     return film
 
 
 def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Film:
-    """The mask of a lesion, told from the archive's own crop by what it is.
-
-    Mask and crop lie in one series or in two, in any order, and for one lesion the other way round. The mask is the one
-    image of 8 bits that has the film's size or is its rescan; crops have 16 bits. Raises DicomError with what was found
-    when there is no such image, or more than one.
+    """The mask of a lesion, distinguished from the archive's own crop by its content.
+    Mask and crop are in one series or in two, in any order, and for one lesion swapped. The mask is the only 8-bit
+    image that has the film's size or that of its rescan; crops have 16 bits. Raises DicomError that lists the images if
+    there is no such image, or more than one.
     """
     uids = sorted({mask_uid, crop_uid})
     paths = [path for uid in uids for path in series_files(dicom_dir, uid)]
@@ -171,9 +170,9 @@ def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Fil
         what = f"{len(masks)} masks: {' and '.join(str(image.path) for image in masks)}"
     elif eight_bit:
         sizes = ", ".join(f"{image.path} of {image.rows} x {image.columns} px" for image in eight_bit)
-        what = f"no mask of the shape of the film of {film.rows} x {film.columns} px but {sizes}"
+        what = f"no mask with the shape of the film of {film.rows} x {film.columns} px but {sizes}"
     else:
-        what = "no image of 8 bits, which the mask would be"
+        what = "no 8-bit image, as a mask would be"
     folders = " and ".join(str(Path(dicom_dir) / uid) for uid in uids)
     raise DicomError("; ".join([f"{folders}: {what}", *unreadable]))
 

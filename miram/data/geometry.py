@@ -39,8 +39,8 @@ def bounding_box(mask: np.ndarray) -> Box:
 def window_around(box: Box, *, shape: str, margin: float, side_min: int) -> Box:
     """The window to cut for a box, centred on it to half a pixel.
 
-    Its sides are the box's longer one twice ("square") or the box's own ("tight"), each with `margin` of the longer
-    one added at both ends, and at least `side_min` px.
+    For "square" both sides are the box's longer side, for "tight" the box's sides; `margin` times the longer side is
+    added at each end, and no side is shorter than `side_min` px.
     """
     longer = max(box.shape)
     sides = {"square": (longer, longer), "tight": box.shape}[shape]

@@ -22,7 +22,7 @@ COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
 Choose = Callable[[pd.DataFrame, float, int], pd.Index]  # lesions, fraction, seed -> the rows to set apart
 SEEN = ("train", "validation")  # by pre-training
-PRETRAIN = "pretrain"  # of one's own images: without a label, seen by pre-training alone
+PRETRAIN = "pretrain"  # own images without a label: only for pre-training
 PICTURED = 4  # validation lesions in a reconstruction figure
 
 
@@ -38,7 +38,7 @@ def write_splits(
 ) -> dict[str, dict[str, int]]:
     """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds.
 
-    Raises MiramError when they cannot be divided, or not so that training, choosing and testing are possible.
+    Raises MiramError if they cannot be divided such that training, model selection and testing are possible.
     """
     splits, counts = divide(
         pd.read_csv(lesions_csv, dtype=str, keep_default_na=False),
@@ -79,7 +79,7 @@ def divide(
 
 
 def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images: bool) -> None:
-    """Raise MiramError for splits that no later stage can use, of which the last one would tell after all training."""
+    """Raise MiramError for splits that later stages cannot use; otherwise they would fail only after all training."""
     if not counts["test"]:
         raise MiramError(
             f"Protocol {protocol}: no lesion is in the test set.",
@@ -90,14 +90,14 @@ def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images
     for split in SEEN:
         if len(counts[split]) == 1:
             raise MiramError(
-                f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: no class tells them apart.",
+                f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: a second class is missing.",
                 "Change splits.validation_fraction or splits.seed, or add patients of other classes.",
             )
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
-    """The lesions that pre-training sees, those of training and validation and those that are for it alone, and of the
-    ones of validation those in its figure."""
+    """The lesions that pre-training sees (training, validation, and those only for it), and the validation lesions in
+    its figure."""
     splits = pd.read_csv(splits_csv, dtype=str)
     seen = splits.loc[splits["split"].isin((*SEEN, PRETRAIN)), "lesion_id"].tolist()
     validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
@@ -105,8 +105,8 @@ def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
 
 
 def pretraining_backgrounds(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path) -> list[str]:
-    """The background patches that pre-training sees: those of films of which it sees a lesion, so that under "strict"
-    no patient of the test set is among them; never one of a film that is also in the test set."""
+    """The background patches that pre-training sees: those of films with a lesion that it sees, so that under "strict"
+    they show no test patient; never those of a film that is also in the test set."""
     columns = ["lesion_id", "film_uid", "film_sha256"]
     lesions = pd.read_csv(lesions_csv, usecols=columns, dtype=str, keep_default_na=False)
     split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
@@ -121,11 +121,12 @@ def split_lesions(
 ) -> pd.DataFrame:
     """Assign each row of a table of lesions to train, validation, test or excluded (with a reason), by lesion_id.
 
-    What is for pre-training alone stays so or, under every protocol, is excluded if the test set knows it.
+    Lesions only for pre-training stay so or, under every protocol, are excluded if they share a patient or film with
+    the test set.
 
     Reads the columns lesion_id, patient_id, official_split, abnormality, pathology, film_uid and film_sha256; the
-    order of the rows has no influence. `validation_fraction`: share of the training lesions; `candidates`: random
-    divisions by patient, of which the best stratified one is taken. Raises MiramError when they cannot be divided.
+    order of the rows does not matter. `validation_fraction`: share of the training lesions; `candidates`: random
+    divisions by patient, of which the best stratified one is used. Raises MiramError when they cannot be divided.
     """
     lesions = lesions.sort_values("lesion_id", ignore_index=True)
     split = lesions["official_split"].copy()
@@ -138,7 +139,7 @@ def split_lesions(
 
 
 def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, candidates: int, seed: int) -> pd.DataFrame:
-    """The lesions as they are or, where no official_split is given, with one drawn by patient, the same each protocol.
+    """The lesions; where no official_split is given, with one drawn by patient, the same for every protocol.
 
     Raises MiramError when they cannot be divided.
     """
@@ -165,7 +166,7 @@ def _drawn(choose: Choose, lesions: pd.DataFrame, name: str, fraction: float, se
 
 
 def _why_excluded(lesions: pd.DataFrame, parts: Collection[str]) -> pd.Series:
-    """For each row of these official parts the reason for which no training may see it, empty for most."""
+    """Why training may not see a row of these official parts, per row; mostly empty."""
     reason = pd.Series("", index=lesions.index)
     test = lesions[lesions["official_split"] == "test"]
     train = lesions["official_split"].isin(parts)
@@ -192,12 +193,12 @@ def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.
 
 
 def _films(lesions: pd.DataFrame) -> pd.Series:
-    """What tells each row's film from others: the hash of its pixels, or its UID where that is empty, unknown."""
+    """What identifies each row's film: the hash of its pixels, or its UID where the hash is unknown."""
     return lesions["film_sha256"].where(lesions["film_sha256"] != "", lesions["film_uid"])
 
 
 def _groups(training: pd.DataFrame) -> np.ndarray:
-    """A number for each row; rows that share a patient or a film, directly or through others, have the same."""
+    """A group number per row; rows that share a patient or a film, directly or through others, have the same."""
     patients, films = (pd.factorize(key)[0] for key in (training["patient_id"], _films(training)))
     nodes = patients.max() + films.max() + 2
     graph = coo_matrix((np.ones(len(training)), (patients, patients.max() + 1 + films)), shape=(nodes, nodes))

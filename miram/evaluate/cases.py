@@ -1,4 +1,4 @@
-"""The figures of one network on the cases of others: all of them, and each group of a column that their table has."""
+"""The metrics of one network on external cases: for all, and for each group by a column of their table."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from miram.predictions import Predictions
 
 NETWORK = "network"
 ALL = ""  # the group of all cases
-MOST_GROUPS = 12  # of a column; one with more, as an age or an id, would be cut into single cases
+MOST_GROUPS = 12  # of a column; one with more, such as an age or an id, would give single cases
 COLUMNS = [
     *("column", "group", "method", "metric", "value", "low", "high"),
     *("lesions", "patients", "classes_present", "note"),
@@ -24,12 +24,12 @@ COLUMNS = [
 
 
 class Figures(NamedTuple):
-    """What was measured."""
+    """The measurements."""
 
     rows: pd.DataFrame  # COLUMNS; column and group are ALL for all cases
     passed_over: dict[str, int]  # columns of the table with too many groups, and how many
-    calibration: pd.DataFrame  # confidence, right, count: means of each bin that holds an answer
-    absent: list[str]  # classes that the network knows and no case has
+    calibration: pd.DataFrame  # confidence, right, count: means of each non-empty bin
+    absent: list[str]  # classes of the network that no case has
 
 
 def measure_cases(
@@ -44,11 +44,9 @@ def measure_cases(
     options: Options,
     positive: Sequence[str] | None,
 ) -> Figures:
-    """Measure the answers of a network, a row a lesion, and write the figures of all cases and of each group.
-
-    The table of `answered` has the columns `groups` as well. The metrics and their intervals over patients are
-    those of `metrics.evaluate`; of `groups` those with more than MOST_GROUPS values are passed over. Blank is a
-    group of its own.
+    """Measure the predictions of a network, one row per lesion, and write the metrics of all cases and of each group.
+    The table of `answered` also has the columns `groups`. The metrics and their intervals over patients are those of
+    `metrics.evaluate`; `groups` with more than MOST_GROUPS values are skipped. Blank is a group of its own.
     """
     draws: Draws = {"resamples": resamples, "seed": seed}
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}

@@ -1,7 +1,6 @@
-"""The paper's claims, each judged by its rule on our measurements: claims.csv and claims.md.
-
-In preset demo there is never a verdict: phantom lesions and small models say nothing about the methods. The evidence is
-shown all the same.
+"""The paper's claims, each tested by its rule on our measurements: claims.csv and claims.md.
+Preset demo never gives a verdict: phantom lesions and small models say nothing about the methods. The evidence is
+still shown.
 """
 
 import inspect
@@ -29,7 +28,7 @@ DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest 
 
 
 class Limits(NamedTuple):
-    """What the claims about memory call linear, and where they compare it; None where no claim says so."""
+    """What the claims about memory call linear, and where they compare it; None if no claim says so."""
 
     exponent: float | None  # of the growth with tokens, at most
     tokens: int | None
@@ -47,9 +46,8 @@ def judge(
     confidence: float,
     power: float,
 ) -> dict[str, object]:
-    """Write claims.csv and claims.md: a row a claim, for what is measured by runs one for each protocol.
-
-    Raises MiramError when a claim names no rule, or not what its rule asks for.
+    """Write claims.csv and claims.md: one row per claim, or one per protocol if runs measure it.
+    Raises MiramError if a claim has no known rule, or lacks values for it.
     """
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
     paper = pd.read_csv(paper_csv).dropna(subset="value")
@@ -134,7 +132,7 @@ def _markdown(
                 for row in table.to_dict("records")
             ]
         ),
-        "## What was claimed, and what was measured",
+        "## Claims and measurements",
     ]
     for _, own in table.groupby("claim", sort=False):
         first = own.iloc[0]
@@ -148,10 +146,10 @@ def _markdown(
     parts += [
         "## What the verdicts mean",
         "\n".join(paragraph(f"* {rule}: {MEANINGS[rule]}", indent="  ") for rule in dict.fromkeys(table["rule"])),
-        "## How many lesions would tell the published accuracies apart",
+        "## Lesions needed to distinguish the published accuracies",
         paragraph(
-            f"Each method on its own lesions, one lesion a patient; two-sided test at {1 - confidence:.0%}, power "
-            f"{power:.0%}. On the same lesions it takes fewer, the fewer the more the methods agree: differences.csv."
+            f"Each method on its own lesions, one lesion per patient; two-sided test at {1 - confidence:.0%}, power "
+            f"{power:.0%}. On the same lesions fewer are needed, the fewer the more the methods agree: differences.csv."
         ),
         aligned(_published_pairs(published, confidence, power)),
     ]

@@ -1,4 +1,4 @@
-"""Markdown that reads as well in plain text."""
+"""Markdown that is also readable as plain text."""
 
 import math
 import textwrap
@@ -16,12 +16,12 @@ LINE_WIDTH = 110  # characters; the files are printed on terminals too
 
 
 def preset_of(title: str) -> str:
-    """The preset that a title names, alone or before a data set."""
+    """The preset that a title names, with or without a data set."""
     return title.partition(" on ")[0]
 
 
 def subject(title: str) -> str:
-    """What results are of, in one line; `title`: a preset, or "PRESET on NAME" for the data set NAME of one's own."""
+    """The subject of results in one line; `title`: a preset, or "PRESET on NAME" for the own data set NAME."""
     preset, _, name = title.partition(" on ")
     if name:
         return f"{name}: own images, {MODELS[preset]} of preset {preset}"
@@ -36,7 +36,7 @@ def paragraph(text: str, indent: str = "") -> str:
 
 
 def measured(row: Mapping[Any, Any]) -> str:
-    """Value and interval of a row of figures, in per cent; "-" where it has no value."""
+    """Value and interval of a row of figures, in per cent; "-" if it has no value."""
     if math.isnan(row["value"]):
         return "-"
     low, high = row["low"], row["high"]

@@ -1,11 +1,10 @@
-"""Every number of the results, from the Parquet files of the classifiers alone.
-
-metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's seeds
+"""Every number of the results, computed only from the Parquet files of the classifiers.
+metrics.csv: one row per cell, split and metric (`scores`), and one without a seed for the mean over a method's seeds
 and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
 patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
-draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. It tells what other
-patients would give these networks; `sd` tells what other seeds would give. The majority class has one answer and no
-seed. differences.csv: `difference_rows`.
+draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
+variation over patients for these networks; `sd` shows that over seeds. The majority class has one answer and no seed.
+differences.csv: `difference_rows`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from miram.files import atomic_path
 from miram.layout import Cell
 from miram.predictions import Predictions, read_predictions
 
-MAJORITY = "majority class"  # the reference that always gives one answer; its rows have no seed
+MAJORITY = "majority class"  # the reference with a constant answer; its rows have no seed
 METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
@@ -50,7 +49,7 @@ class Draws(TypedDict):
 
 
 class Limits(TypedDict):
-    """What an interval over them is, and when there is none."""
+    """The confidence of intervals over them, and when there is none."""
 
     confidence: float
     min_draws_share: float
@@ -76,9 +75,9 @@ def evaluate(
     """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
 
     `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
-    `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
-    the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
-    of a section disagree about lesions, splits, labels or classes.
+    `predictions` has every cell of the tables. One whose file is None or missing is a gap, named in the notes and in
+    the returned facts. Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
+    about lesions, splits, labels or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
@@ -112,7 +111,7 @@ def evaluate(
 
 
 def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[str, dict[Run, Predictions]]:
-    """Split -> the predictions of each network that has some there; the test split even where none has."""
+    """Split -> the predictions of each network that has some; the test split even if none has."""
     found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
     check_same_lesions({files[run]: own for run, own in found.items()})
     splits = sorted({TEST}.union(*(own.table["split"] for own in found.values())))
@@ -195,7 +194,7 @@ def _rows(
     limits: Limits,
     notes: Sequence[str],
 ) -> list[dict[str, object]]:
-    """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""
+    """One row per metric: the mean over `networks` (empty if all are missing), and notes that limit its meaning."""
     rows = []
     for metric in METRICS:
         row: dict[str, Any] = {"method": method, "seed": seed, "split": split, "metric": metric}
@@ -220,7 +219,7 @@ def _counts(answers: Answers) -> dict[str, int]:
 
 
 def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
-    """Classes without lesions, where the metric is a mean over classes, and why there is no value."""
+    """Notes on classes without lesions, for means over classes, and on missing values."""
     absent = [
         name
         for name, any_lesion in zip(answers.classes, np.asarray(answers.truth.any(axis=0)), strict=True)
@@ -245,7 +244,7 @@ def _draw_notes(
     patients: np.ndarray,
     min_draws_share: float,
 ) -> list[str]:
-    """What limits an interval over patients: draws without a value, and classes that rest on one patient."""
+    """Notes that limit an interval over patients: draws without a value, and classes with only one patient."""
     notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
     rests = classes_of_one_patient(answers.truth, patients, answers.classes)
     if rests and metric in BY_CLASS and len(set(patients)) > 1:

@@ -1,6 +1,5 @@
-"""What training handed over, as the evaluation compares it: sections, answers as arrays, and the constant answer.
-
-Cells that share protocol, task and mode make a section, in which methods are compared on the same lesions.
+"""Predictions of training prepared for evaluation: sections, answers as arrays, and the constant answer.
+Cells with the same protocol, task and mode form a section, in which methods are compared on the same lesions.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ NOTE_SEPARATOR = "; "  # between the notes of a row
 
 
 def check_same_lesions(found: Mapping[Path, Predictions]) -> None:
-    """Raise MiramError when two files of a section differ in their lesions, patients, splits, labels or classes."""
+    """Raise MiramError if two files of a section differ in their lesions, patients, splits, labels or classes."""
     for path, own in found.items():
         first, reference = next(iter(found.items()))
         same = own.table[COLUMNS].equals(reference.table[COLUMNS])
@@ -43,7 +42,7 @@ def answers_of(part: Predictions) -> Answers:
 
 
 def majority_answer(part: Predictions) -> tuple[Answers, str]:
-    """The constant answer that suits one split best, and its label; among equals the first in the classes' order."""
+    """The best constant answer for one split, and its label; for ties the first in the classes' order."""
     question, labels = part.question, part.table["label"]
 
     def place(label: str) -> list[int]:

@@ -1,6 +1,5 @@
-"""The rules that claims are judged by: each reads our measurements and gives a verdict, with its evidence.
-
-MEANINGS tells what the verdicts of each rule mean.
+"""The rules that test claims: each reads our measurements and returns a verdict with its evidence.
+MEANINGS explains the verdicts of each rule.
 """
 
 import math
@@ -19,27 +18,27 @@ RUN_BENCH = "a bench of the attention layers: miram --preset paper bench"
 MEANINGS = {
     "superiority": (
         "decided by the interval for the methods (corrected_low and corrected_high of differences.csv): over "
-        "patients and trainings, at the confidence that Holm's correction asks for. Reproduced: it lies above 0, "
-        "against each of the others. Not reproduced: against one of them it lies below the gain that is claimed, "
-        "and not above 0. Cannot be told: it holds both 0 and that gain, as one from -100 to 100 always does, or there "
-        "is none: with one seed, or where the difference is the same in all."
+        "patients and trainings, at the confidence that Holm's correction asks for. Reproduced: it is above 0 "
+        "against each of the others. Not reproduced: against one of them it is below the claimed gain, "
+        "and not above 0. Cannot be told: the interval contains both 0 and the claimed gain, or no interval exists "
+        "(fewer than two seeds, or identical differences in all seeds)."
     ),
     "value": (
-        "the published figure is one run on the official test lesions, so that on them only training varies. "
+        "the published figure is one run on the official test lesions, so on them only training varies. "
         "Decided by Student's interval for one more run of ours. Reproduced: all of it is within the claim's "
-        "margin of the published value. Not reproduced: none of it is. Cannot be told: a part is, the test set "
-        "is another, or there are no two seeds that differ."
+        "margin of the published value. Not reproduced: none of it is. Cannot be told: only part of it is, the test "
+        "set differs, or no two seeds differ."
     ),
     "memory_growth": (
         "decided by what one attention layer of ours keeps for the backward pass, by the exponent that the bench fits "
         "to it from the tokens on where constant parts weigh little. It is counted, not sampled, and has no interval. "
-        "Reproduced: it grows "
-        "with tokens to a power of at most the claim's, in all bench files. Not reproduced: in one of them it "
+        "Reproduced: its growth "
+        "with tokens has at most the exponent of the claim, in all bench files. Not reproduced: in one of them it "
         "grows faster. Cannot be told: nothing is measured."
     ),
     "memory_less": (
-        "decided by what one attention layer of ours keeps, at the claim's number of tokens, beside full attention in "
-        "the claim's form: naive, which keeps the matrix of all pairs of tokens, or fused, which never holds it. "
+        "decided by what one attention layer of ours keeps, at the claim's number of tokens, compared with full "
+        "attention in the claim's form: naive, which keeps the matrix of all token pairs, or fused, which never does. "
         "Reproduced: less, in all bench files. Not reproduced: as much or more, in one of them. Cannot be told: not "
         "measured at that number."
     ),
@@ -48,7 +47,7 @@ MEANINGS = {
 
 
 class Measurements(NamedTuple):
-    """What the rules read: of metrics.csv and differences.csv the rows of fine-tuning, tested, under one protocol."""
+    """The input of the rules: rows of metrics.csv and differences.csv for fine-tuning, test split and one protocol."""
 
     metrics: pd.DataFrame
     differences: pd.DataFrame
@@ -60,7 +59,7 @@ class Measurements(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a rule found; `settle` says what would settle a claim that cannot be told."""
+    """The result of a rule; `settle` says what would settle an undecided claim."""
 
     verdict: str
     evidence: str
@@ -70,7 +69,7 @@ class Finding(NamedTuple):
 def superiority(
     found: Measurements, *, task: str, metric: str, method: str, over: Sequence[str], gain_points: float | None = None
 ) -> Finding:
-    """`method` is better than each of `over`, by `gain_points`, or where that is None by what was published."""
+    """`method` is better than each of `over`, by `gain_points`, or if that is None by the published gain."""
     rows = found.differences
     rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["first"] == method)]
     parts = []
@@ -152,7 +151,7 @@ def memory_less(found: Measurements, *, kinds: Sequence[str], form: str, tokens:
 
 
 def unmeasured(found: Measurements, *, needs: str) -> Finding:
-    """Nothing here measures it; `needs` says what would."""
+    """Not measured here; `needs` says what would measure it."""
     return Finding(OPEN, "nothing here measures it", needs)
 
 

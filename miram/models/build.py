@@ -1,4 +1,4 @@
-"""From a recipe to the model that is pre-trained."""
+"""Build the model of a recipe for pre-training."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +14,10 @@ from miram.recipe import Recipe
 
 
 def build_pretrainer(recipe: Recipe) -> nn.Module:
-    """The model of a recipe, drawn from torch's generator; its `.encoder` is what fine-tuning starts from.
-
-    The encoder starts from the weights of `encoder_init`, if given. With `recompute`, a block keeps its input alone and
-    works again in the backward pass: less memory, more time, the same numbers. Raises MiramError on values, or a file,
-    that do not fit.
+    """The model of a recipe, drawn from torch's generator; fine-tuning starts from its `.encoder`.
+    The encoder starts from the weights of `encoder_init`, if given. With `recompute`, a block keeps only its input
+    and is recomputed in the backward pass: less memory, more time, the same numbers. Raises MiramError for values or a
+    file that do not fit.
     """
     entry = kinds.OBJECTIVES[recipe.objective]
     try:

@@ -38,9 +38,9 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load an exported encoder, or that of a public checkpoint of a ViT (see `miram.models.public`), into `encoder`.
 
-    Weights beside the encoder (heads, decoders) are left out; positions of another side are resampled (bicubic). A
-    public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the file is
-    missing, cut short, not understood, or holds another architecture.
+    Other weights (heads, decoders) are left out; positions of another side are resampled (bicubic). A public file does
+    not give its number of heads, which cannot be checked. Raises MiramError if the file is missing, truncated, not
+    understood, or holds another architecture.
     """
     state, architecture = _read(Path(path))
     wanted = encoder.state_dict()
@@ -68,17 +68,17 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
 
 
 def encoder_of_file(path: Path) -> Encoder:
-    """An exported encoder, of the architecture that its file tells. Raises MiramError where there is none."""
+    """An exported encoder, with the architecture in its file. Raises MiramError if there is none."""
     _, architecture = _read(Path(path))
     if not architecture:
-        raise MiramError(f"{path} is no encoder that miram has exported.", "Give a pre-training's encoder.safetensors.")
+        raise MiramError(f"{path} is not an encoder exported by miram.", "Give a pre-training's encoder.safetensors.")
     encoder = Encoder(**architecture, drop_path=0.0)
     load_encoder(encoder, path)
     return encoder.eval()
 
 
 class Network(NamedTuple):
-    """A classifier from its file, and what that tells of it."""
+    """A classifier from its file, and the file's metadata."""
 
     model: Classifier
     classes: tuple[str, ...]
@@ -103,7 +103,7 @@ def save_classifier(
 
 
 def load_classifier(path: Path) -> Network:
-    """A saved classifier. Raises MiramError where there is none."""
+    """A saved classifier. Raises MiramError if there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})[CLASSIFIER_KEY])
@@ -127,7 +127,7 @@ def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and the architecture where the file tells it."""
+    """Tensors by name, and the architecture if the file has it."""
     if not path.is_file():
         raise MiramError(
             f"{path} does not exist", "Give the path of a .safetensors or .pth file of a Vision Transformer."
@@ -140,13 +140,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
                 if ARCHITECTURE_KEY in metadata:
                     return checkpoint, json.loads(metadata[ARCHITECTURE_KEY])
         else:
-            # facebookresearch/mae keeps its command line, a Namespace, beside the weights.
+            # facebookresearch/mae saves its command line, a Namespace, with the weights.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise MiramError(
-            f"{path} cannot be read as a checkpoint: cut short, or not one ({error})",
-            "Delete it and run the stage that writes it again, or fetch the public file again.",
+            f"{path} cannot be read as a checkpoint: truncated, or not one ({error})",
+            "Delete it and run the stage that writes it again, or download the public file again.",
         ) from error
     try:
         return encoder_state(checkpoint), {}
@@ -155,7 +155,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, float]:
-    """The architecture as the shapes of a public file tell it, as far as they do."""
+    """The architecture of a public file, as far as it follows from its shapes."""
     embedding, inner = state["patch_embed.proj.weight"], state.get("blocks.0.mlp.fc1.weight")
     if embedding.ndim != 4:
         return {}

@@ -47,7 +47,7 @@ class PatchDecoder(nn.Module):
 class MAE(nn.Module):
     """Masked autoencoder (He et al. 2022; facebookresearch/mae): reconstruct the removed patches from the kept ones.
 
-    `loss_on` names the patches in the loss, "removed" or "all"; ValueError on another word.
+    `loss_on` names the patches in the loss, "removed" or "all"; ValueError for another word.
     """
 
     def __init__(self, encoder: Encoder, *, decoder: Decoder, mask_ratio: float, loss_on: str) -> None:
@@ -70,8 +70,7 @@ class MAE(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def decoder_tokens(self, patches: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode the kept patches, put them in place among mask tokens: (B, 1 + L, E) without positions; mask (B,
-        L)."""
+        """Encode the kept patches and insert mask tokens: (B, 1 + L, E) without positions; mask (B, L)."""
         kept, restore, mask = random_masking(noise, self.mask_ratio)
         tokens = self.decoder_embed(self.encoder.encode(take(patches, kept), kept))
         removed = self.mask_token.to(tokens.dtype).expand(len(tokens), noise.shape[1] - kept.shape[1], -1)

@@ -13,9 +13,9 @@ from miram.recipe import Decoder, Highres
 class MIRAM(MAE):
     """Two-scale masked autoencoder (arXiv 2503.07157; Hung304-WBLEM/mae).
 
-    The second decoder takes the tokens of the first before their positions, repeats each scale x scale times in space,
-    and predicts every patch of the high-resolution image. Its target says which image that is: "upsampled", the input
-    enlarged by nearest neighbour (public code), or "native", an image of its own.
+    The second decoder takes the tokens of the first before positions are added, repeats each scale x scale times in
+    space, and predicts every patch of the high-resolution image. Its target is "upsampled", the input enlarged by
+    nearest neighbour (public code), or "native", a separate image.
     """
 
     def __init__(
@@ -45,8 +45,7 @@ class MIRAM(MAE):
         self.highres = PatchDecoder(stack, width=decoder.width, grid=grid, values=encoder.patch**2 * encoder.channels)
 
     def _target_patches(self, images: Tensor, native: Tensor | None) -> Tensor:
-        """Patches of the high-resolution image; of the enlarged input, at its own resolution where the scale allows
-        it."""
+        """Patches of the high-resolution image; of the enlarged input at the input's resolution if the scale allows."""
         patch = self.encoder.patch
         if (native is not None) != (self.target == "native"):
             raise ValueError(f"target {self.target!r} takes {'a' if native is None else 'no'} native image")
@@ -61,8 +60,7 @@ class MIRAM(MAE):
         return patchify(F.interpolate(images, scale_factor=self.scale, mode="nearest"), patch)
 
     def forward(self, images: Tensor, noise: Tensor, native: Tensor | None = None) -> MaskedOutput:
-        """Images (B, C, side, side), noise (B, L), and for the target "native" images (B, C, scale·side,
-        scale·side)."""
+        """Images (B, C, side, side), noise (B, L), and for the target "native" images of side scale·side."""
         patches = self.encoder.patchify(images)
         tokens, mask = self.decoder_tokens(patches, noise)
         lowres_loss, lowres_pred = self.lowres_step(patches, tokens, mask)

@@ -1,7 +1,7 @@
 """An encoder as folders that other libraries load: `timm` by path, and Hugging Face's `transformers` as a ViT.
 
-Key names and fields were read from what `ViTModel.save_pretrained` of transformers 5.24 writes, and from timm 1.0's own
-reader of a local folder. Images (B, C, side, side), normalised as in training, give the tokens of `Encoder.forward`.
+Key names and fields are those that `ViTModel.save_pretrained` of transformers 5.24 writes and that timm 1.0 reads from
+a local folder. Images (B, C, side, side), normalised as in training, give the tokens of `Encoder.forward`.
 """
 
 import json
@@ -38,10 +38,10 @@ BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def share_encoder(encoder_file: Path, out: Path, *, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """Write `out`/timm and `out`/transformers, each with config.json and model.safetensors; gives the architecture.
+    """Write `out`/timm and `out`/transformers, each with config.json and model.safetensors; returns the architecture.
 
     `mean` and `std` of grey levels in [0, 1] are those of training, one for each of three channels; a single channel
-    takes their averages. Raises MiramError when the file is no exported encoder.
+    takes their averages. Raises MiramError if the file is not an exported encoder.
     """
     encoder = encoder_of_file(encoder_file)
     if encoder.channels == 1:
@@ -55,7 +55,7 @@ def share_encoder(encoder_file: Path, out: Path, *, mean: Sequence[float], std: 
 
 
 def timm_config(encoder: Encoder, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
-    """What timm reads beside the weights: `create_model("local-dir:FOLDER", pretrained=True)`."""
+    """The config of timm: `create_model("local-dir:FOLDER", pretrained=True)`."""
     sizes = encoder.architecture
     return {
         "architecture": TIMM_BASE,
@@ -75,7 +75,7 @@ def timm_config(encoder: Encoder, mean: Sequence[float], std: Sequence[float]) -
 
 
 def vit_config(encoder: Encoder) -> dict[str, Any]:
-    """What transformers reads beside the weights: `ViTModel.from_pretrained(FOLDER, add_pooling_layer=False)`."""
+    """The config of transformers: `ViTModel.from_pretrained(FOLDER, add_pooling_layer=False)`."""
     sizes = encoder.architecture
     return {
         **{"architectures": ["ViTModel"], "model_type": "vit", "dtype": "float32"},
@@ -88,13 +88,13 @@ def vit_config(encoder: Encoder) -> dict[str, Any]:
 
 
 def vit_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by timm's names as those of transformers' ViT, whose queries, keys and values are apart."""
+    """Weights by timm's names renamed for transformers' ViT, whose queries, keys and values are separate."""
     found = {new: state[name] for name, new in EMBEDDINGS.items()}
     for name, value in state.items():
         if name in EMBEDDINGS:
             continue
         block = BLOCK.fullmatch(name)
-        assert block is not None, f"{name} belongs to no block"
+        assert block is not None, f"{name} is not part of a block"
         number, layer, end = block.groups()
         prefix = ".".join(("encoder", "layer", number))
         if layer == "attn.qkv":

@@ -1,7 +1,7 @@
 """params.yaml as strict, frozen values: one preset resolved, every key known, every value of its type and range.
 
 A parameter keeps one name on its way: key in params.yaml -> field in `schema` -> keyword of the stage's function ->
-argument of the operation. There is no default in code for what stands in the file.
+argument of the operation. The code has no defaults for values in the file.
 """
 
 from miram.params.reading import load

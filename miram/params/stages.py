@@ -1,4 +1,4 @@
-"""What a preset's values mean for the stages: which jobs there are, and which values decide each."""
+"""The jobs of a preset, and the values that decide each."""
 
 from dataclasses import asdict
 from itertools import product
@@ -21,7 +21,7 @@ WINDOW = ("component", "shape", "margin", "side_min", "bits")  # values of `crop
 def cells(params: Params) -> list[Cell]:
     """Every fine-tuning of a preset, in the order of the table's rows.
 
-    Nothing is drawn on the features of a frozen encoder: those modes are done once, with the first seed.
+    Modes with a frozen encoder have no randomness: they run once, with the first seed.
     """
     tuning = params.finetune
     baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
@@ -36,28 +36,27 @@ def cells(params: Params) -> list[Cell]:
 
 
 def headline(params: Params) -> tuple[str, str, str]:
-    """Protocol, task and mode of what is shown first: the first of each list."""
+    """Protocol, task and mode of the headline: the first of each list."""
     return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
 
 
 def kept(params: Params) -> list[Cell]:
-    """The fine-tunings whose network stays on the disk, of the first seed: no other one is looked into or asked."""
+    """The fine-tunings whose network is kept, those of the first seed: only they are explained or used to predict."""
     return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
 
 
 def explained(params: Params) -> list[Cell]:
-    """The networks that the stage `explain` looks into: fine-tuned, on the headline's task, of the first seed."""
+    """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
     return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
 
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
-
-    `place` is what tells the stage's jobs apart, as in `Stage.place`.
+    `place` identifies the job, as in `Stage.place`.
     """
     if stage == "splits":
         values = asdict(params.splits)
-        del values["protocols"]  # a job each
+        del values["protocols"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]))
@@ -91,7 +90,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
 
 
 def stages_of(params: Params) -> list[Stage]:
-    """The stages that a run of a preset has; images of one's own have no audit, and no claims of a paper."""
+    """The stages that a run of a preset has; own images have no audit and no claims of a paper."""
     own = params.source == IMAGES
     has = {"": True, "embedded": is_embedded(params), "films": not own, "images": own}
     has["networks"] = bool(explained(params))
@@ -99,7 +98,7 @@ def stages_of(params: Params) -> list[Stage]:
 
 
 def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
-    """Every job of a run of a preset: its stage, and what tells it apart from the others of that stage."""
+    """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
     values = {"protocol": params.splits.protocols, "method": params.methods}
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
@@ -141,13 +140,13 @@ def _source_values(params: Params) -> dict[str, Any]:
     if settings.get("fallback"):
         other = settings["fallback"]
         own = asdict(getattr(params.sources, other))
-        # Whole, as films of TCIA come: the data lock then names the same instances, wherever they came from.
+        # Whole, like films from TCIA: the data lock then names the same instances for either source.
         settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
     return {"source": params.source, "settings": settings}
 
 
 def recipe_of(params: Params, name: str) -> Recipe:
-    """What decides the weights that pre-training of the method `name` ends with."""
+    """What decides the pre-trained weights of the method `name`."""
     method = params.methods[name]
     own, read = method.pretrain, kinds.OBJECTIVES[method.objective].values
     return Recipe(
@@ -180,7 +179,7 @@ def recipe_of(params: Params, name: str) -> Recipe:
 
 
 def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
-    """The recipe without what its objective does not read, where it is computed, and how often it is saved."""
+    """The recipe without unread values, the device, and the interval of checkpoints."""
     recipe, compute = recipe_of(params, name), params.compute
     unread = {*kinds.SECTIONS, *kinds.MASKED_ONLY, *kinds.ATTENTION_FIELDS}
     unread -= set(kinds.OBJECTIVES[recipe.objective].values)
@@ -198,7 +197,7 @@ def kinds_of(params: Params) -> dict[str, str]:
 
 
 def kind_of(method: Method) -> str:
-    """The attention where the objective has one to choose, and otherwise the objective."""
+    """The attention if the objective has a choice of it, otherwise the objective."""
     return method.attention or method.objective
 
 
@@ -244,7 +243,7 @@ def explaining_of(params: Params) -> Explaining:
 
 
 def _classifying(params: Params, cell: Cell) -> Classifying:
-    """What all modes share; the tokens of the masked objectives are read where nothing was pre-trained."""
+    """The values of all modes; without pre-training the tokens are those of the masked objectives."""
     method, compute = params.methods.get(cell.method), params.compute
     return Classifying(
         task=cell.task,

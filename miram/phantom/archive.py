@@ -1,4 +1,4 @@
-"""The phantom archive as files: DICOM series, case lists and manifest as CBIS-DDSM has them, with its defects planted.
+"""The phantom archive as files: DICOM series, case lists and manifest like those of CBIS-DDSM, including its defects.
 
 Deterministic: the same parameters give the same bytes. Facts about the real archive: DOI 10.7937/k9/tcia.2016.7o02s9cy.
 """
@@ -38,7 +38,7 @@ CREDIT = (
 WORDS = {"mass": ("mass shape", "mass margins"), "calcification": ("calc type", "calc distribution")}
 FILM, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
 SMALL_MASK_FACTOR = 0.87  # side of such a mask / side of the film
-TRIES = 200  # at drawing a lesion that finds room
+TRIES = 200  # attempts to draw a lesion that fits
 
 
 def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns: int, seed: int) -> dict[str, object]:
@@ -84,7 +84,7 @@ def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns
 def _write_films(
     series: "SeriesWriter", breast: Breast, cases: list[Case], random: np.random.Generator
 ) -> list[tuple[Case, dict[str, object]]]:
-    """Draw all lesions of a view, then write its film once for each case list that has it, the masks and the crops."""
+    """Draw all lesions of a view, then write its film once per case list that has it, the masks and the crops."""
     film, free = breast.film.copy(), breast.tissue.copy()
     drawn = []
     for case in cases:
@@ -116,7 +116,7 @@ def _write_films(
 
 
 def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -> tuple[Lesion, tuple[slice, slice]]:
-    """A lesion and the window of the film where it goes; smaller breasts take some tries."""
+    """A lesion and its window in the film; smaller breasts take several attempts."""
     for _ in range(TRIES):
         lesion = draw_lesion(case.group.abnormality, case.pathology, random)
         corner = place(lesion, free, random)
@@ -130,11 +130,11 @@ def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -
 
 
 def _mask(case: Case, outline: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The 8-bit mask, 0 or 255, with the defect that is planted in this case."""
+    """The 8-bit mask, 0 or 255, with the planted defect of this case."""
     mask = np.where(outline, np.uint8(255), np.uint8(0))
     if case.has(EMPTY_MASK):
         return np.zeros_like(mask)
-    if case.has(TWO_PARTS):  # a strip without mark through the middle
+    if case.has(TWO_PARTS):  # an unmarked strip through the middle
         middle = int(np.nonzero(outline.any(axis=1))[0].mean())
         mask[middle - 1 : middle + 2] = 0
     height, width = mask.shape

@@ -1,4 +1,4 @@
-"""The patients and lesions of the phantom archive, drawn in the shares of the real one, with its defects planted."""
+"""The patients and lesions of the phantom archive, with the class shares and the defects of the real one."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ CLASS_SHARES = {  # of the lesions of the real test set
 }
 KINDS = {"mass": "mass", "calcification": "calc"}
 PARTS = {"train": "Training", "test": "Test"}
-# Defects of CBIS-DDSM that are planted, by the place of a lesion among those of its kind and part
+# Planted defects of CBIS-DDSM, by the position of a lesion among those of its kind and part
 Defect = dict[tuple[str, str], tuple[int, ...]]  # (kind, part) -> the places of the cases that have it
 TWO_SERIES: Defect = {("mass", "train"): (1, 7, 13), ("mass", "test"): (2,), ("calcification", "train"): (4,)}
 SWAPPED: Defect = {("calcification", "train"): (9,)}
@@ -35,7 +35,7 @@ class Group(NamedTuple):
 
 
 class Patient(NamedTuple):
-    """A patient; the shared ones stand in two case lists, with the same films."""
+    """A patient; the shared ones are in two case lists, with the same films."""
 
     number: int
     side: str
@@ -93,7 +93,7 @@ def draw_patients(patients: int, random: np.random.Generator) -> list[Patient]:
 
 
 def _shared_out(count: int, random: np.random.Generator) -> list[tuple[str, str]]:
-    """So many (abnormality, pathology) in the shares of CLASS_SHARES, shuffled."""
+    """This many (abnormality, pathology) in the shares of CLASS_SHARES, shuffled."""
     bounds = np.round(np.cumsum(list(CLASS_SHARES.values())) / sum(CLASS_SHARES.values()) * count)
     drawn = np.searchsorted(bounds, np.arange(count), side="right")
     return [list(CLASS_SHARES)[index] for index in random.permutation(drawn)]

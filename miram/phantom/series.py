@@ -1,4 +1,4 @@
-"""DICOM series of the phantom archive, as CBIS-DDSM holds them."""
+"""DICOM series of the phantom archive, in the form of CBIS-DDSM."""
 
 import hashlib
 import io
@@ -50,7 +50,7 @@ class SeriesWriter:
 
 
 def _header(pixels: np.ndarray, instance: UID) -> Dataset:
-    """A Secondary Capture image as CBIS-DDSM holds them: Implicit VR little endian, MONOCHROME2, unsigned."""
+    """A Secondary Capture image as in CBIS-DDSM: Implicit VR little endian, MONOCHROME2, unsigned."""
     header = Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = SecondaryCaptureImageStorage

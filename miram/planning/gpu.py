@@ -1,4 +1,4 @@
-"""The GPUs that this torch can use: what the preflight looks for, and each training before it begins."""
+"""The GPUs that this torch can use, checked by the preflight and before each training."""
 
 import ctypes
 import re
@@ -21,7 +21,7 @@ class Gpu(NamedTuple):
 
 
 def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
-    """`check_accelerator` of this machine."""
+    """`check_accelerator` for this machine."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return check_accelerator(
         accelerator,
@@ -35,7 +35,7 @@ def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
 
 
 def require_accelerator(accelerator: str, preset: str) -> None:
-    """Raise MiramError where this machine has not the GPU that a training of the preset means to find."""
+    """Raise MiramError if this machine lacks the GPU that a training of the preset needs."""
     found = find_accelerator(accelerator, 1, preset)
     if found.level == "stop":
         raise MiramError(found.text, found.remedy)
@@ -51,10 +51,9 @@ def check_accelerator(
     gpus: Sequence[Gpu],
     kernels: Iterable[str],
 ) -> Finding:
-    """So many GPUs that this torch can use, unless the CPU is asked for or enough.
-
+    """Whether torch can use this many GPUs, unless the CPU is requested or enough.
     `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
-    driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
+    driver supports, None without a driver. `gpus`: those that torch finds. `kernels`: its builds, see `runs_on`.
     """
     if accelerator == "cpu" and preset != "demo":
         return Finding(
@@ -66,15 +65,15 @@ def check_accelerator(
 
 
 def _check_found(gpus: Sequence[Gpu], devices: int, driver: tuple[int, int] | None, kernels: Iterable[str]) -> Finding:
-    """Whether the GPUs that torch finds are enough, and of a kind that it has kernels for."""
+    """Whether torch finds enough GPUs, and has kernels for them."""
     names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
     foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
     if foreign:
         return Finding(
             "stop",
-            f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {TORCH} holds no "
+            f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {TORCH} has no "
             f"kernels: it has {', '.join(kernels)}.",
-            "Take another GPU, or a build of the same torch for another CUDA that holds them.",
+            "Use another GPU, or a build of the same torch for another CUDA that has them.",
         )
     if len(gpus) < devices:
         return Finding(
@@ -94,13 +93,13 @@ def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) ->
             "There is no NVIDIA driver here"
             + ("." if preset == "demo" else ", and without a GPU this preset takes months."),
             "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
-            "(Apptainer); or set compute.accelerator: cpu if you mean it.",
+            "(Apptainer); or set compute.accelerator: cpu to accept that.",
         )
     if built is None:
         return Finding(
             "stop",
-            f"{TORCH} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
-            "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
+            f"{TORCH} is a CPU build, although the driver here supports CUDA {_dotted(driver)}.",
+            "Remove .venv and run `make setup` on this machine: it installs the CUDA build if there is a driver.",
         )
     if int(built.split(".")[0]) > driver[0]:
         return Finding(
@@ -110,7 +109,7 @@ def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) ->
         )
     return Finding(
         "stop",
-        f"{TORCH} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
+        f"{TORCH} for CUDA {built} finds no device, although the driver supports CUDA {_dotted(driver)}.",
         "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
     )
 
@@ -118,8 +117,8 @@ def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) ->
 def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
     """Whether a GPU runs one of torch's builds, named as `torch.cuda.get_arch_list` does.
 
-    Machine code (sm_86) runs on its own generation, not below its own capability; PTX (compute_90) on that and all
-    later ones. A letter binds either: `a` to the very capability, `f` to the generation.
+    Machine code (sm_86) runs on its generation from its capability on; PTX (compute_90) on that and all later ones. A
+    letter restricts both: `a` to exactly that capability, `f` to the generation.
     """
     for name in kernels:
         build = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
@@ -139,7 +138,7 @@ def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version that the NVIDIA driver knows; None without a driver."""
+    """The newest CUDA version that the NVIDIA driver supports; None without a driver."""
     number = ctypes.c_int()
     try:
         failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))

@@ -1,7 +1,7 @@
-"""Hours of the complete table: by measured rates before it starts, beside what finished trainings took.
+"""Hours of the complete table: predicted from measured rates, and compared with finished trainings.
 
-A rate is images/s of a whole training step, from a file of `miram bench` on the device in question; a forward pass
-alone counts as a third of a step.
+A rate is images/s of a whole training step, from a file of `miram bench` on the device; a forward pass
+counts as a third of a step.
 """
 
 import json
@@ -24,19 +24,19 @@ HOUR, DAY = 3600, 24
 
 
 class Images(NamedTuple):
-    """How many images the trainings under one protocol see."""
+    """The number of images that the trainings under one protocol see."""
 
     lesions: int  # by pre-training
-    backgrounds: int  # by pre-training, beside them
+    backgrounds: int  # by pre-training, in addition
     tasks: Mapping[str, Sequence[int]]  # lesions with a label in training, validation and test
 
 
 class Job(NamedTuple):
-    """A training, with what tells its rate."""
+    """A training, with what decides its rate."""
 
     what: str
     side: int  # px
-    images: float  # that a training step is made for, all epochs together
+    images: float  # of training steps, over all epochs
     record: Path
 
 
@@ -49,8 +49,7 @@ def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, nam
 
 def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: int, **division: Any) -> Images:
     """The images of a protocol by the case lists of CBIS-DDSM, before any lesion is set aside.
-
-    `names` are tasks, `division` the values of `split_lesions`. No film counts as known by its pixels.
+    `names` are tasks, `division` the values of `split_lesions`. Pixel hashes of films count as unknown.
     """
     lesions = carried_lesions().assign(film_sha256="")
     splits = split_lesions(lesions, protocol=protocol, **division)
@@ -66,7 +65,7 @@ def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: It
 
 
 def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path) -> Job:
-    """Pre-training of method `name` on so many images, which so many devices share."""
+    """Pre-training of method `name` on this many images, shared by this many devices."""
     seen = images // recipe.batch * recipe.batch * recipe.epochs
     return Job(f"pre-training {name}", recipe.side, seen / devices, record)
 
@@ -80,9 +79,8 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
 
 
 def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
-    """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
-
-    Benches of another `encoder` than that one do not count. Where no rate was measured for a kind, hours are NaN.
+    """Device -> one row per kind of job and side: runs, images/s, hours, and planned and actual hours of finished ones.
+    Benches of another `encoder` do not count. If no rate was measured for a kind, hours are NaN.
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
@@ -95,7 +93,7 @@ def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dic
 
 
 def _rates(measured: Mapping[str, Any]) -> dict[tuple[str, int], float]:
-    """Images/s of each kind of job at each side, as `miram bench` wrote them; of whole pre-trainings where it did."""
+    """Images/s of each kind of job at each side, from `miram bench`; of whole pre-trainings if measured."""
     own = [row for row in measured.get("training", []) if row["form"] == "fused" and row["images_per_second"]]
     rates = {
         (f"pre-training {row['method']}", row["side"]): row["images_per_second"] for row in [*measured["steps"], *own]
@@ -133,7 +131,7 @@ def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
-    """The hours on each device that was measured; the finished trainings may have run on another."""
+    """The hours on each measured device; finished trainings may have run on another one."""
     if not plans:
         return "No rates were measured: run `miram bench` on the device."
     parts = []
@@ -147,13 +145,13 @@ def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
         parts += [
             f"{device}, {devices} device(s) for a pre-training:",
             shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
-            f"All of it, one after the other: {totals({device: plan})[device]}.",
+            f"Total if run sequentially: {totals({device: plan})[device]}.",
         ]
     return "\n\n".join(parts)
 
 
 def _text(value: object) -> object:
-    """Two decimals; "-" for what was not measured."""
+    """Two decimals; "-" if not measured."""
     if not isinstance(value, float):
         return value
     return "-" if math.isnan(value) else f"{value:,.2f}"

@@ -1,8 +1,7 @@
 """How much memory a step of pre-training takes, and the batch that fits.
-
-Parameters, and what is kept for the backward pass, are counted on the model itself, which runs on torch's fake tensors:
-these have shapes and no values, so that any size takes seconds and no memory. Weights, gradients and Adam's moments
-have 4 bytes a number in every precision.
+Parameters and the tensors kept for the backward pass are counted on the model itself, run on torch's fake tensors:
+these have shapes but no values, so any size takes seconds and no memory. Weights, gradients and Adam's moments have 4
+bytes per number in every precision.
 """
 
 import dataclasses
@@ -27,9 +26,9 @@ from miram.recipe import Recipe
 from miram.train.recipe import random_inputs
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
-FULL = 4  # bytes of a number
+FULL = 4  # bytes per number
 LOSS_WORKSPACE = 4  # times the largest prediction, measured
-BLOCK_WORKSPACE = 6  # times the largest input of a block: what its backward pass makes and drops, measured
+BLOCK_WORKSPACE = 6  # times the largest input of a block: temporary tensors of its backward pass, measured
 MEASURED_IMAGES = (2, 3)
 RECIPES = 64  # whose measurements are remembered
 
@@ -41,11 +40,11 @@ class Memory(NamedTuple):
     gradients: float
     moments: float
     kept: float  # activations, from the forward to the backward pass
-    workspace: float  # what lives within one block
+    workspace: float  # temporary, within one block
 
     @property
     def peak(self) -> float:
-        """Gradients appear while activations go: the larger of the two ends of the backward pass decides."""
+        """Gradients are added while activations are freed: the larger of the two ends of the backward pass decides."""
         return self.weights + self.moments + max(self.kept + self.workspace, self.gradients)
 
 
@@ -58,26 +57,25 @@ class Fit(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What a forward pass was seen to make, in bytes; tokens and predictions as numbers of 32 bits."""
+    """What a forward pass was measured to allocate, in bytes; tokens and predictions as 32-bit numbers."""
 
     kept: int
     block: int  # the most that one block keeps
-    tokens: int  # the largest input of a norm: that of a block
+    tokens: int  # the largest input of a norm, and so of a block
     prediction: int  # the largest tensor that the model returns
     shared: int  # trained parameters used more than once: the gradient of each use, and their sum
 
 
 def memory_of(recipe: Recipe, images: int) -> Memory:
-    """What a step takes with `images` at once on one device."""
+    """The memory of a step with `images` at once on one device."""
     trained, frozen = parameters(recipe)
     kept, workspace = _activations(recipe, images)
     return Memory(FULL * (trained + frozen), FULL * trained, 2 * FULL * trained, kept, workspace)
 
 
 def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
-    """The fewest micro-batches of the batch that fit into `vram_bytes` on each of so many devices.
-
-    A GPU keeps all crops at native size beside them, `crops_bytes`. Raises MiramError where not even one image fits.
+    """The fewest micro-batches per batch that fit into `vram_bytes` on each of this many devices.
+    Each GPU also keeps all crops at native size, `crops_bytes`. Raises MiramError if not even one image fits.
     """
     share = recipe.batch // devices
     least = least_images(recipe)
@@ -89,19 +87,19 @@ def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) 
             return Fit(share // accumulate, accumulate, memory)
     needed = (memory_of(recipe, least).peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"{least} image(s) at side {recipe.side}, with all crops, take {needed:.1f} GB, and there are "
+        f"{least} image(s) at side {recipe.side}, with all crops, take {needed:.1f} GB; there are only "
         f"{vram_bytes / 1e9:.1f}.",
-        "Set pretrain.recompute: true, lower pretrain.side, or take a linear attention.",
+        "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
 
 
 def least_images(recipe: Recipe) -> int:
-    """Images at once that a method needs: two where BatchNorm takes their statistics."""
+    """The least images at once: two if BatchNorm computes their statistics."""
     return kinds.OBJECTIVES[recipe.objective].least_images
 
 
 def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, crops_bytes: float) -> str:
-    """What each method takes with the batch divided so that it fits, with recomputed activations and without."""
+    """The memory of each method with a batch divided so that it fits, with recomputed activations and without."""
     rows = []
     for name, recipe in methods.items():
         for recompute in (False,) if recipe.backend == kinds.PACKAGE else (False, True):
@@ -118,9 +116,9 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
     precision = next(iter(methods.values())).precision
     return (
         f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
-        f"{USABLE:.0%} are counted on, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
-        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate stay as they are.\n"
-        "Only MoCo-v3 sees it: it contrasts what is at once.\n\n"
+        f"{USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate do not change.\n"
+        "It affects only MoCo-v3, which contrasts the images of one micro-batch.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
 
@@ -135,7 +133,7 @@ def parameters(recipe: Recipe) -> tuple[int, int]:
 
 
 def encoder_parameters(sizes: EncoderSizes) -> int:
-    """Of the encoder alone: what a pre-training hands on, and a classifier but for its head."""
+    """Of the encoder only: the result of a pre-training, and a classifier without its head."""
     with FakeTensorMode():
         model = Encoder(side=sizes.patch, **dataclasses.asdict(sizes), drop_path=0.0)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -158,10 +156,9 @@ def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
 
 
 def _seen(recipe: str, images: int) -> Forward:
-    """What a forward pass with so many images makes, by the line through the measurements with MEASURED_IMAGES.
-
-    Exact but for one image, of which some tensors are views, and for MoCo-v3, whose products of all images with all
-    others grow with their square; both are small.
+    """What a forward pass with this many images allocates, by a line through the measurements with MEASURED_IMAGES.
+    Exact except for one image, where some tensors are views, and for MoCo-v3, whose products between all images grow
+    with their square; both errors are small.
     """
     few, more = (_forward(recipe, count) for count in MEASURED_IMAGES)
     beyond = images - MEASURED_IMAGES[0]
@@ -169,7 +166,7 @@ def _seen(recipe: str, images: int) -> Forward:
 
 
 def _deciding(recipe: Recipe, *, recompute: bool) -> str:
-    """The recipe as text, which a cache takes, with one value for everything that does not change what is kept."""
+    """The recipe as text, as a cache key, with fixed values for everything that does not change the memory."""
     deciding = dataclasses.replace(
         recipe,
         seed=0,
@@ -205,7 +202,7 @@ def _forward(text: str, images: int) -> Forward:
 
 
 class _Watch:
-    """Looks at every module while a model runs; `remove` ends that."""
+    """Watches every module while a model runs; `remove` ends that."""
 
     def __init__(self, model: nn.Module, saved: SavedTensors) -> None:
         self.saved, self.block, self.tokens, self.before = saved, 0, 0, 0
@@ -217,13 +214,13 @@ class _Watch:
                 self.hooks.append(module.register_forward_hook(self._leave))
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for hook in self.hooks:
             hook.remove()
 
     @property
     def shared(self) -> int:
-        """Bytes of the gradients of what is used more than once: one of each use, and their sum."""
+        """Bytes of the gradients of parameters used more than once: one per use, and their sum."""
         return sum(
             (uses + 1) * FULL * sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
             for module, uses in self.uses.items()

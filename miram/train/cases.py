@@ -1,4 +1,4 @@
-"""A finished network on the cases of others: what it answers about each lesion of a table.
+"""Apply a finished network to external cases: its prediction for each lesion of a table.
 
 Shapes: N lesions, C classes; views (N, side, side) uint8.
 """
@@ -34,7 +34,7 @@ TEST = "test"
 
 
 class Case(NamedTuple):
-    """A lesion of a table, the folder of its picture, and what else the table says of it."""
+    """A lesion of a table, the folder of its picture, and the table's further columns."""
 
     lesion: Lesion
     folder: Path
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What became of the cases."""
+    """The result for the cases."""
 
     table: pd.DataFrame  # lesion_id, patient_id, split, label, prob_<CLASS>, image, and the groups
     groups: list[str]  # columns of the table
@@ -52,10 +52,8 @@ class Answered(NamedTuple):
 
 
 def read_cases(table_csv: Path, folder: Path) -> tuple[list[Case], int]:
-    """The cases of a table of own images, and how many others are left out since they are for training.
-
-    In a table with a column split those of the part "test" count. Raises MiramError as `read_table`, and when none is
-    left.
+    """The cases of a table of own images, and how many are left out because they are for training.
+    In a table with a column split only the part "test" counts. Raises MiramError as `read_table`, and if none is left.
     """
     table, sheet = read_table(table_csv, folder), read_sheet(table_csv, REQUIRED)
     taken = [name for name in table.unread if name in COLUMNS or name.startswith(PROBABILITY)]
@@ -65,7 +63,7 @@ def read_cases(table_csv: Path, folder: Path) -> tuple[list[Case], int]:
     cases = [Case(lesion, folder, own) for lesion, own in zip(table.lesions, further, strict=True)]
     tested = [case for case in cases if case.lesion.part in ("", TEST)]
     if not tested:
-        raise MiramError(f"{table_csv} has no image of the split {TEST}.", "Mend or remove its column split.")
+        raise MiramError(f"{table_csv} has no image of the split {TEST}.", "Correct or remove its column split.")
     return tested, len(cases) - len(tested)
 
 
@@ -78,11 +76,10 @@ def answer_cases(
     precision: Precision,
     threads: int,
 ) -> Answered:
-    """Ask a network about the cases, and write what it answers.
-
-    Pictures are read and cut as those that the network was trained on, see `Seen`; the range of a kind of file that was
-    not among these is that which the cases use together. Raises MiramError for a label that the network does not know,
-    and when no picture can be used.
+    """Apply a network to the cases, and write its predictions.
+    Pictures are read and cut like those that the network was trained on, see `Seen`; for kinds of files that were not
+    among these, the range is that of the cases. Raises MiramError for a label that the network does not have, and if no
+    picture can be used.
     """
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(network_file)
@@ -92,7 +89,7 @@ def answer_cases(
     answered = [case for case in cases if case.lesion.lesion_id in views]
     if not answered:
         name, reason = next(iter(aside.items()))
-        raise MiramError(f"None of the {len(cases)} cases can be used; {name}: {reason}", "Mend the first one.")
+        raise MiramError(f"None of the {len(cases)} cases can be used; {name}: {reason}", "Correct the first one.")
     known = [(own.lesion_id, own.patient, TEST, own.label) for own, _, _ in answered]
     lesions = pd.DataFrame(known, columns=COLUMNS)
     stacked = np.stack([views[name] for name in lesions["lesion_id"]])
@@ -107,7 +104,7 @@ def answer_cases(
 
 
 def _check_labels(cases: Sequence[Case], network: Network) -> None:
-    """Raise MiramError naming the labels that the network does not know."""
+    """Raise MiramError naming the labels that the network does not have."""
     unknown = Counter(
         own.label
         for own, _, _ in cases
@@ -116,8 +113,8 @@ def _check_labels(cases: Sequence[Case], network: Network) -> None:
     if unknown:
         named = ", ".join(f"{label!r} ({count})" for label, count in sorted(unknown.items()))
         raise MiramError(
-            f"The network does not know the label {named}; it knows {', '.join(network.classes)}.",
-            "Write these words in the column label, or take those rows out.",
+            f"The network does not have the label {named}; it has {', '.join(network.classes)}.",
+            "Use these words in the column label, or remove those rows.",
         )
 
 

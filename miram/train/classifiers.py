@@ -1,4 +1,4 @@
-"""What every classifier of lesions shares, whether the encoder is trained or frozen: its lesions, scores and output.
+"""What all classifiers of lesions share, with trained or frozen encoder: lesions, scores and output.
 
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabilities (N, C) float32.
 """
@@ -37,7 +37,7 @@ class Split(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The lesions that have a label for a task, its classes, and how many others each split holds."""
+    """The lesions that have a label for a task, its classes, and how many lesions without one each split has."""
 
     lesions: pd.DataFrame  # COLUMNS
     classes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Labelled(NamedTuple):
 def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled:
     """Read the lesions in the order of `lesions_csv`; those without a label for the task are left out and counted.
 
-    Raises MiramError for a label that is none of the task's, and for a split without lesions.
+    Raises MiramError for a label that is not one of the task's, and for a split without lesions.
     """
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
     splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
@@ -55,7 +55,7 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
     try:
         classes, lesions["label"] = tasks.classes(task, lesions), tasks.labels(lesions, task)
     except ValueError as error:
-        raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
+        raise MiramError(f"{lesions_csv}: {error}.", "Correct the row of that lesion.") from error
     has_label = lesions["label"] != ""
     for name in ("train", "validation", "test"):
         if not (has_label & (lesions["split"] == name)).any():
@@ -67,7 +67,7 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
 
 
 def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
-    """The lesions of split `name`; MiramError when there is one without a crop."""
+    """The lesions of split `name`; MiramError if one has no crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
     views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
@@ -76,14 +76,14 @@ def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
 def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, Split]:
     """The splits train and validation, see `read_split`.
 
-    Raises MiramError also where no class tells the lesions of one apart: nothing to learn, or no AUC to choose by.
+    Raises MiramError also if all lesions of one have the same classes: nothing to learn, or no AUC to select by.
     """
     train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
     for split in (train, validation):
         if not _told_apart(split.targets).any():
             name, label = split.lesions.loc[0, ["split", "label"]]
             raise MiramError(
-                f"All {name} lesions are {label}: no class tells them apart.",
+                f"All {name} lesions are {label}: a second class is missing.",
                 "Change splits.validation_fraction or splits.seed.",
             )
     return train, validation
@@ -92,9 +92,8 @@ def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, S
 def validation_scores(
     targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool, threshold: float
 ) -> dict[str, float]:
-    """What the best epoch or value is chosen by: macro AUC, and for ties the accuracy.
-
-    A lesion with several classes is right where all C answers are, each class being answered from `threshold`.
+    """The scores that select the best epoch or value: macro AUC, and for ties the accuracy.
+    A lesion with several classes is right if all C answers are; a class is predicted from `threshold` on.
     """
     if multi_label:
         accuracy = accuracy_score(targets, probabilities >= threshold)
@@ -134,14 +133,14 @@ def predictions(split: Split, probabilities: np.ndarray, classes: tuple[str, ...
 def write_outcome(
     out_dir: Path, question: Question, tables: Iterable[pd.DataFrame], log: list[dict[str, float]]
 ) -> None:
-    """Write the predictions, and the log of what was chosen among."""
+    """Write the predictions, and the log of the candidates."""
     with atomic_path(out_dir / "log.csv") as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
     write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
 
 
 def question_of(labelled: Labelled, asked: Classifying, mode: str) -> Question:
-    """What a classifier is asked; the threshold is that of a task with several classes a lesion."""
+    """The question to a classifier; the threshold is for tasks with several classes per lesion."""
     several = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
     return Question(asked.task, mode, asked.seed, labelled.classes, *several)
 
@@ -149,9 +148,8 @@ def question_of(labelled: Labelled, asked: Classifying, mode: str) -> Question:
 def common_facts(
     labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
 ) -> dict[str, object]:
-    """What the record of every classifier tells: its lesions, the scores of the `chosen` row of its log, what it took.
-
-    `start`: time.perf_counter() when it began.
+    """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
+    `start`: time.perf_counter() at the start.
     """
     memory, memory_kind = peak_memory(device)
     return {

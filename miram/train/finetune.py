@@ -1,4 +1,4 @@
-"""Fine-tuning: a classifier on a pre-trained (or fresh) encoder, its best epoch chosen on validation alone.
+"""Fine-tuning: a classifier on a pre-trained (or fresh) encoder, its best epoch selected only on validation.
 
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and probabilities (N, C) float32.
 """
@@ -47,7 +47,7 @@ EVALUATION_BATCH = 64  # images; decides memory, not results
 
 
 class FinetuneViews(Dataset):
-    """`views[epoch, i]` is lesion i of a split as augmented in an epoch, and its targets."""
+    """`views[epoch, i]` is lesion i of a split, augmented for an epoch, and its targets."""
 
     def __init__(self, split: Split, seed: int, augmentation: dict[str, float]) -> None:
         self.split, self.seed, self.augmentation = split, seed, augmentation
@@ -71,11 +71,11 @@ def finetune(
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
-    Leaves in `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy),
-    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read after
-    that choice. `seen` tells how the pictures were read and cut, see `Seen`; the network's file repeats it. Adam with
-    its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply by one and are left
-    out. Returns facts for the record. Raises MiramError for what the user can mend.
+    Writes into `out_dir` log.csv and, for the epoch with the best macro AUC on validation (ties by accuracy),
+    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read only
+    after that selection. `seen` describes how pictures were read and cut, see `Seen`; it is stored with the network.
+    Adam with coupled weight decay, as in the public code, whose "within-batch sample weights" multiply by one and are
+    left out. Returns facts for the record. Raises MiramError for errors that the user can correct.
     """
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
@@ -107,7 +107,7 @@ def finetune(
             seen=seen.told(),
         )
     else:
-        network_file.unlink(missing_ok=True)  # of a run that kept it
+        network_file.unlink(missing_ok=True)  # of an earlier run with `keep_network`
     question = question_of(labelled, tuning, FINETUNE)
     write_outcome(Path(out_dir), question, tables, log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
@@ -118,7 +118,7 @@ def finetune(
 def _train(
     fabric: Fabric, module: Classifier, train: Split, validation: Split, tuning: Tuning
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Train, and leave `module` with the weights of its best epoch; returns it in Fabric's wrapper, and the log."""
+    """Train, and load the best epoch's weights into `module`; returns it in Fabric's wrapper, and the log."""
     multi_label = tuning.task in MULTI_LABEL
     groups = layer_groups(module, tuning.layer_decay)
     optimizer = torch.optim.Adam(groups, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
@@ -157,15 +157,14 @@ def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterat
 
 
 def class_weights(targets: np.ndarray) -> Tensor:
-    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions of `targets` (N, C); 0 for one without any."""
+    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions of `targets` (N, C); 0 without lesions."""
     counts = targets.sum(axis=0)
     return torch.from_numpy(np.where(counts > 0, len(targets) / (counts.size * np.maximum(counts, 1)), 0.0)).float()
 
 
 def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    """Cross-entropy with a weight a class, or binary cross-entropy of each class by itself (None), both averaged.
-
-    Ours: multi-label tasks have no class weights, as a class of two lesions would be weighted a thousandfold.
+    """Cross-entropy with one weight per class, or binary cross-entropy per class (None), both averaged.
+    Ours: multi-label tasks have no class weights, as a class of two lesions would get a thousandfold weight.
     """
     if weights is None:
         return binary_cross_entropy_with_logits(logits, targets)
@@ -173,10 +172,9 @@ def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def layer_groups(model: Classifier, decay: float) -> list[dict]:
-    """Parameter groups, each with its `share` of the learning rate: `decay` to the number of layers above it.
-
-    The class token and the embedding of patches are the lowest layer, the head and what normalises its input the
-    highest (BEiT's layer-wise decay, as in MAE's fine-tuning).
+    """Parameter groups, each with its `share` of the learning rate: `decay` to the power of the layers above it.
+    The class token and the patch embedding are the lowest layer, the head and the norm before it the highest (BEiT's
+    layer-wise decay, as in MAE's fine-tuning).
     """
     top = len(model.encoder.blocks) + 1
     groups: dict[int, list] = {}
@@ -200,7 +198,7 @@ def _train_epoch(
 ) -> float:
     """One optimiser step for each learning rate of `lr`; returns the mean loss. MiramError when it is not finite.
 
-    `shares`: of each step, what a view keeps of itself; the rest comes from another one of the batch (mixup).
+    `shares`: per step, the weight of a view; the rest is another view of the batch (mixup).
     """
     model.train()
     losses = []
@@ -231,7 +229,7 @@ def _train_epoch(
 
 
 def mixing_shares(seed: int, epoch: int, steps: int, mixup: float) -> list[float]:
-    """For each step of an epoch a share drawn from Beta(mixup, mixup); 1 where `mixup` is 0."""
+    """Per step of an epoch a share drawn from Beta(mixup, mixup); 1 if `mixup` is 0."""
     return [stream("step", seed, epoch, step).beta(mixup, mixup) if mixup else 1.0 for step in range(steps)]
 
 
@@ -241,7 +239,7 @@ def _logits(model: nn.Module, views: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluated(model: nn.Module, split: Split) -> Tensor:
-    """Logits (N, C) of a split's views as they are, on the CPU. Raises MiramError when one is not finite."""
+    """Logits (N, C) of a split's unaugmented views, on the CPU. Raises MiramError if one is not finite."""
     model.eval()
     device = next(model.parameters()).device
     views = torch.from_numpy(split.views).split(EVALUATION_BATCH)
@@ -256,5 +254,5 @@ def evaluated(model: nn.Module, split: Split) -> Tensor:
 
 
 def probabilities(logits: Tensor, multi_label: bool) -> np.ndarray:
-    """Logits (N, C) as probabilities: of each class by itself (`multi_label`), or of sum 1."""
+    """Logits (N, C) as probabilities: independent per class (`multi_label`), or of sum 1."""
     return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()

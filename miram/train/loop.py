@@ -1,8 +1,6 @@
-"""The loop of pre-training, one for all objectives, which ends with the same weights however often it is stopped.
-
-Nothing random outlives an optimiser step: a sample's view and masking noise come from (seed, epoch, sample), and
-torch's own generator is seeded anew from (seed, step). So the state of training is weights, optimiser and the number
-of steps done.
+"""The loop of pre-training for all objectives; interruptions do not change the final weights.
+No random state outlives an optimiser step: a sample's view and masking noise come from (seed, epoch, sample), and
+torch's generator is seeded from (seed, step). So the state of training is weights, optimiser and the number of steps.
 """
 
 import math
@@ -28,7 +26,7 @@ from miram.train.recipe import fingerprint
 from miram.train.reconstruct import masked_inputs
 from miram.train.schedule import half_cosine, warmup_cosine
 
-COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 where features fill the sphere, 0 where all images get the same
+COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 if features fill the sphere, 0 if all images get the same
 CHECKPOINT_KEYS = {
     "fingerprint",
     "step",
@@ -43,7 +41,7 @@ CHECKPOINT_KEYS = {
 
 
 class Run:
-    """Pre-training as it stands: model, optimiser, number of optimiser steps done, and the log."""
+    """The state of pre-training: model, optimiser, number of optimiser steps done, and the log."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, steps_per_epoch: int, out_dir: Path, crops_digest: str) -> None:
         self.fabric, self.recipe, self.steps_per_epoch, self.out_dir = fabric, recipe, steps_per_epoch, out_dir
@@ -72,7 +70,7 @@ class Run:
 
     @property
     def checkpoint_path(self) -> Path:
-        """The file that training is taken up from."""
+        """The file from which training resumes."""
         return self.out_dir / "checkpoint.pt"
 
     def train(
@@ -82,7 +80,7 @@ class Run:
         stopped: Callable[[], bool],
         write_log: Callable[[list[dict[str, float]]], None],
     ) -> None:
-        """Take the remaining steps; a checkpoint every so many epochs, at the end, and where `stopped()` turns true."""
+        """Take the remaining steps; with checkpoints at intervals, at the end, and when `stopped()` becomes true."""
         self.model.train()
         if self.log:  # of a checkpoint
             write_log(self.log)
@@ -100,14 +98,14 @@ class Run:
                     write_log(self.log)
                 if self._in_any_process(stopped()):
                     self._save()
-                    self._say(f"stopped by SIGTERM; run again to go on from {self.checkpoint_path}")
+                    self._say(f"stopped by SIGTERM; run again to resume from {self.checkpoint_path}")
                     self.fabric.barrier()  # the first to leave makes its launcher end the others
                     raise SystemExit(STOPPED)
             if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
                 self._save()
 
     def facts(self) -> dict[str, Any]:
-        """What the run's record tells."""
+        """The facts for the run's record."""
         return {
             "parameters": sum(p.numel() for p in self.module.parameters() if p.requires_grad),
             "epochs": self.recipe.epochs,
@@ -121,7 +119,7 @@ class Run:
         }
 
     def _optimise(self, batches: Iterator[list[Tensor]], epoch: int) -> dict[str, float]:
-        """One optimiser step: its loss and gradient norm, and the features' spread where the objective has one."""
+        """One optimiser step: its loss and gradient norm, and the features' spread if the objective has one."""
         recipe, lr = self.recipe, float(self.lr[self.step])
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -196,14 +194,14 @@ class Run:
     def _resume(self) -> None:
         state = checkpoint.load(self.checkpoint_path, CHECKPOINT_KEYS)
         if state["fingerprint"] != self.fingerprint:
-            self._say(f"{self.checkpoint_path} is of other parameters, crops or code: pre-training starts anew")
+            self._say(f"{self.checkpoint_path} belongs to other parameters, crops or code: pre-training starts over")
             return
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.step_log, self.log = state["step"], state["step_log"], state["log"]
         self.seconds, self.peak_memory = state["seconds"], state["peak_memory"]
-        self._say(f"pre-training {self.recipe.name} goes on after step {self.step} of {len(self.lr)}")
+        self._say(f"pre-training {self.recipe.name} resumes after step {self.step} of {len(self.lr)}")
 
     def _speed(self) -> str:
         return f"{self.log[-1]['images_per_second']:.0f} images/s" if self.log else ""

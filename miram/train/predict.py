@@ -1,4 +1,4 @@
-"""One picture, one answer: a fine-tuned network on a crop, on a region of a film, or on every picture of a folder.
+"""Predictions of a fine-tuned network for a crop, a region of a film, or every picture of a folder.
 
 Shapes: pixels (R, C), C classes, g x g patches.
 """
@@ -28,22 +28,21 @@ Square = tuple[int, int, int]  # x0, y0, side, in px
 
 
 class Prediction(NamedTuple):
-    """What was looked at and what was answered."""
+    """The input of the network and its prediction."""
 
     view: np.ndarray  # (side, side) uint8, as the network saw it
     relevance: np.ndarray  # (g, g) float32, see `explain.relevance`
     probabilities: dict[str, float]  # class -> probability, in [0, 1]
-    note: str  # why the grey levels of the picture should be looked at; mostly empty
+    note: str  # why the grey levels of the picture should be checked; mostly empty
 
 
 def predict(
     model_file: Path, picture: Path, square: Square | None, *, accelerator: str, precision: Precision, threads: int
 ) -> Prediction:
-    """The answer of the network in `model_file` about `picture`, a file that `miram.data.pictures` reads.
-
-    It is read as those that the network was trained on. `square` around the lesion is its crop; without one the whole
-    picture is, see `Seen.cut`. Raises MiramError when a file cannot be read, the square misses the picture, or a
-    network of films gets neither a square nor a square picture.
+    """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
+    It is read like those that the network was trained on. The crop is `square`, around the lesion, or else the whole
+    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, or a network of
+    films gets neither a square nor a square picture.
     """
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(model_file)
@@ -58,11 +57,11 @@ def predict(
 def predict_folder(
     model_file: Path, folder: Path, out_csv: Path, *, accelerator: str, precision: Precision, threads: int
 ) -> dict[str, str]:
-    """Write the answers about every file of a folder and those below it; gives those that cannot be asked about.
+    """Write the predictions for every file in a folder and its subfolders; returns the files that cannot be used.
 
     `out_csv` has the columns image (path below the folder), prob_<CLASS> for each class, and note; the probabilities
-    of what cannot be read are blank. Each is what `predict` answers about the file alone, to rounding. Hidden files do
-    not count. Raises MiramError when there is no file.
+    of unreadable files are blank. Each equals the result of `predict` for the file, up to rounding. Hidden files do not
+    count. Raises MiramError if there is no file.
     """
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(model_file)
@@ -88,7 +87,7 @@ def predict_folder(
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and those below it, links followed, by name. Raises MiramError when there is none."""
+    """All files in a folder and its subfolders, links followed, by name. Raises MiramError if there is none."""
     found = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
     shown = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not shown:
@@ -97,14 +96,14 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def look(picture: Path, square: Square | None, seen: Seen) -> tuple[np.ndarray, str]:
-    """What training would have cut from a picture, (R, C) uint8, and why its grey levels should be looked at, if so."""
+    """The crop of a picture as in training, (R, C) uint8, and why its grey levels should be checked, if any."""
     wide, note = seen.reading.read(picture)
     pixels = (wide >> 8).astype(np.uint8)
     return seen.cut(pixels, None, picture) if square is None else cut_square(pixels, square, picture), note
 
 
 def cut_square(pixels: np.ndarray, square: Square, path: Path) -> np.ndarray:
-    """A square of a picture, (side, side), zero outside it; MiramError when it holds no pixel of it."""
+    """A square of a picture, (side, side), zero outside it; MiramError if it contains no pixel of it."""
     (rows, columns), (x0, y0, side) = pixels.shape, square
     box = Box(y0, x0, y0 + side, x0 + side)
     if side < 1 or not all(box.within(rows, columns).shape):

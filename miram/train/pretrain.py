@@ -1,4 +1,4 @@
-"""Pre-training of a method: the stage, and what each of its processes does; the loop itself is `Run`."""
+"""Pre-training of a method: the stage, and the work of each process; the loop itself is `Run`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,13 +35,12 @@ def pretrain(
     threads: int,
     devices: int,
 ) -> dict[str, Any]:
-    """Pre-train on the crops of `lesion_ids`; the keywords say where to compute, and how often to save.
-
-    Leaves in `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, of a masked method,
-    reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is taken up where it
-    stands. Several devices share each batch: under torchrun its processes, whatever `devices` says, otherwise as many
-    are started here. SIGTERM to any of them, or to the one that starts them, stops all after the same step. Returns
-    facts for the record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
+    """Pre-train on the crops of `lesion_ids`; the keywords set the devices and the interval of checkpoints.
+    Writes into `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, for a masked method,
+    reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is resumed. Several devices
+    share each batch: under torchrun its processes, regardless of `devices`, otherwise that many are started here.
+    SIGTERM to any of them, or to the process that starts them, stops all after the same step. Returns facts for the
+    record. Raises MiramError for errors that the user can correct, SystemExit(143) after SIGTERM.
     """
     fabric = fabric_of(usable_accelerator(accelerator), devices, recipe.precision)
     crops = Store(store_u8, index_csv)
@@ -51,7 +50,7 @@ def pretrain(
 
 
 class Job(NamedTuple):
-    """What each process is given."""
+    """The input of each process."""
 
     out_dir: Path
     crops: Store
@@ -63,7 +62,7 @@ class Job(NamedTuple):
 
 
 def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
-    """What each process does."""
+    """The work of each process."""
     recipe, crops, places, out_dir = job.recipe, job.crops, job.places, job.out_dir
     prepare_torch(fabric.device, job.threads)
     _check_batch(recipe, len(places), fabric.world_size)

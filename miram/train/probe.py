@@ -38,11 +38,11 @@ from miram.train.classifiers import (
 from miram.train.device import one_device
 from miram.train.store import Store
 
-FEATURES_BATCH = 64  # images; decides memory, not results
+FEATURES_BATCH = 64  # images; affects memory, not results
 
 
 class Pooled(nn.Module):
-    """The encoder with one feature vector an image, see `pooling`."""
+    """The encoder with one feature vector per image, see `pooling`."""
 
     def __init__(self, encoder: Encoder, pool: str) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ def probe(
 ) -> dict[str, object]:
     """Classify the features of `encoder_file`, or of a fresh encoder (None), each standardised over the training split.
 
-    Leaves in `out_dir` log.csv, one row per candidate, and predictions.parquet of the best on validation; test lesions
-    are read after that choice. Only a fresh encoder depends on `seed`. Returns facts for the record. Raises MiramError
-    for what the user can mend.
+    Writes into `out_dir` log.csv, one row per candidate, and predictions.parquet of the best on validation; test
+    lesions are read only after that selection. Only a fresh encoder depends on `seed`. Returns facts for the record.
+    Raises MiramError for errors that the user can correct.
     """
     start = time.perf_counter()
     fabric = one_device(probing.accelerator, probing.precision, probing.threads)
@@ -100,7 +100,7 @@ def probe(
 
 @torch.no_grad()
 def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
-    """Features (N, D) float64 of views as they are. Raises MiramError when one is not finite."""
+    """Features (N, D) float64 of unaugmented views. Raises MiramError if one is not finite."""
     model.eval()
     device = next(model.parameters()).device
     channels = encoder_of(model).channels
@@ -112,13 +112,12 @@ def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
 
 
 Answer = Callable[[np.ndarray], np.ndarray]  # features -> probabilities
-Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> the answer
+Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> a classifier
 
 
 def linear_probe(c: float, iterations: int, *, multi_label: bool) -> Fit:
-    """Logistic regression with inverse strength `c` of L2, fitted by at most so many iterations of L-BFGS.
-
-    Of one label: multinomial, with class weights N / (C·n_c); of several: each class by itself, without weights.
+    """Logistic regression with inverse strength `c` of L2, fitted by a limited number of iterations of L-BFGS.
+    For one label: multinomial, with class weights N / (C·n_c); for several: each class by itself, without weights.
     """
 
     def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
@@ -151,7 +150,7 @@ def neighbours(count: int) -> Fit:
 
 
 def candidates(probing: LinearProbe | NeighbourProbe, multi_label: bool) -> dict[float, Fit]:
-    """What validation chooses among, by the value that tells them apart."""
+    """The candidates for validation, by their value."""
     if isinstance(probing, NeighbourProbe):
         return {probing.knn_neighbours: neighbours(probing.knn_neighbours)}
     return {c: linear_probe(c, probing.linear_iterations, multi_label=multi_label) for c in probing.linear_c}

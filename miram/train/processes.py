@@ -1,4 +1,4 @@
-"""The processes of a training, one per device: how they start, what SIGTERM does to them, how they report faults."""
+"""The processes of a training, one per device: how they start, react to SIGTERM and report errors."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ STOPPED = 128 + signal.SIGTERM  # exit code after SIGTERM
 
 
 def fabric_of(accelerator: str, devices: int, precision: Precision) -> Fabric:
-    """One process a device: those of torchrun, or as many as have to be started."""
+    """One process per device: those of torchrun, or as many as must be started."""
     launched = torch.distributed.is_torchelastic_launched()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
     check_precision(precision, accelerator)
@@ -36,16 +36,15 @@ def fabric_of(accelerator: str, devices: int, precision: Precision) -> Fabric:
     one_a_process = partial(Fabric, accelerator=accelerator, devices=here, precision=precision)
     if launched:
         return one_a_process(num_nodes=int(os.environ["WORLD_SIZE"]) // here, strategy="ddp")
-    started_here = LightningEnvironment()  # in a job of Slurm as well: its one task would be taken for one of several
+    started_here = LightningEnvironment()  # also in a Slurm job: its one task would be taken for one of several
     return one_a_process(strategy="auto" if here == 1 else "ddp_spawn", plugins=started_here)
 
 
 def launch(fabric: Fabric, devices: int, work: Callable[[Fabric, J], dict[str, Any]], job: J) -> dict[str, Any]:
-    """Do `work(fabric, job)` in every process and return what the first one gives.
-
-    Raises the MiramError of any of them, and SystemExit(STOPPED) when they end after SIGTERM.
+    """Run `work(fabric, job)` in every process and return the result of the first.
+    Raises the MiramError of any of them, and SystemExit(STOPPED) if they end after SIGTERM.
     """
-    faults = get_context("spawn").SimpleQueue()  # a spawned process hands over its MiramError; its raising gives text
+    faults = get_context("spawn").SimpleQueue()  # for the MiramError of a spawned process; raising it would give text
     starts_others = devices > 1 and not torch.distributed.is_torchelastic_launched()
     try:
         with _sigterm_passed_on() if starts_others else nullcontext():
@@ -61,7 +60,7 @@ def launch(fabric: Fabric, devices: int, work: Callable[[Fabric, J], dict[str, A
 def _reporting(
     fabric: Fabric, faults: SimpleQueue, work: Callable[[Fabric, J], dict[str, Any]], job: J
 ) -> dict[str, Any]:
-    """`work`, with the message and the remedy of a MiramError put into `faults` as well."""
+    """`work`, with the message and the remedy of a MiramError also put into `faults`."""
     try:
         return work(fabric, job)
     except MiramError as error:
@@ -71,14 +70,14 @@ def _reporting(
 
 @contextmanager
 def sigterm_noted() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM has arrived; meanwhile it stops nothing by itself."""
+    """Yield a function that returns whether SIGTERM has arrived; in the block SIGTERM has no other effect."""
     arrived: list[int] = []
     with _on_sigterm(lambda: arrived.append(signal.SIGTERM)):
         yield lambda: bool(arrived)
 
 
 def _sigterm_passed_on() -> AbstractContextManager[None]:
-    """Let SIGTERM reach the processes that this one has started; before there are any, it ends this one."""
+    """Forward SIGTERM to the processes started by this one; before there are any, it ends this one."""
 
     def pass_on() -> None:
         if not active_children():

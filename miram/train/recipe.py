@@ -1,4 +1,4 @@
-"""The work of a recipe: the inputs that fit its model, and what its checkpoints are known by."""
+"""Helpers of a recipe: random inputs for its model, and the identity of its checkpoints."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from miram.recipe import Recipe
 
 
 def fingerprint(recipe: Recipe, crops_digest: str) -> str:
-    """What decides the weights, as text: training goes on from a checkpoint of the same recipe, crops and code."""
+    """What decides the weights, as text: training resumes from a checkpoint of the same recipe, crops and code."""
     made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__}
     if recipe.encoder_init:
         made_by["encoder_init_sha256"] = sha256_file(Path(recipe.encoder_init))
@@ -21,7 +21,7 @@ def fingerprint(recipe: Recipe, crops_digest: str) -> str:
 
 
 def random_inputs(recipe: Recipe, images: int, device: str) -> list[Tensor | float]:
-    """The arguments of the model for one step on so many random images."""
+    """The arguments of the model for one step on this many random images."""
     shape = images, recipe.encoder.channels, recipe.side, recipe.side
     if not recipe.masked:
         assert recipe.moco is not None

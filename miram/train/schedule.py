@@ -1,4 +1,4 @@
-"""Schedules: one value an optimiser step, as an array."""
+"""Schedules: one value per optimiser step, as an array."""
 
 import numpy as np
 

@@ -1,5 +1,4 @@
-"""How the pictures were read and cut that a network was trained on: its file tells it, and what it is asked about
-later is treated alike."""
+"""How the training pictures of a network were read and cut; its file says so, and later pictures are treated alike."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -33,10 +32,10 @@ class Seen:
 
     @classmethod
     def of(cls, network: Network, path: Path) -> "Seen":
-        """What the network in the file `path` has seen. Raises MiramError where the file does not tell it."""
+        """How the pictures of the network in the file `path` were read. Raises MiramError if the file does not say."""
         if network.seen is None:
             raise MiramError(
-                f"{path} does not tell how its training read pictures.",
+                f"{path} does not say how its training read pictures.",
                 "Run that fine-tuning again.",
             )
         told = dict(network.seen)

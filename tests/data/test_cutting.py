@@ -201,7 +201,7 @@ def test_what_no_rule_saves_is_set_aside_with_the_file_and_the_reason(archive, t
         spoil(20, mask_of(FILM_SHAPE)): r"1\.2\.4\.20/1-2\.dcm is an empty mask",
         spoil(
             21, mask_of((RESCANNED[0], FILM_SHAPE[1]), (5, 5, 9, 9))
-        ): r"no mask of the shape .*1\.2\.4\.21/1-2\.dcm of 104 x 100",
+        ): r"no mask with the shape .*1\.2\.4\.21/1-2\.dcm of 104 x 100",
         spoil(22, mask_of((60, 50), (5, 5, 9, 9))): r"of 60 x 50 px",
         spoil(23, None): r"1\.2\.4\.23: no image of 8 bits",
         spoil(

@@ -181,7 +181,7 @@ def test_images_that_cannot_be_read_are_set_aside_with_their_reason_and_old_crop
     reasons = aside.set_index("film_uid")["reason"]
     assert "its channels differ" in reasons["a/colour.png"]
     assert "cannot be decoded" in reasons["a/cut.png"] and "cannot be decoded" in reasons["a/short.tiff"]
-    assert "is no DICOM" in reasons["a/text.dcm"]
+    assert "is not DICOM" in reasons["a/text.dcm"]
     assert not (own.parent / "crops" / f"{lesion_id('a/two.png', '')}.png").exists()
 
 
@@ -245,7 +245,7 @@ def test_the_positive_class_is_one_of_the_table():
     require_positive(None, ["a"])
     require_positive("a", ["a", "b"])
     with pytest.raises(
-        MiramError, match=r"sources\.images\.positive: 'Malignant' is no class of the table: 'benign', 'malignant'"
+        MiramError, match=r"sources\.images\.positive: 'Malignant' is not a class of the table: 'benign', 'malignant'"
     ):
         require_positive("Malignant", ["malignant", "benign"])
 

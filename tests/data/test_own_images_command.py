@@ -44,7 +44,7 @@ def test_the_check_says_what_the_stage_will_say_and_leaves_a_page_alone(project,
     assert main(CHECK) == 0
     said = capfd.readouterr().out
     page = layout.images_check("my-images")
-    assert "Sensitivity is that of: no class" in said and str(page) in said
+    assert "Sensitivity is measured for: no class" in said and str(page) in said
     assert [path for path in Path("data").rglob("*") if path.is_file()] == [page]
     assert page.read_text().count("data:image/png;base64,") == 24
     assert main(["images"]) == 0
@@ -64,7 +64,7 @@ def test_the_check_fails_where_the_run_would_stop_and_shows_everything_all_the_s
     project(positive="Benign")
     for command in (CHECK, ["images"]):
         assert main(command) == 1
-        assert "'Benign' is no class of the table: 'benign', 'malignant'" in capfd.readouterr().err
+        assert "'Benign' is not a class of the table: 'benign', 'malignant'" in capfd.readouterr().err
 
 
 def test_the_table_is_read_once(project, monkeypatch):

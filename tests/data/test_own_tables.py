@@ -80,7 +80,7 @@ def test_a_file_that_may_be_read_in_two_ways_is_refused(own):
     path = own.parent / "images.csv"
     for text, encoding in (("乳腺囊肿", "gbk"), ("опухоль", "cp1251"), ("Geschwür", "mac_roman"), ("żółty", "cp1250")):
         path.write_bytes(f"image,patient,label\na.png,P1,{text}\n".encode(encoding))
-        with pytest.raises(MiramError, match=r"not UTF-8; what else they are is in doubt"):
+        with pytest.raises(MiramError, match=r"not UTF-8, and the encoding is ambiguous"):
             read_table(path, own)
     path.write_bytes(b"PK\x03\x04 a workbook")
     with pytest.raises(MiramError, match="is a spreadsheet, not CSV"):
@@ -93,14 +93,14 @@ BOXED = ("a.png", "P1", "cyst", "train")
 @pytest.mark.parametrize(
     ("boxes", "named"),
     [
-        ([("1.234", "2", "3", "4")], "line 2: x = '1.234', which may be thousands or a fraction"),
-        ([("1,5", "2.5", "3", "4")], "line 2: x = '1,5', which may be thousands or a fraction"),
-        ([("one", "2", "3", "4")], "line 2: x = 'one', which is no number"),
-        ([("1.234,5", "2", "3", "4")], "which is no number"),
-        ([("1", "2", "", "4")], "line 2: width = '', which is no number"),
+        ([("1.234", "2", "3", "4")], "line 2: x = '1.234', which is ambiguous"),
+        ([("1,5", "2.5", "3", "4")], "line 2: x = '1,5', which is ambiguous"),
+        ([("one", "2", "3", "4")], "line 2: x = 'one', which is not a number"),
+        ([("1.234,5", "2", "3", "4")], "which is not a number"),
+        ([("1", "2", "", "4")], "line 2: width = '', which is not a number"),
         ([("1", "2", "0", "4")], "line 2: width = '0', less than one px"),
         ([("0.2", "0.2", "0.5", "0.4")], "line 2: width = '0.5', less than one px"),
-        ([("1", "2", "3", "4"), ("1", "2", "3", "4")], "line 3: image = 'a.png', which stands twice, on line 2"),
+        ([("1", "2", "3", "4"), ("1", "2", "3", "4")], "line 3: image = 'a.png', which is also on line 2"),
         ([("1", "2", "3", "4"), ("", "", "", "")], "line 3: image = 'a.png', which has a box or a mask only once"),
     ],
 )
@@ -121,16 +121,16 @@ def test_decimals_are_clear_where_one_number_can_be_nothing_else(own):
         (("none.png", "P1", "cyst", "train"), r"line 3: image = 'none.png', which is not in .*: it does not exist"),
         (("../images.csv", "P1", "cyst", "train"), r"'../images.csv', which leads out of"),
         (("/etc/hostname", "P1", "cyst", "train"), r"'/etc/hostname', which leads out of"),
-        (("p{3}.png", "P1", "cyst", "train"), r"image = 'p\{3\}.png', in whose path a brace"),
+        (("p{3}.png", "P1", "cyst", "train"), r"image = 'p\{3\}.png', but paths may not contain"),
         (("b.png", "P1", "", "train"), "line 3: label = '', which is empty"),
         (("b.png", " ", "cyst", "train"), "line 3: patient = '', which is empty"),
         (("b.png", "P1", "cyst", "holdout"), "split = 'holdout', allowed: train, test, pretrain"),
         (("b.png", "P1", "cyst", ""), "split = '', allowed: train, test, pretrain"),
         (("a.png", "P2", "cyst", "train"), "line 3: patient = 'P2', and line 2 gives the same image to 'P1'"),
-        (("./a.png", "P1", "cyst", "train"), "which stands twice"),
+        (("./a.png", "P1", "cyst", "train"), "which is also"),
         (("b.png", "P1", "cyst", "train", "beyond"), "line 3 has 'beyond' in a column without a heading"),
         (("b.png", "P1", "Cyst", "train"), r"label 'cyst' \(1\) and 'Cyst' \(1\) differ only in case"),
-        (("b.png", "P1", "c yst", "train"), "differ only in case, in blanks"),
+        (("b.png", "P1", "c yst", "train"), "differ only in case, blanks"),
         (("b.png", "p1", "cyst", "train"), r"patient 'P1' \(1\) and 'p1' \(1\) differ only in case"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_mask_is_a_file_beside_the_images_and_an_input_of_the_workflow(own):
     ]
     with pytest.raises(MiramError, match=r"mask = 'masks/two.png', which is not in"):
         read(own, ("b.png", "P1", "cyst", "train", "masks/two.png"), head=head)
-    with pytest.raises(MiramError, match=r"line 2: mask = 'masks/one.png', beside a box"):
+    with pytest.raises(MiramError, match=r"line 2: mask = 'masks/one.png', in addition to a box"):
         read(own, (*rows[0], "1", "1", "2", "2"), head=(*head, *HEAD[4:]))
 
 

@@ -285,7 +285,7 @@ def told(table, **changed):
 
 FAULTS = [
     (not_finite, "P_00003_LEFT_CC_1 has a probability that is not between 0 and 1"),
-    (unknown_label, "P_00003_LEFT_CC_1 has a label that is no class"),
+    (unknown_label, "P_00003_LEFT_CC_1 has a label that is not a class"),
     (repeated, "P_00003_LEFT_CC_1 has two rows"),
     (lambda table: table.drop(columns=["patient_id"]), "its columns and its metadata differ in patient_id"),
     (lambda table: table.filter(regex="^(?!prob_)"), "metadata differ in prob_BENIGN_CALC, prob_BENIGN_MASS, "),
@@ -294,8 +294,8 @@ FAULTS = [
     (lambda table: told(table, task="pathology"), "says that its task is pathology, not pathology_4class"),
     (lambda table: told(table, mode="knn"), "says that its mode is knn, not finetune"),
     (lambda table: told(table, seed=1), "says that its seed is 1, not 0"),
-    (lambda table: pd.DataFrame(table.to_dict("list")), "does not say in its metadata what was asked: 'classes'"),
-    (lambda table: told(table, epochs=1), "does not say in its metadata what was asked: .*epochs"),
+    (lambda table: pd.DataFrame(table.to_dict("list")), "has no valid metadata of its cell: 'classes'"),
+    (lambda table: told(table, epochs=1), "has no valid metadata of its cell: .*epochs"),
 ]
 
 

@@ -113,7 +113,7 @@ def test_one_channel_has_one_mean(tmp_path):
 
 def test_a_file_that_is_no_exported_encoder_is_refused(tmp_path):
     torch.save(Encoder(**SIZES, drop_path=0.0).state_dict(), tmp_path / "public.pth")
-    with pytest.raises(MiramError, match="is no encoder that miram has exported"):
+    with pytest.raises(MiramError, match="is not an encoder exported by miram"):
         share_encoder(tmp_path / "public.pth", tmp_path, **SCALE)
 
 

@@ -69,7 +69,7 @@ def test_devices_share_the_batch_and_some_memory_is_left_free(methods):
     assert doctor.check_memory({"mae": recipe}, 2, gpu_bytes, crops_bytes=0).level == "ok"
     smaller = replace(recipe, accumulate=2 * recipe.accumulate)
     both = {"smaller": smaller, "mae": recipe}
-    assert "at most, predicted of mae" in doctor.check_memory(both, 1, None, crops_bytes=0).text
+    assert "at most, predicted for mae" in doctor.check_memory(both, 1, None, crops_bytes=0).text
 
 
 def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
@@ -109,7 +109,7 @@ def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
 
 def test_the_size_and_the_time_of_the_download_are_told(tmp_path):
     own = doctor.check_disk(tmp_path, 0.0, 1, False, 200).text
-    assert own.startswith("Disk: up to 1.0 GB to make (`dvc repro`") and own.endswith("; 200.0 GB free.")
+    assert own.startswith("Disk: up to 1.0 GB to write (`dvc repro`") and own.endswith("; 200.0 GB free.")
     assert "163.5 GB to download (9.1 h at 5 MB/s" in doctor.check_disk(tmp_path, 163.5, 30, True, 200).text
 
 
@@ -228,7 +228,7 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     assert {finding.level for finding in found} == {"ok"}
     texts = {finding.text for finding in found}
     assert "Containers: apptainer" in texts
-    assert any("up to 1.9 GB to make" in text and "2.0 GB free." in text for text in texts)
+    assert any("up to 1.9 GB to write" in text and "2.0 GB free." in text for text in texts)
     assert "DVC remote: store, of unknown address" in texts
     assert any("3.0 h (0.1 days) on a card (bench)" in text for text in texts)
 
@@ -244,6 +244,6 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
-                  "up to 62.8 GB to make", "stop    TCIA does not answer as it should: http",
+                  "up to 62.8 GB to write", "stop    TCIA does not answer correctly: http",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

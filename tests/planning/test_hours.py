@@ -79,7 +79,7 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
     assert rows.loc["pre-training mae", "planned"] * 3600 == pytest.approx(200)
     text = budget.as_text({"a processor (bench)": plan}, 1)
-    assert f"All of it, one after the other: {(400 + 204 + 12) / 3600:.1f} h" in text
+    assert f"Total if run sequentially: {(400 + 204 + 12) / 3600:.1f} h" in text
 
 
 def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
@@ -116,4 +116,4 @@ def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_i
     assert main(["--params", "other.yaml", "--preset", "paper", "plan"]) == 0
     assert capsys.readouterr().out != told
     assert main([*ask, "demo", "plan"]) == 1
-    assert "not divided yet" in capsys.readouterr().err
+    assert "no splits yet" in capsys.readouterr().err

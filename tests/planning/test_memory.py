@@ -164,6 +164,6 @@ def test_mocov3_gets_two_images_at_least():
 def test_memory_that_holds_no_image_is_named_with_the_remedy():
     with pytest.raises(
         MiramError,
-        match=r"1 image\(s\) at side 112, with all crops, take .* GB, and there are 1\.0\.\n.*recompute: true",
+        match=r"1 image\(s\) at side 112, with all crops, take .* GB; there are only 1\.0\.\n.*recompute: true",
     ):
         fit(recipe_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)

@@ -123,7 +123,7 @@ def test_another_lock_code_processor_and_data_are_named_each(make):
         "code of the stages finetune",
         f"lock: {'a' * 12} against {'d' * 12}",
         "processor: an AMD against an Intel",
-        f"data lock {LOCK}: other instances, 1 of 2 against 1 of 2",
+        f"data lock {LOCK}: different instances, 1 of 2 against 1 of 2",
     ]
 
 

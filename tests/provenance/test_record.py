@@ -72,7 +72,7 @@ def test_the_commit_of_a_clone_that_another_user_owns_is_told(tmp_path, monkeypa
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     assert record._git() is None  # nothing is committed
-    assert "warning: the record will name no commit, since git says: fatal: " in capsys.readouterr().err
+    assert "warning: the record will name no commit, because git says: fatal: " in capsys.readouterr().err
     (tmp_path / "params.yaml").touch()
     for words in (["add", "."], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)

@@ -50,7 +50,7 @@ def test_they_are_read_with_their_own_options(chosen, methods, tmp_path):
     file = tmp_path / "params.yaml"
     for old, new, named in (
         ("{rank: 4}", "{ranks: 4}", "averaged.options.ranks"),
-        ("options: {rank: 4}", "backend: fused, options: {rank: 4}", "attention average has one form"),
+        ("options: {rank: 4}", "backend: fused, options: {rank: 4}", "attention average has no choice"),
         ("attention: average", "attention: mean", "'average'"),
     ):
         file.write_text(SHIPPED.read_text().replace("methods: #", METHODS.replace(old, new) + "  #", 1))

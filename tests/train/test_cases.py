@@ -134,7 +134,7 @@ def test_grey_levels_are_those_of_training_and_of_other_kinds_of_files_those_of_
 def test_labels_that_the_network_does_not_know_are_named(model, picture, tmp_path):
     path = picture(np.zeros((8, 8), np.uint8))
     cases = [case(path, "a", "BENIGN"), case(path, "b", "benign_mass"), case(path, "c", "BENIGN")]
-    with pytest.raises(MiramError, match=r"label 'BENIGN' \(2\), 'benign_mass' \(1\); it knows BENIGN_MASS, "):
+    with pytest.raises(MiramError, match=r"label 'BENIGN' \(2\), 'benign_mass' \(1\); it has BENIGN_MASS, "):
         answer_cases(model(), cases, tmp_path / "predictions.csv", **MACHINE)
 
 
@@ -144,7 +144,7 @@ def test_a_network_that_does_not_tell_what_it_has_seen_is_refused(model, picture
     saved = saved_classifier(path)
     told["encoder"] = saved.encoder.architecture
     save_file(load_file(path), path, {"miram_classifier": json.dumps(told)})
-    with pytest.raises(MiramError, match="does not tell how its training read pictures"):
+    with pytest.raises(MiramError, match="does not say how its training read pictures"):
         answer_cases(path, [case(picture(np.zeros((8, 8), np.uint8)))], tmp_path / "predictions.csv", **MACHINE)
 
 
@@ -226,10 +226,10 @@ def test_a_folder_is_asked_about_file_by_file_and_what_cannot_be_read_is_counted
     asked = ["predict", "theirs", "--network", "model.safetensors"]
     assert main(asked) == 1
     out, err = capsys.readouterr()
-    assert "1 files could not be asked about" in out and "not a medical device" in out
-    assert "not asked about: 12.png" in err
+    assert "1 files could not be used" in out and "not a medical device" in out
+    assert "not predicted: 12.png" in err
     answers = pd.read_csv("predictions.csv", index_col="image")
-    assert len(answers) == 14 and answers.loc["12.png", "note"].endswith("PGM picture.")
+    assert len(answers) == 14 and answers.loc["12.png", "note"].endswith("PGM.")
     assert answers.loc["12.png"].isna().sum() == 4 and "deep/13.png" in answers.index
     for name in ("00.png", "11.png"):
         assert main(["predict", f"theirs/{name}", "--network", "model.safetensors"]) == 0

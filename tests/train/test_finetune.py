@@ -239,7 +239,7 @@ def test_a_split_without_labels_is_refused_before_training(tune, name, monkeypat
         (lambda tables: tables.replace("lesion_04", "lesion_99", inplace=True), "lesion_99 is not in the store"),
         (
             lambda tables: tables.replace("BENIGN", "UNPROVEN", inplace=True),
-            "UNPROVEN.* is no class of pathology_4class",
+            "UNPROVEN.* is not a class of pathology_4class",
         ),
     ],
     ids=["no crop", "unknown class"],

@@ -136,10 +136,10 @@ def test_sigterm_stops_at_once_keeps_the_step_and_goes_on_from_it(
         before_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
             run_pretraining(tmp_path, objective, checkpoint_every_epochs=100)
-    assert stop.value.code == 143 and "run again to go on" in capfd.readouterr().err
+    assert stop.value.code == 143 and "run again to resume" in capfd.readouterr().err
     assert state_of(tmp_path)["step"] == step + 1
     run_pretraining(tmp_path, objective)
-    assert f"goes on after step {step + 1} of 9" in capfd.readouterr().err
+    assert f"resumes after step {step + 1} of 9" in capfd.readouterr().err
     assert_same_end(uninterrupted(objective), tmp_path)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, capfd, change,
         for name, value in change.items()
     }
     run_pretraining(tmp_path / "run", "mae", **changed)
-    assert "starts anew" in capfd.readouterr().err
+    assert "starts over" in capfd.readouterr().err
     run_pretraining(tmp_path / "fresh", "mae", **changed)
     assert_same_end(tmp_path / "run", tmp_path / "fresh")
 

@@ -1,1 +1,1 @@
-"""A data set of one's own: grey images and a table of what they show; the same tables and crops come out."""
+"""Own data sets: grey images and a table of what they show become the same tables and crops as CBIS-DDSM."""

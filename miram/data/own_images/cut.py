@@ -1,4 +1,4 @@
-"""Crops of one's own images, by the rule that cuts those of CBIS-DDSM's films."""
+"""Crops of own images, cut by the same rules as those of CBIS-DDSM's films."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from miram.data.tasks import OWN
 from miram.files import sha256_pixels
 from miram.progress import track
 
-MASK = Reading("stored", None, None)  # black is what is not black in its file
+MASK = Reading("stored", None, None)  # black that is not black in its file
 TOLERANCE = 1  # px that a box may reach beyond its image: rounding
 
 
@@ -35,7 +35,7 @@ class Rule:
 
 
 class Found(NamedTuple):
-    """What the images hold: a row of `lesions.csv` for each lesion, one of `set_aside.csv` for each other."""
+    """The lesions in the images: one row of `lesions.csv` per crop, one of `set_aside.csv` per other lesion."""
 
     rows: list[dict[str, Any]]
     aside: list[dict[str, Any]]
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 def cut_images(
     lesions: Sequence[Lesion], folder: Path, rule: Rule, use: Callable[[str, np.ndarray], None] = lambda *_: None
 ) -> Found:
-    """Cut all lesions, an image at a time; `use` gets the id and the crop of each, twice where `survey` decodes twice.
+    """Cut all lesions, one image at a time; `use` gets the id and crop of each, twice where `survey` decodes twice.
 
     Raises MiramError when a file cannot be opened.
     """
@@ -77,7 +77,7 @@ def cut_images(
 
 
 def crop_of(row: Mapping[str, Any], folder: Path, reading: Reading) -> np.ndarray:
-    """The crop that a row of `Found` tells of, once more, (R, C) uint8."""
+    """Cut the crop of a row of `Found` again, (R, C) uint8."""
     pixels, _ = reading.read(folder / row["film_uid"])
     y0, x0 = row["y0"], row["x0"]
     return reduced(cut_window(pixels, Box(y0, x0, y0 + row["crop_rows"], x0 + row["crop_columns"])), 8)
@@ -89,7 +89,7 @@ def _row(lesion: Lesion) -> dict[str, Any]:
 
 
 def located(lesion: Lesion, shape: tuple[int, ...], folder: Path, component: str) -> tuple[Box, str]:
-    """The box of a lesion in its image, and the repairs that it took. Raises PictureError when it can be none."""
+    """The box of a lesion in its image, and its repairs. Raises PictureError if it is not valid."""
     whole = Box(0, 0, *shape)
     if lesion.mask:
         return _box_of_mask(folder / lesion.mask, shape, component)
@@ -113,6 +113,6 @@ def _box_of_mask(path: Path, shape: tuple[int, ...], component: str) -> tuple[Bo
         )
     levels = len(np.unique(grey))
     if levels != 2:
-        raise PictureError(f"{path} is no mask of a lesion: it holds {levels} grey levels, not two.")
+        raise PictureError(f"{path} is not the mask of a lesion: it has {levels} grey levels, not two.")
     box, count = lesion_box(grey > grey.min(), component)
     return box, f"components_{component}" if count > 1 else ""

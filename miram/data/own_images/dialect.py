@@ -1,4 +1,4 @@
-"""A table as spreadsheets write it: which encoding and which sign between the columns, where a file leaves no doubt."""
+"""Tables as spreadsheets write them: the encoding and the separator, if the file is unambiguous."""
 
 import codecs
 import csv
@@ -19,13 +19,13 @@ MARKS = {  # byte order marks; that of UTF-32 begins with one of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, .ods and .xls begin
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes of .xlsx, .ods and .xls
 WESTERN = re.compile(r"(?:[\0-\x7f\xa0]|(?<![À-ÿ]{2})(?![\xd7\xf7])[À-ÿ])*")  # no three letters with accents in a row
-REMEDY = "Save the table as CSV in UTF-8; the sign between its columns may be a comma, a semicolon or a tab."
+REMEDY = "Save the table as CSV in UTF-8; the separator may be a comma, a semicolon or a tab."
 
 
 class Sheet(NamedTuple):
-    """The cells of a table: headings in lower case, and by line of the file what each row has under them."""
+    """The cells of a table: headings in lower case, and the cells of each row by line of the file."""
 
     headings: list[str]
     rows: dict[int, dict[str, str]]
@@ -33,10 +33,9 @@ class Sheet(NamedTuple):
 
 
 def read_sheet(path: Path, required: Collection[str]) -> Sheet:
-    """The cells of a CSV file, stripped; rows and columns without any are left out.
-
-    Raises MiramError when the file is no table, leaves in doubt how it is to be read, lacks a required heading, has a
-    heading twice or a row that does not fit the headings.
+    """The cells of a CSV file, stripped; empty rows and columns are left out.
+    Raises MiramError if the file is not a table, is ambiguous, lacks a required heading, has a heading twice, or a row
+    does not fit the headings.
     """
     text, encoding = _decoded(path)
     told = re.match(r"sep=(.)\s*\n", text)
@@ -52,13 +51,13 @@ def read_sheet(path: Path, required: Collection[str]) -> Sheet:
     missing = [name for name in required if name not in named]
     if missing or not rows:
         what = f"lacks the column {', '.join(missing)}; it has {', '.join(named)}" if missing else "names no image"
-        raise MiramError(f"{path} {what}.", f"It has the columns {', '.join(required)} at least. {REMEDY}")
+        raise MiramError(f"{path} {what}.", f"It needs at least the columns {', '.join(required)}. {REMEDY}")
     _check_fit(path, headings, rows)
     cells = {
         line: {name: cell for name, cell in zip_longest(headings, row, fillvalue="") if name}
         for line, row in rows.items()
     }
-    return Sheet(named, cells, f"{encoding}, columns apart by {SEPARATORS.get(sign, repr(sign))}")
+    return Sheet(named, cells, f"{encoding}, columns separated by {SEPARATORS.get(sign, repr(sign))}")
 
 
 def _decoded(path: Path) -> tuple[str, str]:
@@ -72,19 +71,19 @@ def _decoded(path: Path) -> tuple[str, str]:
     if content.startswith(SPREADSHEETS):
         raise MiramError(f"{path} is a spreadsheet, not CSV.", REMEDY)
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
-    if b"\0" in content and encoding == "utf-8":  # the headings are ASCII, of which UTF-16 fills every other byte
+    if b"\0" in content and encoding == "utf-8":  # headings are ASCII: in UTF-16 every other byte is zero
         encoding = "utf-16-be" if content.startswith(b"\0") else "utf-16-le"
     try:
         return content.decode(encoding), encoding.upper().removesuffix("-SIG")
     except UnicodeDecodeError as error:
         western = content.decode("latin-1")
         if encoding != "utf-8" or not WESTERN.fullmatch(western):
-            raise MiramError(f"{path}: its letters are not UTF-8; what else they are is in doubt.", REMEDY) from error
+            raise MiramError(f"{path}: its letters are not UTF-8, and the encoding is ambiguous.", REMEDY) from error
         return western, "Windows-1252"
 
 
 def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line on which it ends; without the line that tells the separator."""
+    """The rows that are not blank, each with its last line number; a leading `sep=` line is skipped."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     for row in reader:
         cells = [cell.strip() for cell in row]
@@ -108,5 +107,5 @@ def _check_fit(path: Path, headings: list[str], rows: dict[int, list[str]]) -> N
         if beyond:
             raise MiramError(
                 f"{path}: line {line} has {beyond[0]!r} in a column without a heading.",
-                "Give the column a heading; a cell that holds the sign between the columns stands in quotes.",
+                "Give the column a heading; put a cell that contains the separator in quotes.",
             )

@@ -1,4 +1,4 @@
-"""Names: an id for each lesion, and words of a table that mean the same and are written differently."""
+"""Names: an id per lesion, and words of a table that mean the same but are spelled differently."""
 
 import hashlib
 import re
@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 
-SUFFIX = re.compile(r"\.[A-Za-z]\w{1,7}$", re.ASCII)  # of a file's name; the last number of a UID is none
+SUFFIX = re.compile(r"\.[A-Za-z]\w{1,7}$", re.ASCII)  # file name extension; the last number of a UID is not one
 LONGEST = 120  # bytes of a name in an id: a file's name has 255 at most
-DIGITS = 10  # of the digest in an id: among a million lesions two are alike once in two million sets
+DIGITS = 10  # of the digest in an id: a collision among a million lesions has a chance of one in two million
 NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?", re.ASCII)
 
 
 def lesion_id(image: str, place: str) -> str:
-    """An id that is a file's name as well: the path in readable letters, and a digest of it and of the lesion's place.
-
-    It depends on nothing else, so that no other row of the table changes it.
+    """An id that is also a file name: the path in readable letters, and a digest of the path and the lesion's position.
+    It depends on nothing else, so no other row of the table changes it.
     """
     readable = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", SUFFIX.sub("", image)))
     readable = readable.encode()[:LONGEST].decode(errors="ignore")
@@ -25,7 +24,7 @@ def lesion_id(image: str, place: str) -> str:
 
 
 def written_differently(words: Iterable[str]) -> list[str]:
-    """The first of the words that differ only in case, in blanks or as numbers do, each with how often it occurs."""
+    """The first group of words that differ only in case, blanks or number format, each with its count."""
     meant: dict[str, Counter[str]] = {}
     for word in words:
         meant.setdefault(_meaning(word), Counter())[word] += 1

@@ -1,4 +1,4 @@
-"""What was understood of one's own images, in words and counts: the text of the check, the log and the results."""
+"""A summary of own images in words and counts, for the check, the log and the results."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from miram.data.tasks import OWN
 from miram.errors import MiramError
 
 NO_LABEL = "(no label)"
-NOT_GIVEN = "not given"  # the part of lesions of which a test set is drawn
+NOT_GIVEN = "not given"  # the part of lesions from which a test set is drawn
 NAMED = 5  # examples of a finding
 SHOWN = 12  # reasons of a table; set_aside.csv has all
 PARTS = ("train", "test", NOT_GIVEN, PRETRAIN)
@@ -39,7 +39,7 @@ def overview(found: Found, folder: Path, levels: str) -> str:
 
 
 def require_enough(found: Found, table_csv: str, folder: Path, set_aside_max: float) -> None:
-    """Raise MiramError, with the reasons, when more of a class is set aside than this share of it, or one is left."""
+    """Raise MiramError, with the reasons, if more than this share of a class is set aside, or one class is left."""
     good, lost = _table(found.rows), _table(found.aside)
     labelled = lost[lost[OWN] != NO_LABEL]
     for name, own in labelled.groupby(OWN):
@@ -52,14 +52,14 @@ def require_enough(found: Found, table_csv: str, folder: Path, set_aside_max: fl
             raise MiramError(
                 f"{table_csv}: {len(own)} of {whole} lesions of class {name} are set aside, which is more than "
                 f"{set_aside_max:.0%}. {reasons}",
-                "Mend or leave out these files, or allow it: sources.images.set_aside_max.",
+                "Correct or remove these files, or allow more: sources.images.set_aside_max.",
             )
     classes = sorted(set(good[OWN]) - {NO_LABEL})
     if len(classes) < 2:
         raise MiramError(
             f"{table_csv}: {len(good)} of {len(good) + len(lost)} lesions can be used, of "
             f"{len(classes)} classes ({', '.join(classes) or 'none'}).",
-            "Two classes are the least that can be told apart.",
+            "Classification needs at least two classes.",
         )
 
 
@@ -68,13 +68,13 @@ def require_positive(positive: str | None, classes: Iterable[str]) -> None:
     known = sorted(set(classes))
     if positive is not None and positive not in known:
         raise MiramError(
-            f"sources.images.positive: {positive!r} is no class of the table: {', '.join(map(repr, known))}.",
+            f"sources.images.positive: {positive!r} is not a class of the table: {', '.join(map(repr, known))}.",
             "Name one of them, or null.",
         )
 
 
 def leaks(lesions: pd.DataFrame) -> list[str]:
-    """Who and what is on both sides of training and test, and which images are one picture under several names."""
+    """Patients and pictures that are in both training and test, and pictures that have several names."""
     found = []
     test = set(lesions.loc[lesions["official_split"] == "test", "patient_id"])
     for part in ("train", PRETRAIN):
@@ -107,7 +107,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _counts(good: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
-    """A row a class: lesions that can be used by part, their patients, and how many more are set aside."""
+    """One row per class: usable lesions by part, their patients, and the number set aside."""
     every = pd.concat([good, lost])
     names = sorted(every[OWN].unique(), key=lambda name: (name == NO_LABEL, name))
     counts = pd.crosstab(good[OWN], good["official_split"]).reindex(
@@ -121,7 +121,7 @@ def _counts(good: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reasons(lost: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """A row a class and reason, the most frequent first, each with an example: files and numbers make no reason."""
+    """One row per class and reason, most frequent first, with an example; file names and numbers are not part of it."""
     plain = [str(reason).replace(f"{folder}/", "") for reason in lost["reason"]]
     plain = [text.removeprefix(f"{image} ") for text, image in zip(plain, lost["film_uid"], strict=True)]
     table = lost.assign(reason=plain, kind=[re.sub(r"\d+", "#", text) for text in plain])
@@ -132,5 +132,5 @@ def _reasons(lost: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 
 def _cell(text: str) -> str:
-    """Text that does not end its cell of a table."""
+    """Text escaped for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The stage `images`: crops of one's own images, in place of those of films; and a look at them before it."""
+"""The stage `images`: crops of own images instead of films; and a check of them before it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from miram.files import atomic_path
 
 
 class Places(NamedTuple):
-    """Where the stage writes; `tables` are its outputs."""
+    """The files that the stage writes; `tables` are its outputs."""
 
     crops_dir: Path
     lesions_csv: Path
@@ -31,12 +31,12 @@ class Places(NamedTuple):
 
     @property
     def tables(self) -> tuple[Path, ...]:
-        """All but the folder of crops."""
+        """All except the folder of crops."""
         return self[1:]
 
 
 class Sample(NamedTuple):
-    """A lesion as a person looks at it."""
+    """A lesion to be shown to a person."""
 
     label: str
     text: str
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What `check_images` found: the text, crops of each class, and why the stage would stop, if so."""
+    """What `check_images` found: the text, crops of each class, and why the stage would stop, if it would."""
 
     text: str
     samples: list[Sample]
@@ -54,11 +54,11 @@ class Check(NamedTuple):
 def import_images(
     table: Table, places: Places, *, folder: str, table_csv: str, set_aside_max: float, **rule: Any
 ) -> dict[str, object]:
-    """Write a crop and a row in `lesions_csv` for each lesion of the table, or a row in `set_aside_csv`.
+    """Write a crop and a row in `lesions_csv` per lesion of the table, or a row in `set_aside_csv`.
 
-    `rule` holds the fields of Rule. Crops are windows around boxes, masks or whole images, of `bits` a pixel.
-    `lesions_csv` has the columns LESION_COLUMNS, blank where nothing is known, and `label`; `pictures_csv` gets what
-    was found in each file, `overview_md` the text of `overview`. There are no backgrounds. Returns counts, and the
+    `rule` holds the fields of Rule. Crops are windows around boxes, masks or whole images, of `bits` per pixel.
+    `lesions_csv` has the columns LESION_COLUMNS, blank where unknown, and `label`; `pictures_csv` gets the facts
+    of each file, `overview_md` the text of `overview`. There are no backgrounds. Returns counts, and the
     range of each kind of file, with which `predict` reads. Raises MiramError where `require_enough` does.
     """
     cutting = Rule(**rule)
@@ -97,8 +97,8 @@ def check_images(
     divisions: Mapping[str, Mapping[str, Any]],
     **rule: Any,
 ) -> Check:
-    """What `import_images` would do, with nothing written: its text, how `divisions` divide the lesions, and `shown`
-    crops by class. `divisions` are the keywords of `divide` by protocol. Raises MiramError as `cut_images`."""
+    """What `import_images` would do, without writing: its text, how `divisions` divide the lesions, and `shown` crops
+    per class. `divisions` are the keywords of `divide` by protocol. Raises MiramError as `cut_images`."""
     cutting = Rule(**rule)
     found = cut_images(table.lesions, Path(folder), cutting)
     fault = None
@@ -119,7 +119,7 @@ def check_images(
 
 
 def _samples(found: Found, folder: Path, rule: Rule, count: int) -> Iterator[Sample]:
-    """So many lesions, the same ones from each class as far as it has them, in an order that only chance made."""
+    """This many lesions, equally many from each class as far as available, in random order."""
     table = pd.DataFrame(found.rows, columns=["lesion_id", "crop_sha256", OWN]).sort_values("crop_sha256")
     turn = table.groupby(OWN).cumcount()
     chosen = set(table.assign(turn=turn).sort_values(["turn", OWN])["lesion_id"].head(count))

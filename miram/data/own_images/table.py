@@ -1,4 +1,4 @@
-"""The table of one's own images: a row a lesion, its image, patient, class and part, and where on the image it is."""
+"""The table of own images: one row per lesion, with image, patient, class, part and the position on the image."""
 
 import math
 import os
@@ -22,25 +22,25 @@ BOX = ("x", "y", "width", "height")  # px, from the left and the upper edge of t
 COLUMNS = (*REQUIRED, "split", *BOX, "mask")
 PARTS = ("train", "test", PRETRAIN)  # words of the column split; validation is drawn from train
 NUMBER = re.compile(r"-?\d+([.,]\d+)?", re.ASCII)
-THOUSANDS = re.compile(r"-?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # or a decimal number: 1.234 may be either
-REMEDY = "Mend the table that sources.images.table_csv names."
+THOUSANDS = re.compile(r"-?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # or a decimal number: 1.234 is ambiguous
+REMEDY = "Correct the table that sources.images.table_csv names."
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A row of the table: what is cut from an image, or all of it."""
+    """A row of the table: a region of an image, or all of it."""
 
     lesion_id: str
     image: str  # path below the folder
     patient: str
-    label: str  # empty where it is for pre-training alone
-    part: str  # of PARTS; empty where a test set is to be drawn
+    label: str  # empty: only for pre-training
+    part: str  # of PARTS; empty: a test set is drawn
     box: Box | None
-    mask: str  # path below the folder; empty where there is none
+    mask: str  # path below the folder; empty: none
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the image is meant."""
+        """Whether the row means the whole image."""
         return self.box is None and not self.mask
 
 
@@ -58,7 +58,7 @@ class _Row(NamedTuple):
 
 
 class _Faults(NamedTuple):
-    """Stops at the first row that is wrong, naming the table and its line."""
+    """Raises at the first wrong row, naming the table and the line."""
 
     table_csv: Path
 
@@ -86,9 +86,8 @@ def pixels_of_lesions(table_csv: Path, folder: Path) -> int:
 
 
 def read_table(table_csv: Path, folder: Path) -> Table:
-    """The table of the images in `folder`; see COLUMNS for its headings, of which those after REQUIRED may lack.
-
-    Raises MiramError naming the table and the line or column that cannot be right or that can be read in two ways.
+    """The table of the images in `folder`; COLUMNS are its headings, of which only REQUIRED must be there.
+    Raises MiramError naming the table and the line or column that is wrong or ambiguous.
     """
     table_csv, folder = Path(table_csv), Path(folder)
     sheet = read_sheet(table_csv, REQUIRED)
@@ -105,7 +104,7 @@ def read_table(table_csv: Path, folder: Path) -> Table:
         image, mask = (_path(faults, row, column, folder) for column in ("image", "mask"))
         box = boxes.get(row.line)
         if box and mask:
-            faults.stop(row, "mask", "beside a box: the lesion is where one of the two says")
+            faults.stop(row, "mask", "in addition to a box: give only one of the two")
         part = row.cells["split"]
         label = "" if part == PRETRAIN else row.cells["label"]
         place = mask or ("" if box is None else ",".join(map(str, box)))
@@ -115,7 +114,7 @@ def read_table(table_csv: Path, folder: Path) -> Table:
 
 
 def _check_words(faults: _Faults, rows: list[_Row]) -> None:
-    """That patients, classes and parts are given, and each always by the same word."""
+    """Check that patients, classes and parts are given, and each is always spelled the same."""
     parts = {row.cells["split"] for row in rows} - {PRETRAIN}
     allowed = PARTS if parts - {""} else ("", PRETRAIN)
     labelled = [row for row in rows if row.cells["split"] != PRETRAIN]
@@ -127,21 +126,20 @@ def _check_words(faults: _Faults, rows: list[_Row]) -> None:
         several = written_differently(row.cells[column] for row in own)
         if several:
             raise MiramError(
-                f"{faults.table_csv}: {column} {' and '.join(several)} differ only in case, in blanks or in the form "
-                "of a number.",
-                "Write the same one always in the same way, and different ones so that they differ in more.",
+                f"{faults.table_csv}: {column} {' and '.join(several)} differ only in case, blanks or number format.",
+                "Spell the same one always the same way, and make different ones differ in more than that.",
             )
 
 
 def _path(faults: _Faults, row: _Row, column: str, folder: Path) -> str:
-    """The path of a file below the folder, as the disk writes it: perhaps with other slashes or composed letters."""
+    """The path of a file below the folder, spelled as on disk: slashes and composed letters may differ."""
     given = row.cells.get(column, "")
     if not given:
         return ""
     if Path(given).is_absolute() or Path(os.path.normpath(given)).parts[:1] == ("..",):
         faults.stop(row, column, f"which leads out of {folder}")
     if set("{}") & set(str(folder / given)):
-        faults.stop(row, column, "in whose path a brace would be a wildcard of the workflow")
+        faults.stop(row, column, "but paths may not contain { or }")
     slashed = given.replace("\\", "/")
     ways = [given, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
     for way in ways:
@@ -151,14 +149,14 @@ def _path(faults: _Faults, row: _Row, column: str, folder: Path) -> str:
 
 
 def _boxes(faults: _Faults, rows: list[_Row]) -> dict[int, Box]:
-    """The boxes by line, whole px that hold all of what is given."""
+    """The boxes by line, rounded outwards to whole px."""
     boxed = [row for row in rows if any(row.cells[name] for name in BOX)]
     for name in BOX:
-        faults.require(boxed, name, "which is no number", NUMBER.fullmatch)
+        faults.require(boxed, name, "which is not a number", NUMBER.fullmatch)
     broken = [(row, name) for row in boxed for name in BOX if not row.cells[name].lstrip("-").isdigit()]
     marks = {sign for row, name in broken for sign in row.cells[name] if sign in ".,"}
     if len(marks) > 1 or (broken and all(THOUSANDS.fullmatch(row.cells[name]) for row, name in broken)):
-        faults.stop(*broken[0], "which may be thousands or a fraction: write px without a sign between the digits")
+        faults.stop(*broken[0], "which is ambiguous (thousands or a fraction): write px without separators")
     found = {}
     for row in boxed:
         x, y, width, height = (float(row.cells[name].replace(",", ".")) for name in BOX)
@@ -170,14 +168,14 @@ def _boxes(faults: _Faults, rows: list[_Row]) -> dict[int, Box]:
 
 
 def _check_images(faults: _Faults, rows: list[_Row], lesions: list[Lesion]) -> None:
-    """That no row stands twice, and that an image is one patient's, and whole or with its lesions."""
+    """Check that no row occurs twice, and that an image has one patient and is whole or has regions, not both."""
     seen: dict[str, list[tuple[_Row, Lesion]]] = defaultdict(list)
     for row, lesion in zip(rows, lesions, strict=True):
         for other_row, other in seen[lesion.image]:
             if lesion.patient != other.patient:
                 faults.stop(row, "patient", f"and line {other_row.line} gives the same image to {other.patient!r}")
             if lesion.lesion_id == other.lesion_id:
-                faults.stop(row, "image", f"which stands twice, on line {other_row.line} as well")
+                faults.stop(row, "image", f"which is also on line {other_row.line}")
             if lesion.is_whole != other.is_whole:
                 faults.stop(row, "image", f"which has a box or a mask only once, see line {other_row.line}")
         seen[lesion.image].append((row, lesion))

@@ -18,7 +18,7 @@ PICTURES = {  # how the files begin that Pillow is asked about
 
 
 def read_picture(path: Path, levels: str) -> Picture:
-    """The one grey picture of a file, told by its first bytes and not by its name; `levels` as in `pictures.levels`.
+    """The one grey picture of a file, recognised by its first bytes, not its name; `levels` as in `pictures.levels`.
 
     Raises PictureError with the reason when it holds none, more than one or colours, and MiramError when the file
     cannot be opened.
@@ -46,16 +46,16 @@ def _is_dicom(path: Path) -> bool:
         with open(path, "rb") as stream:
             head = stream.read(place + len(mark))
     except OSError as error:
-        raise MiramError(f"{path} {_fault(path, error)}", "Mend its path, its permissions or its disk.") from error
+        raise MiramError(f"{path} {_fault(path, error)}", "Check its path, its permissions and its disk.") from error
     if head[place:] == mark or head.startswith(BARE):
         return True
     if not head.startswith(tuple(start for starts in PICTURES.values() for start in starts)):
-        raise PictureError(f"{path} cannot be decoded: it is no DICOM, and no PNG, TIFF, JPEG or PGM picture.")
+        raise PictureError(f"{path} cannot be decoded: it is not DICOM, PNG, TIFF, JPEG or PGM.")
     return False
 
 
 def why_absent(path: Path) -> str:
-    """Why there is no file at a path, in words; an empty text where there is one."""
+    """Why there is no file at a path, in words; empty if there is one."""
     if path.is_file():
         return ""
     if path.is_symlink():

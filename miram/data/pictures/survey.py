@@ -1,4 +1,4 @@
-"""A look at all pictures of a data set before one is used: which grey levels they have, and which cannot be read."""
+"""A survey of all pictures of a data set before use: their grey levels, and which cannot be read."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     window: Mapping[str, Any] | None
 
     def read(self, path: Path) -> tuple[np.ndarray, str]:
-        """A picture as (R, C) uint16, and why someone should look at it, if so. Raises as `read_picture`."""
+        """A picture as (R, C) uint16, and why someone should look at it, if any. Raises as `read_picture`."""
         picture = read_picture(path, self.levels)
         found = scale_of(picture.facts, self.levels, self.ranges)
         return scaled(picture, found.range), found.reason
@@ -42,7 +42,7 @@ FILMS = Reading("data", None, None)  # of CBIS-DDSM: 16 bits, and all of them us
 
 
 class Survey(NamedTuple):
-    """What was found: a row of COLUMNS for each picture, by name; why others cannot be read; the range of each kind."""
+    """One row of COLUMNS per picture, by name; why others cannot be read; the range of each kind."""
 
     rows: dict[str, dict[str, Any]]
     aside: dict[str, str]
@@ -55,11 +55,11 @@ def survey(
     track: Callable[[Iterable], Iterable],
     use: Callable[[str, np.ndarray], None] | None = None,
 ) -> Survey:
-    """Look at every picture, one in memory at a time; `track` reports progress. Raises as `read_picture` but for
+    """Read every picture, one in memory at a time; `track` reports progress. Raises as `read_picture`, except
     PictureError.
 
-    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and once more
-    where a later one of its kind showed that its range is another.
+    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and again
+    if a later one of its kind widened the range.
     """
     seen: dict[str, Facts] = {}
     extent: dict[str, Facts] = {}  # the lowest and the highest level of each kind, so far
@@ -90,7 +90,7 @@ def write_survey(found: Survey, path: Path) -> None:
 
 
 def summary(found: Survey, levels: str) -> str:
-    """What was found, in a few lines."""
+    """A summary in a few lines."""
     lines = [f"pictures: {len(found.rows)} read, {len(found.aside)} set aside; levels: {levels}"]
     table = pd.DataFrame(found.rows.values(), columns=COLUMNS)
     for (form, maker, bits), group in table.groupby(["format", "manufacturer", "bits"]):

@@ -1,10 +1,10 @@
 """CMMD: the DICOM files of the collection, from TCIA or IDC in any layout, and `CMMD_clinicaldata_revision.xlsx`.
 
-The form was read in public code that loads the data set: the table (also as .csv) has a row a breast with ID1,
+The format is taken from public code that loads the data set: the table (also as .csv) has one row per breast with ID1,
 LeftRight (L, R), abnormality (mass, calcification, both), classification (Benign, Malignant) and subtype; the DICOM
-headers tell PatientID (which is ID1), ImageLaterality and, as a code of SNOMED in ViewCodeSequence, the view.
+headers give PatientID (which is ID1), ImageLaterality and, as a SNOMED code in ViewCodeSequence, the view.
 
-The classification was confirmed by biopsy. Lesions are not marked: the label is that of the whole picture.
+The classification was confirmed by biopsy. Lesions are not marked: the label applies to the whole picture.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -25,7 +25,7 @@ HEADER = ["PatientID", "ImageLaterality", "ViewPosition", "ViewCodeSequence", "M
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The pictures of the breasts in the table. Raises MiramError naming the line of one that is not right."""
+    """The pictures of the breasts in the table. Raises MiramError naming the first wrong line."""
     breasts, pictured = _breasts(only_file(folder, *NAMES)), set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:

@@ -1,11 +1,11 @@
 """INbreast: `INbreast.csv`, AllDICOMs/*.dcm and AllXML/*.xml.
 
-The form was read in public code that loads the data set: the table is separated by ";" and has a row a film, named by
-its number; a DICOM file is named NUMBER_PATIENT_MG_SIDE_VIEW_ANON.dcm, since the table's patients are removed; an XML
+The format is taken from public code that loads the data set: the table is separated by ";" and has one row per film,
+named by its number; a DICOM file is named NUMBER_PATIENT_MG_SIDE_VIEW_ANON.dcm, as the table has no patients; an XML
 file is a property list, Images[0].ROIs[], each with Name and Point_px, texts "(x, y)" in px from the upper left corner.
 
-The labels are no pathology: a lesion gets the BI-RADS category of its film, 1 to 3 as benign, 4 to 6 as malignant. The
-calcifications that are outlined one by one are left out; clusters of them count.
+The labels are not pathology: a lesion gets the BI-RADS category of its film, 1 to 3 as benign, 4 to 6 as malignant.
+Calcifications outlined one by one are left out; clusters count.
 """
 
 import plistlib
@@ -38,7 +38,7 @@ SINGLE = ("calcification", "calcifications")
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The outlined lesions of the films in the table. Raises MiramError naming the line of one that is not right."""
+    """The outlined lesions of the films in the table. Raises MiramError naming the first wrong line."""
     table = only_file(folder, "INbreast.csv")
     films = {path.name.partition("_")[0]: path for path in sorted(folder.rglob("*.dcm"))}
     outlines = {path.stem: path for path in sorted(folder.rglob("*.xml"))}
@@ -49,7 +49,7 @@ def findings(folder: Path) -> Iterator[Finding | str]:
         if category not in SEVERITIES and category != UNDECIDED:
             raise refused(table, line, f"Bi-Rads = {category!r}, allowed: 0 to 6, 4a, 4b and 4c")
         if category == UNDECIDED:
-            yield "film of BI-RADS 0, which decides nothing"
+            yield "film of BI-RADS 0: incomplete assessment"
         elif number not in outlines:
             yield "film without an outlined lesion"
         elif number not in films:
@@ -74,7 +74,7 @@ def _lesions(film: Path, outline: Path, severity: str, groups: dict[str, str]) -
 
 
 def _regions(outline: Path) -> list[tuple[str, list[tuple[float, float]]]]:
-    """Name and points (x, y) of each region. Raises MiramError when the file is not of the form."""
+    """Name and points (x, y) of each region. Raises MiramError if the file has another format."""
     try:
         regions: list[dict[str, Any]] = plistlib.loads(outline.read_bytes(), fmt=plistlib.FMT_XML)["Images"][0]["ROIs"]
         return [(str(region.get("Name", "")).strip(), list(map(_point, region["Point_px"]))) for region in regions]

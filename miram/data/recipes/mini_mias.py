@@ -1,8 +1,8 @@
 """mini-MIAS: `Info.txt` and mdb001.pgm to mdb322.pgm.
 
-The form was read in the README of the data set, as public notebooks quote it: a line is "mdb001 G CIRC B 535 425 197":
+The format is taken from the data set's README, as public notebooks quote it; a line is "mdb001 G CIRC B 535 425 197":
 film, tissue (F, G, D), class, severity (B, M), centre and radius of a circle, in px. The origin is the lower left
-corner. Two films in a row are those of one patient. Normal films have neither severity nor circle; calcifications
+corner. Two consecutive films belong to one patient. Normal films have neither severity nor circle; calcifications
 all over a film have no circle, or "*NOTE 3*" in its place.
 """
 
@@ -21,7 +21,7 @@ LINE = re.compile(r"mdb(\d{3})\b(.*)", re.IGNORECASE)
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The lesions of `Info.txt`. Raises MiramError naming its line when one is not of the form."""
+    """The lesions of `Info.txt`. Raises MiramError naming a line with another format."""
     info = only_file(folder, "Info.txt")
     films = {path.stem.lower(): path for path in folder.rglob("*") if path.suffix.lower() == ".pgm"}
     for number, text in enumerate(info.read_text(encoding="latin-1").splitlines(), start=1):

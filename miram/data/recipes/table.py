@@ -1,4 +1,4 @@
-"""What the recipes share: findings, the table that they become, and how files and rows are found and refused."""
+"""What the recipes share: findings, the table made of them, and finding files and checking rows."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from miram.errors import MiramError
 COLUMNS = ["image", "patient", "label", "split", "x", "y", "width", "height"]
 BENIGN, MALIGNANT = CLASSES["pathology"]
 MASS, CALC = "MASS", "CALC"
-REMEDY = "Mend that file, or fetch it again."
+REMEDY = "Correct that file, or download it again."
 
 
 class Finding(NamedTuple):
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 def tabulated(found: Iterable[Finding | str], folder: Path, task: str) -> tuple[pd.DataFrame, Counter[str]]:
     """The findings as a table with COLUMNS (those that are in use) and their groups, and what is left out, by reason.
 
-    Paths are below `folder`. `task`, one of `recipes.TASKS`, says which words the labels are: severity, alone or with
+    Paths are below `folder`. `task`, one of `recipes.TASKS`, says what the labels are: severity only, or with
     MASS or CALC. Raises MiramError when nothing is left.
     """
     rows, left_out = [], Counter[str]()
@@ -71,13 +71,13 @@ def box_of(points: Sequence[tuple[float, float]], rows: int, columns: int) -> Bo
 
 
 def only_file(folder: Path, *names: str) -> Path:
-    """The one file below a folder that has one of the names, in any case. Raises MiramError where it is not one."""
+    """The file below a folder that has one of the names, in any case. Raises MiramError unless there is exactly one."""
     wanted = {name.lower() for name in names}
     found = sorted(path for path in folder.rglob("*") if path.name.lower() in wanted)
     if len(found) != 1:
         said = f"{len(found)} files" if found else "no file"
         raise MiramError(
-            f"There is {said} {' or '.join(names)} below {folder}.", "Name the folder with the data set, as it comes."
+            f"There is {said} {' or '.join(names)} below {folder}.", "Name the folder with the data set as downloaded."
         )
     return found[0]
 
@@ -101,5 +101,5 @@ def checked(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> pd.DataF
 
 
 def refused(path: Path, line: int, what: str) -> MiramError:
-    """The fault of a line of a file; the first one is 1."""
+    """The error for a line of a file, counted from 1."""
     return MiramError(f"{path}, line {line}: {what}.", REMEDY)

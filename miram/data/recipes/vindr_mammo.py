@@ -1,11 +1,11 @@
 """VinDr-Mammo: `finding_annotations.csv`, images/STUDY/IMAGE.dicom and, if it is there, `metadata.csv`.
 
-The form was read in a repository that quotes the description of the data set, and in public code: one row per finding,
+The format is taken from a repository that quotes the data set's description, and from public code: one row per finding,
 with a box xmin, ymin, xmax, ymax in px, finding_categories such as "['Mass']", finding_birads such as "BI-RADS 4", and
 split (training, test). Rows of films without a finding say "['No Finding']" and have no box.
 
-The labels are no pathology: BI-RADS 3 counts as benign, 4 and 5 as malignant; benign findings of BI-RADS 2 are not
-marked in the data set. It tells studies, not patients: each study counts as one.
+The labels are not pathology: BI-RADS 3 counts as benign, 4 and 5 as malignant; benign findings of BI-RADS 2 are not
+marked in the data set. It names studies, not patients: each study counts as one patient.
 """
 
 import ast
@@ -26,7 +26,7 @@ NOTHING = "No Finding"
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The marked findings. Raises MiramError naming the line of one that is not right."""
+    """The marked findings. Raises MiramError naming the first wrong line."""
     table = only_file(folder, "finding_annotations.csv")
     makers = _makers(table.with_name("metadata.csv"))
     for line, row in enumerate(read_csv(table, TABLE_COLUMNS).to_dict("records"), start=2):
@@ -60,7 +60,7 @@ def _categories(table: Path, line: int, text: str) -> list[str]:
     except (ValueError, SyntaxError):
         found = None
     if not isinstance(found, list) or not found:
-        raise refused(table, line, f"finding_categories = {text!r}, which is no list of names")
+        raise refused(table, line, f"finding_categories = {text!r}, which is not a list of names")
     return [str(name) for name in found]
 
 

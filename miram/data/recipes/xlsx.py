@@ -1,4 +1,4 @@
-"""The first sheet of an Excel file, as text; no library of the lock reads one."""
+"""The first sheet of an Excel file, as text; no library in the lock reads this format."""
 
 import re
 import zipfile

@@ -1,8 +1,6 @@
-"""The crops stage: which films are left, the threads that cut them (`one_film`), and the tables that come of them.
-
-At most `workers` films lie on the disk at a time, and those of which a series could not be had, unless `keep_dicom`
-says to keep them all. What a kill leaves is used by the next run: verified series are not asked for again, films that
-are cut are not touched again.
+"""The crops stage: which films are left, the threads that cut them (`one_film`), and the resulting tables.
+Unless `keep_dicom` is set, at most `workers` films are on disk at a time, and those with a series that could not be
+downloaded. A run continues after a kill: verified series are not downloaded again, and cut films are not cut again.
 """
 
 import errno
@@ -35,7 +33,7 @@ from miram.files import sha256_file
 from miram.progress import track
 from miram.provenance.record import module_digest
 
-GIVE_UP_AFTER = 10  # films in a row that failed after all their tries: the source is down, not a series broken
+GIVE_UP_AFTER = 10  # consecutive films that failed after all attempts: then the source is down
 NAMED = 5  # failed series that a message names; the log has them all
 
 Films = dict[str, list[dict[str, Any]]]  # film UID -> the rows of the case lists for its lesions
@@ -55,10 +53,10 @@ def cut_films(
 ) -> dict[str, object]:
     """Cut every lesion of the case lists into `crops_dir`/<lesion_id>.png, from the series of a source.
 
-    Writes a row in `lesions_csv` for each crop, a row in `set_aside_csv` for each lesion without one, and the data lock
-    twice. `source`, `settings`: as in `list_archive`; Returns counts, which do
-    not depend on how often the work was interrupted. Raises MiramError when a series could not be had, the disk is too
-    small or full, or no lesion could be cut; what was done by then is kept.
+    Writes one row in `lesions_csv` per crop, one in `set_aside_csv` per lesion without a crop, and the data lock twice.
+    `source`, `settings`: as in `list_archive`. Returns counts, which do
+    not depend on interruptions. Raises MiramError if a series could not be downloaded, the disk is too
+    small or full, or no lesion could be cut; finished work is kept.
     """
     films, series = films_of(places.csv_dir), read_series(places.series_csv)
     keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
@@ -91,7 +89,7 @@ def cut_films(
 def plan_films(
     places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting, workers: int, keep_dicom: bool
 ) -> None:
-    """Print what `cut_films` would still do, touching nothing; raises MiramError when the disk is too small for it."""
+    """Print what `cut_films` would still do, changing nothing; raises MiramError if the disk is too small for it."""
     films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
     keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
@@ -103,7 +101,7 @@ def plan_films(
 
 
 def films_of(csv_dir: Path) -> Films:
-    """The lesions of the case lists by their film, as plain values: None is what the lists do not know."""
+    """The lesions of the case lists by film, as plain values; None where the lists have no value."""
     lesions = read_lesions(csv_dir)
     films: Films = {}
     for lesion in rows_of(lesions.astype(object).where(lesions.notna(), None)):
@@ -118,7 +116,7 @@ def read_series(series_csv: Path) -> dict[str, Needed]:
 
 
 def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutting) -> str:
-    """Digest of what decides the crops of a film and their rows, beside its pixels."""
+    """Digest of everything except the pixels that decides the crops of a film and their rows."""
     decides = [module_digest("miram.data.cutting"), settings.get("films"), asdict(cutting), lesions]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -126,7 +124,7 @@ def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutti
 def _films_left(
     films: Films, series: dict[str, Needed], keys: dict[str, str], history: History, places: Places, keep_dicom: bool
 ) -> Films:
-    """The films that are not cut yet, or otherwise than they would be now, or of which something is not there."""
+    """The films that are not cut yet, were cut by other rules, or whose crops are incomplete."""
 
     def is_done(uid: str) -> bool:
         kept = not keep_dicom or all(
@@ -146,7 +144,7 @@ def _is_cut(line: dict[str, Any] | None, key: str, places: Places) -> bool:
 
 
 def _tidy(films: Films, left: Films, places: Places, keep_dicom: bool) -> None:
-    """Remove what a killed run left: half-written files, and series of films that are cut, unless they are kept."""
+    """Remove what a killed run left: half-written files, and the series of cut films unless `keep_dicom` is set."""
     shutil.rmtree(places.dicom_dir / PARTIAL, ignore_errors=True)
     for folder in (places.crops_dir, places.backgrounds_dir):
         for part in folder.glob(".*.part"):
@@ -158,7 +156,7 @@ def _tidy(films: Films, left: Films, places: Places, keep_dicom: bool) -> None:
 def _cut_all(work: Work, http: Http, left: Films, workers: int) -> dict[str, Fault]:
     """Cut films in parallel; return the series that failed, by UID.
 
-    Raises MiramError or Fault as soon as nobody answers any more, or nothing succeeds.
+    Raises MiramError or Fault as soon as the source no longer answers, or nothing succeeds.
     """
     failed: dict[str, Fault] = {}
     in_a_row = 0
@@ -175,13 +173,13 @@ def _cut_all(work: Work, http: Http, left: Films, workers: int) -> dict[str, Fau
                 if fault.unreachable or in_a_row == GIVE_UP_AFTER:
                     raise fault
     finally:
-        http.stop()  # on Ctrl-C or a full disk the other threads shall not work on
+        http.stop()  # on Ctrl-C or a full disk the other threads should stop
         pool.shutdown(cancel_futures=True)
     return failed
 
 
 def _write_tables(history: History, films: Films, series: dict[str, Needed], places: Places) -> dict[str, object]:
-    """Write the tables and the lock as the ledger has them, remove images without a row, and return the counts."""
+    """Write the tables and the lock from the ledger, remove images without a row, and return the counts."""
     lines = [history.films[uid] for uid in films]
     done, aside, backgrounds = (
         [row for line in lines for row in line[name]] for name in ("lesions", "set_aside", "backgrounds")
@@ -217,8 +215,8 @@ def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:
     named = "; ".join(f"{uid} ({failed[uid]})" for uid in sorted(failed)[:NAMED])
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return MiramError(
-        f"{len(failed)} series could not be had: {named}{more}",
-        f"Run the same command again: what {ledger} calls verified or cropped is kept and not asked for again.",
+        f"{len(failed)} series could not be downloaded: {named}{more}",
+        f"Run the same command again: what {ledger} lists as verified or cropped is kept and not downloaded again.",
     )
 
 

@@ -19,7 +19,7 @@ from miram.data.transfer.sources import Series, Source
 from miram.data.transfer.sources.series import OpenFilm
 from miram.files import sha256_file
 
-PARTIAL = ".partial"  # inside the DICOM folder: what is on its way; emptied at each start
+PARTIAL = ".partial"  # inside the DICOM folder: transfers in progress; emptied at each start
 
 
 class Places(NamedTuple):
@@ -38,7 +38,7 @@ class Places(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the threads share; `series`: those that the source has; `keys`: what decides a film's crops, by its UID."""
+    """What the threads share; `series`: those in the source; `keys`: digests of what decides a film's crops, by UID."""
 
     source: Source
     series: dict[str, Needed]
@@ -50,12 +50,12 @@ class Work(NamedTuple):
 
 
 def do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
-    """Fetch what a film lacks, cut it and note it; return the series that could not be had."""
+    """Fetch what a film lacks, cut it and note it; return the series that could not be downloaded."""
     film = lesions[0]["film_uid"]
     faults: dict[str, Fault] = {}
     open_film: OpenFilm = open_pixels
     for uid in uids_of(lesions):
-        if work.series[uid].images:  # what the source does not have sets its lesions aside, and nothing else
+        if work.series[uid].images:  # series that the source lacks only set their lesions aside
             try:
                 open_film = _bring(work, uid, is_film=uid == film) or open_film
             except Fault as fault:
@@ -69,7 +69,7 @@ def do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
 
 
 def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
-    """Make a series lie in its folder; returns what reads the pixels of a film that does not lie there whole."""
+    """Put a series into its folder; returns the reader of a film's pixels if the film is not there whole."""
     final = work.places.dicom_dir / uid
     needed = work.series[uid]
     series = Series(uid, needed.images, needed.bytes)
@@ -87,7 +87,7 @@ def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
             _require_same(known, fetched.items, work.places.ledger)
         else:
             fetched, open_film = None, read_rows(series, partial)
-        if final.exists():  # its receipt did not hold, else it would not have been fetched
+        if final.exists():  # its receipt did not match, else it would not have been fetched
             shutil.rmtree(final)
         partial.rename(final)
     finally:
@@ -100,11 +100,11 @@ def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
 
 
 def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> None:
-    """Raise Fault when a series that was verified before, wherever it came from, comes with other bytes."""
+    """Raise Fault if a series that was verified before, from any source, now has other bytes."""
     before, now = ({(item.sop_uid, item.sha256) for item in files} for files in (known or items, items))
     if before != now:
         raise Fault(
-            f"its files are not those that were verified before; to take them, remove its lines from {ledger}",
+            f"its files differ from those verified before; to accept them, remove its lines from {ledger}",
             lasting=True,
         )
 

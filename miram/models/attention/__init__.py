@@ -14,8 +14,7 @@ def build_stack(
     """Return `depth` pre-norm blocks of width `dim` (D) for `tokens` (N) tokens, class token included.
 
     `backend` is `fused` (ours) or `package` (the public library) with the same weights for both, and None for a kind of
-    one form. `options` are those of the kind's `build`. ValueError names a value that is not possible, and the possible
-    ones.
+    one form. `options` are those of the kind's `build`. ValueError names an invalid value and the valid ones.
     """
     if attention not in kinds.ATTENTION:
         raise ValueError(f"attention {attention!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")

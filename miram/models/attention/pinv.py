@@ -1,8 +1,8 @@
-"""The iterated pseudo-inverse of Nystromformer (Razavi et al. 2014), keeping its iterates only.
+"""The iterated pseudo-inverse of Nystromformer (Razavi et al. 2014), keeping only its iterates.
 
 Shapes: (..., m, m), with at least one leading axis.
-One step is z <- z P / 4 with y = x z, C = 7 - y, R = 15 - y C, P = 13 - y R. The backward pass computes all but z
-again. Matrices are taken in groups that fit a processor's cache, and never in half precision.
+One step is z <- z P / 4 with y = x z, C = 7 - y, R = 15 - y C, P = 13 - y R. The backward pass recomputes all but z.
+Matrices are processed in groups that fit a processor's cache, and never in half precision.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices that are worked on together
+CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices in one group
 
 
 class PseudoInverse(torch.autograd.Function):
@@ -36,7 +36,7 @@ class PseudoInverse(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Go back through the steps, group by group."""
+        """Backpropagate through the steps, group by group."""
         x, iterates = ctx.saved_tensors
         dz, dx = grad.flatten(0, -3).clone(), torch.zeros_like(x.flatten(0, -3))
         with torch.autocast(x.device.type, enabled=False):

@@ -140,7 +140,7 @@ def test_inbreast_gives_each_outline_the_category_of_its_film(table_of, inbreast
         "1 single calcification, outlined by itself",
         "1 outline of fewer than 3 points",
         "1 film without an outlined lesion",
-        "1 film of BI-RADS 0, which decides nothing",
+        "1 film of BI-RADS 0: incomplete assessment",
         "1 its picture is missing",
     ):
         assert reason in said

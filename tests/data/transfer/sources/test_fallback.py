@@ -20,7 +20,7 @@ from miram.provenance import record
 
 ROOT = Path(__file__).parents[4]
 UID = "1.2.4.2"
-WENT_OVER = r"TCIA does not answer as it should \(.+\)\. The rest comes from IDC"
+WENT_OVER = r"TCIA does not answer correctly \(.+\)\. The rest comes from IDC"
 
 
 def both(server: Server, bucket: Bucket) -> dict[str, object]:
@@ -150,7 +150,9 @@ def test_when_neither_gives_a_series_both_reasons_are_named_and_tcia_stays_the_f
     uids = [f"1.2.4.{number}" for number in range(4)]
     server.faults = {uid: [status(400)] for uid in uids}
     bucket.out = status(403)
-    with pytest.raises(MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and in its place: HTTP status 403"):
+    with pytest.raises(
+        MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and the second source: HTTP status 403"
+    ):
         cut_tiny(tmp_path, where)
     bucket.out = None
     server.faults = {}
@@ -203,7 +205,7 @@ def test_other_bytes_of_a_series_that_was_verified_before_are_refused(archive, s
     archive.series[UID]["1-1.dcm"] = body[:-2] + b"??"
     server.out = status(410)
     (tmp_path / "crops" / "Calc-Training_P_00002_LEFT_CC_1.png").unlink()
-    with pytest.raises(MiramError, match=rf"{UID} \(its files are not those that were verified before"):
+    with pytest.raises(MiramError, match=rf"{UID} \(its files differ from those verified before"):
         cut_tiny(tmp_path, both(server, bucket))
 
 

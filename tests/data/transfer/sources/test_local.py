@@ -113,7 +113,7 @@ def test_a_file_that_can_no_longer_be_read_fails_its_series_alone(archive, tmp_p
 
     monkeypatch.setattr(module, "hash_file", refuse)
     with pytest.raises(
-        MiramError, match=r"1 series could not be had: 1\.2\.4\.2 \(.*1-1\.dcm cannot be read: Permission"
+        MiramError, match=r"1 series could not be downloaded: 1\.2\.4\.2 \(.*1-1\.dcm cannot be read: Permission"
     ):
         cut_tiny(tmp_path, where)
     assert len(list((tmp_path / "crops").iterdir())) == 3
