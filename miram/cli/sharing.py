@@ -2,8 +2,6 @@
 
 import argparse
 
-import pandas as pd
-
 from miram import layout, params
 from miram.cli.stage import check_known
 from miram.provenance import record
@@ -11,6 +9,8 @@ from miram.provenance import record
 
 def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write a pre-trained encoder for timm and for transformers, with its model card."""
+    import pandas as pd
+
     from miram.evaluate.predictions import SECTION
     from miram.models.share import TIMM_BASE, share_encoder
     from miram.report.card import write_card

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from miram.data.tasks import OWN, strata
 from miram.errors import MiramError
@@ -179,6 +178,8 @@ def _why_excluded(lesions: pd.DataFrame, parts: Collection[str]) -> pd.Series:
 
 def _grouped(candidates: int, training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows to set apart such that no patient and no film is on both sides, with about `fraction` of each class."""
+    from sklearn.model_selection import GroupShuffleSplit  # slow to import; most who come here read splits
+
     classes = pd.get_dummies(strata(training)).to_numpy(float)
     splitter = GroupShuffleSplit(candidates, test_size=fraction, random_state=seed)
     drawn = [rows for _, rows in splitter.split(training, groups=_groups(training))]
@@ -188,6 +189,8 @@ def _grouped(candidates: int, training: pd.DataFrame, fraction: float, seed: int
 
 def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows for validation drawn image by image, stratified by pathology (or own label), as the authors' code does."""
+    from sklearn.model_selection import train_test_split  # as above
+
     classes = training[OWN if OWN in training else "pathology"]
     return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=classes)[1]
 

@@ -173,7 +173,9 @@ def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
             named.append(str(node.value).partition(":")[0])
-    return ast.dump(_without_docstrings(tree)), imported, named
+        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree), imported, named
 
 
 def _source(module: str) -> Path | None:
@@ -184,13 +186,6 @@ def _source(module: str) -> Path | None:
     path = ROOT.joinpath(*parts[1:])
     candidates = (path / "__init__.py", path.with_suffix(".py"))
     return next((file for file in candidates if file.is_file()), None)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return tree
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from miram.data.pictures.dicom import dicom_size, read_dicom
 from miram.data.pictures.levels import WINDOW
 from miram.data.pictures.picture import Picture, PictureError
 from miram.data.pictures.pillow import pillow_size, read_pillow
@@ -23,6 +22,8 @@ def read_picture(path: Path, levels: str) -> Picture:
     Raises PictureError with the reason when it holds none, more than one or colours, and MiramError when the file
     cannot be opened.
     """
+    from miram.data.pictures.dicom import read_dicom  # pydicom: trainings, which import this, read no picture
+
     path = Path(path)
     picture = read_dicom(path, windowed=levels == WINDOW) if _is_dicom(path) else read_pillow(path)
     if not picture.pixels.size:
@@ -32,6 +33,8 @@ def read_picture(path: Path, levels: str) -> Picture:
 
 def count_pixels(path: Path) -> int:
     """How many pixels a file says that its picture has, by its header; 0 where it says none and will be set aside."""
+    from miram.data.pictures.dicom import dicom_size  # as above
+
     try:
         rows, columns = dicom_size(path) if _is_dicom(path) else pillow_size(path)
     except MiramError:
