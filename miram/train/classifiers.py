@@ -92,6 +92,7 @@ def validation_scores(
     targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool, threshold: float
 ) -> dict[str, float]:
     """The scores that select the best epoch or value: macro AUC, and for ties the accuracy.
+
     A lesion with several classes is right if all C answers are; a class is predicted from `threshold` on.
     """
     if multi_label:
@@ -103,22 +104,10 @@ def validation_scores(
 
 def macro_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Area under the ROC curve of each class against the rest, averaged over those that some, not all, lesions have."""
+    from sklearn.metrics import roc_auc_score  # a second, which pre-training need not spend
+
     chosen = np.flatnonzero(_told_apart(targets))
-    return float(np.mean([_auc(targets[:, c], probabilities[:, c]) for c in chosen]))
-
-
-def _auc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve of (N,) scores by trapezia, to the bit `sklearn.metrics.roc_auc_score`.
-
-    Importing that takes a job as long as importing torch. As there, points on a line between others are left out.
-    """
-    order = np.argsort(-scores, kind="stable")
-    last_of_equals = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    true = np.cumsum(truth[order], dtype=float)[last_of_equals]
-    false = 1 + last_of_equals - true
-    corners = np.r_[True, (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0), True][: len(true)]
-    found, wrong = (np.r_[0.0, count[corners]] / count[-1] for count in (true, false))
-    return float(np.trapezoid(found, wrong))
+    return float(np.mean([roc_auc_score(targets[:, c], probabilities[:, c]) for c in chosen]))
 
 
 def best(log: list[dict[str, float]]) -> dict[str, float]:
