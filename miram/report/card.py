@@ -17,7 +17,7 @@ DATA = {  # what was learnt from, and its terms
     "own": "images of the laboratory that trained it, whose terms it knows",
 }
 LIMITS = (
-    "Research software, not a medical device: decide nothing about a patient by it.",
+    "Research software, not a medical device: do not use it to decide anything about a patient.",
     "It has seen crops of lesions of the data above alone; on other machines, populations and views it is unknown.",
     "The intervals tell what other patients of the same data would give, and nothing about other data: measure it on "
     "your own cases first.",

@@ -222,7 +222,7 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
     assert captions == [("strict", "-"), ("published", "60")]
     assert len(facts["gaps"]) == len(METHODS)
     assert "no test lesions yet" in text
-    assert "Highest accuracy" not in text and "can be told from" not in text
+    assert "Highest accuracy" not in text and "differs in accuracy from" not in text
     assert "No method has both an accuracy" in text
 
 

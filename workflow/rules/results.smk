@@ -123,9 +123,8 @@ rule crate:
 def finish_with_gaps():
     """After a failure: say which jobs failed, and make the results that wait for them of what has finished.
 
-    The records of all that is left to do go first: none of an earlier run may pass for one of the present parameters,
-    here or in the next run, which would not do a job whose successors are there. Nor do the results keep a record, as
-    they are not complete. Nothing is done for a run that was stopped.
+    The records of all unfinished jobs are deleted first: otherwise old ones would look up to date, now and in the next
+    run. The results keep no record either, as they are not complete. Nothing is done for a run that was stopped.
     """
     if workflow.scheduler.running or workflow.dag.ready_jobs:
         return
@@ -144,7 +143,7 @@ def finish_with_gaps():
         Path(RECORD(stage)).unlink()
     named = "\n".join(sorted(f"  {job.rule.name}: {job.log[0]}" for job in failed))
     about = f"Made without them, the gaps named: {RESULTS}/report.html, {RESULTS}/comparison.md" if "report" in made else "No results could be made of the rest"
-    print(f"Failed:\n{named}\n{about}.\nMend what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
+    print(f"Failed:\n{named}\n{about}.\nFix what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
 
 
 onerror:
