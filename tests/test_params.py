@@ -85,7 +85,7 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("preset: demo", "preset: tiny", "demo, paper"),
         ("{side: 448}", "{sides: 448}", "Unknown key methods.miram-nystrom.sides"),
         ("side: 224, batch: 256,", "side: 220, batch: 256,", "side 220 is not a multiple"),
-        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "sets highres, methods, pretrain"),
+        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "only highres, methods, pretrain"),
         ("workers: 2", "workers: [", "not valid YAML"),
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
@@ -104,7 +104,7 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         (
             "    archive: null",
             "    archive: {patients: 40, films_rows: 416, films_columns: 288, seed: 7}",
-            "in demo alone",
+            "only in demo",
         ),
         ("source: tcia #", "source: local #", "source: local in"),
         *(("name: my-images", f"name: {name}", f"sources.images.name: {name!r} in") for name in TAKEN),

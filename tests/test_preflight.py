@@ -113,7 +113,7 @@ def test_what_the_preflight_stops_has_not_begun_and_its_own_words_are_shown(tmp_
     stopped = run(project)
     assert stopped.returncode == 1
     said = (project / "logs" / made / "doctor.log").read_text()
-    assert "stop    ../archive is no folder (sources.local.folder)." in said and said in stopped.stderr
+    assert "stop    ../archive is not a folder (sources.local.folder)." in said and said in stopped.stderr
     assert "Failed:" not in stopped.stderr
     assert not [*project.glob("data/**/*.json"), *project.glob("runs/**/*")]
     assert [path.name for path in project.glob("logs/**/*.log")] == ["doctor.log"]

@@ -203,10 +203,10 @@ def test_what_no_rule_saves_is_set_aside_with_the_file_and_the_reason(archive, t
             21, mask_of((RESCANNED[0], FILM_SHAPE[1]), (5, 5, 9, 9))
         ): r"no mask with the shape .*1\.2\.4\.21/1-2\.dcm of 104 x 100",
         spoil(22, mask_of((60, 50), (5, 5, 9, 9))): r"of 60 x 50 px",
-        spoil(23, None): r"1\.2\.4\.23: no image of 8 bits",
+        spoil(23, None): r"1\.2\.4\.23: no 8-bit image",
         spoil(
             24, None, _1_2=None, a=dicom_bytes(None, "1.2.4.24")
-        ): r"no image of 8 bits.*1\.2\.4\.24/a\.dcm holds no pixel data",
+        ): r"no 8-bit image.*1\.2\.4\.24/a\.dcm holds no pixel data",
         spoil(25, None, a=whole[:-50]): r"1\.2\.4\.25/a\.dcm is cut short",
         spoil(26, None, a=b"<html>busy</html>"): r"1\.2\.4\.26/a\.dcm is not a DICOM file",
         spoil(27, MASK, a=dicom_bytes(MASK, "1.2.4.27")): r"2 masks: .*1-2\.dcm and .*a\.dcm",

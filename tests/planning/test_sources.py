@@ -125,7 +125,7 @@ def test_a_collection_that_the_index_does_not_know_stops(bucket):
 def test_a_local_folder_must_hold_dicom_files(archive, tmp_path):
     settings = {"folder": str(tmp_path / "archive")}
     found = check_source("local", settings, 1.0)[0]
-    assert found.level == "stop" and "is no folder (sources.local.folder)" in found.text
+    assert found.level == "stop" and "is not a folder (sources.local.folder)" in found.text
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "1.zip").write_bytes(zip_bytes({"1-1.dcm": b"x"}))
     found = check_source("local", settings, 1.0)[0]

@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, capfd, change,
 
 def test_a_checkpoint_that_is_cut_short_is_named(tmp_path, run_pretraining):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(MiramError, match=r"checkpoint\.pt is cut short"):
+    with pytest.raises(MiramError, match=r"checkpoint\.pt is truncated"):
         run_pretraining(tmp_path, "mae")
 
 

@@ -77,7 +77,7 @@ def test_a_disk_that_is_a_byte_too_small_stops_and_one_that_is_just_large_enough
         if free == peak_bytes(found):
             require_space(found, tmp_path)
         else:
-            with pytest.raises(MiramError, match=r"are needed at the peak[\s\S]*Make room"):
+            with pytest.raises(MiramError, match=r"are needed at the peak[\s\S]*Free space"):
                 require_space(found, tmp_path)
 
 

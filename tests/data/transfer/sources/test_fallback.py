@@ -106,7 +106,7 @@ def test_a_series_that_tcia_gives_wrongly_comes_from_idc_and_the_others_from_tci
     assert facts["origins"] == {"idc": 1, "tcia": 7}
     assert server.asked[UID] == 3 and set(bucket.sent) == {UID}
     told = capsys.readouterr().err
-    assert re.search(rf"from idc: series {UID}, for tcia gave .*has MD5", told) and not re.search(WENT_OVER, told)
+    assert re.search(rf"from idc: series {UID}, as tcia failed: .*has MD5", told) and not re.search(WENT_OVER, told)
 
 
 def test_a_series_is_tried_again_at_tcia_before_idc_is_asked(server, bucket, tmp_path):
