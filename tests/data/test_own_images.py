@@ -162,7 +162,7 @@ def test_boxes_and_masks_that_cannot_be_on_their_image_are_set_aside_with_a_reas
     assert "30 columns and 20 rows, and the box reaches from -2, 3 to 7, 12" in reasons[lesion_id("c.png", "3,-2,12,7")]
     assert "it has 1 grey levels" in reasons[lesion_id("c.png", "empty.png")]
     assert "a mask of 9 x 9 px, its image has 30 x 20" in reasons[lesion_id("c.png", "small.png")]
-    assert "it holds 9 grey levels, not two" in reasons[lesion_id("c.png", "image.png")]
+    assert "it has 9 grey levels, not two" in reasons[lesion_id("c.png", "image.png")]
     clipped = lesions.set_index("lesion_id").loc[lesion_id("c.png", "3,22,12,31")]
     assert (clipped["repairs"], clipped["box_columns"]) == ("box_clipped", "8")
 
