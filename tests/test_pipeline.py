@@ -318,7 +318,7 @@ def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_siz
     finished(copied)
     rows = table(copied).set_index(["method", "mode"]).loc["imagenet"]
     assert set(rows.index) == {"finetune", "linear"} and rows["accuracy_percent_mean"].notna().all()
-    assert set(rows["notes"]) == {"starts from finetune.imagenet_init"}
+    assert rows["notes"].str.startswith("starts from finetune.imagenet_init").all()  # draws without a value may follow
     text = (copied / "results/demo/report.html").read_text()
     assert '"calibration-imagenet-' in text
     for path in copied.glob("runs/demo/strict/classifiers/pathology_4class/*/imagenet/seed-0/record.json"):
