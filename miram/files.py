@@ -56,6 +56,7 @@ def sha256_pixels(pixels: "np.ndarray") -> str:
 @contextmanager
 def sole_writer(folder: Path, stage: str) -> Iterator[None]:
     """Let only one process at a time run `stage` in `folder`; wait for an earlier one, and say so.
+
     A killed run can leave one of its stages running. The kernel releases the lock with its process, so no stale lock
     remains.
     """
@@ -73,6 +74,7 @@ def sole_writer(folder: Path, stage: str) -> Iterator[None]:
 
 def lock(stream: IO, folder: Path, busy: Callable[[], str]) -> None:
     """Lock an open file until it is closed; while another process holds it, print what `busy` returns and wait.
+
     On a file system without locks, print a warning and continue.
     """
     try:
@@ -101,3 +103,9 @@ def _take(stream: BinaryIO, folder: Path) -> None:
     lock(stream, folder, busy)
     stream.truncate(0)
     stream.write(str(os.getpid()).encode())
+
+
+def files_below(folder: Path | str) -> list[Path]:
+    """All files in a folder and its subfolders, by name; links are followed, hidden files do not count."""
+    found = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

@@ -1,14 +1,15 @@
 """The name of every folder and file, relative to the working folder.
+
 Files that come with the code (`project_file`) are next to it, wherever the work is done. `name` is `Params.name`, that
 of the run: the preset's, or that of an own data set. It and the following arguments may be values or the workflow's
 wildcards in braces.
 """
 
-import os
 import re
 from pathlib import Path
 
 from miram.errors import MiramError
+from miram.files import files_below
 from miram.stages import STAGES, Cell
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
@@ -78,16 +79,14 @@ def extra_pictures(name: str) -> Path:
 
 
 def extra_files(extra_images: str | None) -> list[Path]:
-    """All files of the folder of images for pre-training and of the folders below it, links followed, by name.
+    """All files of the folder of images for pre-training, see `files_below`.
 
-    Hidden ones do not count. Raises MiramError if the named folder has none, or a path has a brace, which would be a
+    Raises MiramError if the named folder has none, or a path has a brace, which would be a
     wildcard of the workflow.
     """
     if extra_images is None:
         return []
-    folders = os.walk(extra_images, followlinks=True)
-    paths = (Path(folder, name) for folder, _, names in folders for name in names)
-    found = sorted(path for path in paths if not _is_hidden(path.relative_to(extra_images)))
+    found = files_below(extra_images)
     if not found:
         raise MiramError(
             f"pretrain.extra_images: {extra_images} is not a folder with pictures.", "Name one in params.yaml, or null."
@@ -101,10 +100,6 @@ def extra_files(extra_images: str | None) -> list[Path]:
                 "Correct or remove it.",
             )
     return found
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def runs(name: str) -> Path:

@@ -1,4 +1,5 @@
 """How a method looks in every figure: the colour, marker and line of its kind, independent of the other methods.
+
 Colours are Okabe and Ito's and those of Tol's muted set, distinguishable for the colour-blind; markers and dashes
 distinguish methods without colour.
 """

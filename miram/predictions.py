@@ -14,6 +14,7 @@ from miram.files import atomic_path
 from miram.layout import Cell
 
 COLUMNS = ["lesion_id", "patient_id", "split", "label"]
+TEST = "test"  # the split that the results are about
 PROBABILITY = "prob_"  # before the name of a class
 REPEAT = "Delete its folder and run the workflow again: that classifier is then trained again."
 

@@ -16,6 +16,7 @@ def track(
     iterable: Iterable[T], description: str, total: int | None = None, note: Callable[[], str] = lambda: ""
 ) -> Iterator[T]:
     """Yield the items of `iterable` and show progress and remaining time on standard error.
+
     `total` is needed if it has no length; `note()`, called after each item, is appended.
     """
     if total is None and isinstance(iterable, Sized):

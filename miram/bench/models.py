@@ -80,6 +80,7 @@ def pretraining_step(
     naive: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """The forward pass of a method on this many random images, and its whole training step.
+
     `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention stores the
     matrices of all pairs of tokens.
     """

@@ -37,6 +37,7 @@ def interleaved(
     functions: Mapping[Name, Callable[[], Phases]], rounds: int, budget_seconds: float
 ) -> dict[Name, list[Phases]]:
     """Call every function once to warm up, then all in turn for several rounds; the results of the calls, by name.
+
     A function whose calls, including the first, have taken `budget_seconds` is not called again; the first call counts
     only if there is no other.
     """

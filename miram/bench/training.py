@@ -1,4 +1,5 @@
 """Pre-training with its input pipeline, compared with its bare steps: images/s, peak memory, utilisation.
+
 The crops are synthetic, as many as CBIS-DDSM has under protocol strict; utilisation is the share of time that
 pre-training spends in steps, estimated from bare steps on images already on the device.
 """

@@ -22,6 +22,7 @@ Add = Callable[[str, Callable, str], argparse.ArgumentParser]  # name, what it r
 
 def main(argv: list[str] | None = None) -> int:
     """Run one stage; returns the exit code: 0, 1 for an error that the message explains, 2 for a wrong parameter.
+
     `compare` returns 1 for results that do not agree.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):

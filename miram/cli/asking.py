@@ -58,7 +58,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.data.tasks import JOINT
     from miram.evaluate.cases import measure_cases
     from miram.predictions import Predictions, Question
-    from miram.report.cases import write_report
+    from miram.report.cases import About, write_report
     from miram.train.cases import answer_cases, read_cases
 
     table_csv, out = arguments.table, arguments.out
@@ -76,9 +76,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
         positive=positive,
         **{name: values[name] for name in ("resamples", "seed", "confidence", "min_draws_share")},
     )
-    write_report(
-        out,
-        figures,
+    about = About(
         title=f"{arguments.network.name} on the cases of {table_csv.name}",
         facts=_told_of_test(arguments.network, table_csv, found, for_training),
         aside=found.aside,
@@ -86,6 +84,7 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
         positive=positive,
         warning=DECIDE_NOTHING,
     )
+    write_report(out, figures, about)
     print((out / "report.md").read_text(encoding="utf-8"), end="")
     print(f"\npredictions, metrics and report: {out}")
 

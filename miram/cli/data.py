@@ -91,6 +91,7 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print what the stage crops still has to do, without changes; before the stage catalogue, all of it.
+
     For CBIS-DDSM this needs no network; a local folder is scanned.
     """
     from miram.data.transfer.catalogue import list_archive, list_carried

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from miram.train.seen import Seen
 
 Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
-CUT = ("component", "shape", "margin", "side_min")  # values of `crops` by which lesions are cut
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -73,19 +72,20 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _seen(chosen: params.Params) -> "Seen":
     """How training pictures are read and cut; for own images according to their record."""
+    from miram.data.crop_rules import WINDOW
     from miram.data.pictures.picture import Range
     from miram.data.pictures.survey import FILMS
     from miram.train.seen import Seen
 
     if chosen.source != params.IMAGES:
-        rule = {name: getattr(chosen.crops, name) for name in CUT}
-        return Seen(FILMS.levels, FILMS.ranges, films=True, **rule)
+        rule = {name: getattr(chosen.crops, name) for name in WINDOW}
+        return Seen(levels=FILMS.levels, ranges=FILMS.ranges, films=True, **rule)
     made = record.read(layout.record("images", chosen.name))
     values = made["values"]["images"]
-    if "levels" not in values:
-        raise MiramError("The images were read by an older version, without sources.images.levels.", "Run again.")
+    if not {"levels", *WINDOW} <= values.keys():
+        raise MiramError("The images were read by an older version.", "Run the stage `images` again.")
     ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
-    return Seen(values["levels"], ranges, films=False, **{name: values[name] for name in CUT})
+    return Seen(levels=values["levels"], ranges=ranges, films=False, **{name: values[name] for name in WINDOW})
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -67,6 +67,7 @@ def audit(
 
 def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     """The numbers of patients, films and crops that each pair of training, validation and test shares.
+
     A number is "not known" where pixel hashes are missing.
     """
     columns = {

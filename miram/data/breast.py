@@ -35,11 +35,11 @@ class Areas(NamedTuple):
 
 
 def find_areas(pixels: np.ndarray, air: float) -> Areas:
-    """The areas of a film, from every step-th pixel of every step-th row; `air`: grey below which it shows no breast,
-    as a fraction of the brightest that it can hold.
+    """The areas of a film, from every step-th pixel of every step-th row.
 
-    The breast is the largest bright area, its holes filled. Lines of one or two map pixels, such as the border of a
-    scan, are removed first: they would join it to labels.
+    `air`: grey below which it shows no breast, as a fraction of the brightest that it can hold. The breast is the
+    largest bright area, its holes filled. Lines of one or two map pixels, such as the border of a scan, are removed
+    first: they would join it to labels.
     """
     step = max(1, pixels.shape[0] // MAP_ROWS)
     film = np.asarray(pixels[::step, ::step])

@@ -150,6 +150,7 @@ def _only_film(dicom_dir: Path, film_uid: str) -> Film:
 
 def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Film:
     """The mask of a lesion, distinguished from the archive's own crop by its content.
+
     Mask and crop are in one series or in two, in any order, and for one lesion swapped. The mask is the only 8-bit
     image that has the film's size or that of its rescan; crops have 16 bits. Raises DicomError that lists the images if
     there is no such image, or more than one.

@@ -74,6 +74,7 @@ def read_film(path: Path) -> Film:
 
 def open_pixels(film: Film) -> np.ndarray:
     """The pixels of a film for reading windows, (R, C) uint8 or uint16, read-only.
+
     Uncompressed ones are a memory map without read-ahead, which may be megabytes: a slice reads only its rows.
     Raises DicomError when compressed ones cannot be decoded.
     """

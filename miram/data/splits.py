@@ -95,8 +95,10 @@ def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
-    """The lesions that pre-training sees (training, validation, and those only for it), and the validation lesions in
-    its figure."""
+    """The lesions that pre-training sees, and the validation lesions in its figure.
+
+    It sees those of training, those of validation, and those that are only for it.
+    """
     splits = pd.read_csv(splits_csv, dtype=str)
     seen = splits.loc[splits["split"].isin((*SEEN, PRETRAIN)), "lesion_id"].tolist()
     validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
@@ -104,8 +106,10 @@ def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
 
 
 def pretraining_backgrounds(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path) -> list[str]:
-    """The background patches that pre-training sees: those of films with a lesion that it sees, so that under "strict"
-    they show no test patient; never those of a film that is also in the test set."""
+    """The background patches that pre-training sees: those of films with a lesion that it sees.
+
+    So under "strict" they show no test patient. Those of a film that is also in the test set are never among them.
+    """
     columns = ["lesion_id", "film_uid", "film_sha256"]
     lesions = pd.read_csv(lesions_csv, usecols=columns, dtype=str, keep_default_na=False)
     split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])

@@ -20,8 +20,9 @@ import pandas as pd
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import METRIC_COLUMNS
-from miram.evaluate.predictions import SECTION, TEST
+from miram.evaluate.predictions import SECTION
 from miram.evaluate.statistics import between_runs_margin, widened
+from miram.predictions import TEST
 
 NUMBER = [*SECTION, "method", "metric"]
 ROW = [*NUMBER, "seed", "split"]

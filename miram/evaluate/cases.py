@@ -45,6 +45,7 @@ def measure_cases(
     positive: Sequence[str] | None,
 ) -> Figures:
     """Measure the predictions of a network, one row per lesion, and write the metrics of all cases and of each group.
+
     The table of `answered` also has the columns `groups`. The metrics and their intervals over patients are those of
     `metrics.evaluate`; `groups` with more than MOST_GROUPS values are skipped. Blank is a group of its own.
     """

@@ -1,4 +1,5 @@
 """The paper's claims, each tested by its rule on our measurements: claims.csv and claims.md.
+
 Preset demo never gives a verdict: phantom lesions and small models say nothing about the methods. The evidence is
 still shown.
 """
@@ -14,11 +15,11 @@ import yaml
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.predictions import TEST
 from miram.evaluate.rules import MEANINGS, OF_RUNS, RULES, Measurements, memory_growth, memory_less
 from miram.evaluate.statistics import lesions_needed_unpaired
 from miram.files import atomic_path
 from miram.layout import FINETUNE
+from miram.predictions import TEST
 
 DEMO = "demo: no verdict"
 COLUMNS = ["claim", "protocol", "verdict", "statement", "evidence", "settle", "rule", "source", "status"]
@@ -47,6 +48,7 @@ def judge(
     power: float,
 ) -> dict[str, object]:
     """Write claims.csv and claims.md: one row per claim, or one per protocol if runs measure it.
+
     Raises MiramError if a claim has no known rule, or lacks values for it.
     """
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))

@@ -48,6 +48,7 @@ def difference_rows(
     options: Options,
 ) -> list[dict[str, object]]:
     """One row per metric of `compared` and other method: `reference` minus that method, on the test set of one section.
+
     `measured` holds the available (method, seed) of `expected`. A difference is the mean over the seeds that
     both methods have; `low` and `high` bound its interval over patients, for these networks; `sd` is its sample
     standard deviation over seeds. `p_value` is that of exchanging the two methods' answers, patient by patient and in
@@ -87,6 +88,7 @@ def difference_rows(
 
 def _exchanged(pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Options) -> dict[str, np.ndarray]:
     """The difference after each exchange of answers, mean over seeds, (R,) per metric; nothing without a pair.
+
     Both methods' answers form one pool of 2 N; those of weight 1 are the first method's, the others the second's.
     """
     kept = np.concatenate([1 - exchanges, exchanges])

@@ -1,4 +1,5 @@
 """Every number of the results, computed only from the Parquet files of the classifiers.
+
 metrics.csv: one row per cell, split and metric (`scores`), and one without a seed for the mean over a method's seeds
 and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
 patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
@@ -20,7 +21,6 @@ from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows
 from miram.evaluate.predictions import (
     NOTE_SEPARATOR,
     SECTION,
-    TEST,
     answers_of,
     check_same_lesions,
     majority_answer,
@@ -30,7 +30,7 @@ from miram.evaluate.statistics import classes_of_one_patient, draws_note, interv
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
-from miram.predictions import Predictions, read_predictions
+from miram.predictions import TEST, Predictions, read_predictions
 
 MAJORITY = "majority class"  # the reference with a constant answer; its rows have no seed
 METRIC_COLUMNS = [

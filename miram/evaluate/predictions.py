@@ -1,4 +1,5 @@
 """Predictions of training prepared for evaluation: sections, answers as arrays, and the constant answer.
+
 Cells with the same protocol, task and mode form a section, in which methods are compared on the same lesions.
 """
 
@@ -13,7 +14,6 @@ from miram.layout import Cell
 from miram.predictions import COLUMNS, Predictions
 
 SECTION = Cell._fields[:3]
-TEST = "test"
 NOTE_SEPARATOR = "; "  # between the notes of a row
 
 

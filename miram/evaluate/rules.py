@@ -1,4 +1,5 @@
 """The rules that test claims: each reads our measurements and returns a verdict with its evidence.
+
 MEANINGS explains the verdicts of each rule.
 """
 

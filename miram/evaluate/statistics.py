@@ -22,6 +22,7 @@ ONE_PATIENT = f"{NO_INTERVAL}: all test lesions are of one patient"
 
 def patient_resamples(patients: ArrayLike, *, resamples: int, seed: int) -> np.ndarray:
     """How often each lesion counts if as many patients are drawn with replacement, R times: float64 (N, R).
+
     For a single patient R = 0: all draws would be equal, as if other patients changed nothing.
     """
     names, owner = np.unique(patients, return_inverse=True)

@@ -15,6 +15,7 @@ from miram.recipe import Recipe
 
 def build_pretrainer(recipe: Recipe) -> nn.Module:
     """The model of a recipe, drawn from torch's generator; fine-tuning starts from its `.encoder`.
+
     The encoder starts from the weights of `encoder_init`, if given. With `recompute`, a block keeps only its input
     and is recomputed in the backward pass: less memory, more time, the same numbers. Raises MiramError for values or a
     file that do not fit.

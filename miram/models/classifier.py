@@ -20,6 +20,7 @@ POOLS = {"mean": _mean, "class": Encoder.class_features}
 
 def pooling(pool: str) -> Callable[[Encoder, Tensor], Tensor]:
     """The function from an encoder and images to features (B, D): "mean" of the patch tokens, or the "class" token.
+
     Both are after the encoder's norm. Raises ValueError for another pool.
     """
     if pool not in POOLS:

@@ -74,8 +74,10 @@ class Encoder(nn.Module):
         return patchify(images, self.patch)
 
     def embed(self, patches: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Class token and embedded patches (B, 1 + K, D) with positions, of patches (B, K, P) at `kept` (B, K) or of
-        all."""
+        """Class token and embedded patches (B, 1 + K, D) with positions, of patches (B, K, P).
+
+        `kept` (B, K): their places; None: all of them.
+        """
         positions = self.pos_embed[:, 1:] if kept is None else self.pos_embed[0, 1:][kept]
         tokens = self.patch_embed(patches) + positions
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
@@ -103,6 +105,7 @@ def encoder_of(model: nn.Module) -> Encoder:
 
 def _class_token_of(block: Block, tokens: Tensor) -> Tensor:
     """A block's output for only the class token, (B, N, D) -> (B, D): one query, and the MLP of one token.
+
     With one query per head, H heads of width e, keys and values need no tensors: their weights are applied to the
     query and to the mixed tokens. The keys' bias adds the same to every score of the query, so softmax cancels it.
     """

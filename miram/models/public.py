@@ -1,4 +1,5 @@
 """Find the encoder in a checkpoint of a public training program, and rename its weights as in timm.
+
 Known formats: files of timm and MAE; checkpoints of timm's train.py, moco-v3, DINO, DINOv2 and Lightning; prefixes
 of DataParallel, FSDP and torch.compile.
 """
@@ -25,6 +26,7 @@ REMEDY = "Give a file of a Vision Transformer's weights by timm's names, bare or
 
 def encoder_state(checkpoint: object) -> dict[str, Tensor]:
     """The weights of the encoder in a checkpoint, by timm's names, with other weights of the same part.
+
     For a fine-tuned MAE `fc_norm` becomes `norm`. LayerScale is merged into the layers before it, which changes only
     rounding. Raises MiramError naming the content of the checkpoint unless there is exactly one encoder.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
-from miram.data.crop_rules import Cutting
+from miram.data.crop_rules import WINDOW, Cutting
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
@@ -15,7 +15,6 @@ from miram.stages import STAGES, Stage
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
-WINDOW = ("component", "shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
 
 
 def cells(params: Params) -> list[Cell]:
@@ -52,6 +51,7 @@ def explained(params: Params) -> list[Cell]:
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
+
     `place` identifies the job, as in `Stage.place`.
     """
     if stage == "splits":
@@ -72,7 +72,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
-        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in (*WINDOW, "bits")}},
         "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},

@@ -1,4 +1,5 @@
 """The phantom archive on loopback, with those calls of the NBIA REST API v4 that downloads from TCIA use.
+
 Like the real server it streams zips without their length, and answers 400 to unknown calls.
 """
 

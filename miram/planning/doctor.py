@@ -43,6 +43,7 @@ def examine(
     hours: Mapping[str, str],
 ) -> list[Finding]:
     """Print one line per check and return the findings; raises MiramError if one of them is a stop.
+
     `source`, `settings`: as in `check_source`, with an empty block for a source that is not read; `methods` are the
     pre-trainings; `accelerator` is None if nothing is trained; `elsewhere`: another machine trains and
     downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`: those of all
@@ -137,6 +138,7 @@ def all_made_gb(
     methods: Mapping[str, Recipe], *, encoder: Encoder, protocols: int, networks: int, crops_bytes: float
 ) -> float:
     """What a preset leaves on disk in addition to the archive, an upper estimate in 1e9 bytes.
+
     An encoder and a checkpoint per pre-training and protocol (and a second checkpoint while it is written), the
     fine-tuned `networks`, and the crops, whose packed store has `crops_bytes`.
     """

@@ -52,6 +52,7 @@ def check_accelerator(
     kernels: Iterable[str],
 ) -> Finding:
     """Whether torch can use this many GPUs, unless the CPU is requested or enough.
+
     `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
     driver supports, None without a driver. `gpus`: those that torch finds. `kernels`: its builds, see `runs_on`.
     """

@@ -49,6 +49,7 @@ def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, nam
 
 def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: int, **division: Any) -> Images:
     """The images of a protocol by the case lists of CBIS-DDSM, before any lesion is set aside.
+
     `names` are tasks, `division` the values of `split_lesions`. Pixel hashes of films count as unknown.
     """
     lesions = carried_lesions().assign(film_sha256="")
@@ -80,6 +81,7 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
 
 def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Device -> one row per kind of job and side: runs, images/s, hours, and planned and actual hours of finished ones.
+
     Benches of another `encoder` do not count. If no rate was measured for a kind, hours are NaN.
     """
     table = pd.DataFrame(jobs, columns=Job._fields)

@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 class SavedTensors(saved_tensors_hooks):
     """While entered, counts the bytes of the storages that autograd saves, each once.
+
     Parameters are not counted, as they exist without a graph too. All other saved tensors are, including inputs.
     Fake tensors count like real ones.
     """

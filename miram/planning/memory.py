@@ -1,4 +1,5 @@
 """How much memory a step of pre-training takes, and the batch that fits.
+
 Parameters and the tensors kept for the backward pass are counted on the model itself, run on torch's fake tensors:
 these have shapes but no values, so any size takes seconds and no memory. Weights, gradients and Adam's moments have 4
 bytes per number in every precision.
@@ -75,6 +76,7 @@ def memory_of(recipe: Recipe, images: int) -> Memory:
 
 def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
     """The fewest micro-batches per batch that fit into `vram_bytes` on each of this many devices.
+
     Each GPU also keeps all crops at native size, `crops_bytes`. Raises MiramError if not even one image fits.
     """
     share = recipe.batch // devices
@@ -157,6 +159,7 @@ def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
 
 def _seen(recipe: str, images: int) -> Forward:
     """What a forward pass with this many images allocates, by a line through the measurements with MEASURED_IMAGES.
+
     Exact except for one image, where some tensors are views, and for MoCo-v3, whose products between all images grow
     with their square; both errors are small.
     """

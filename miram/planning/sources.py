@@ -19,6 +19,7 @@ ELSEWHERE = "`source: local` in params.yaml, with a folder that holds the archiv
 
 def check_source(source: str, settings: Mapping[str, Any], timeout_seconds: float) -> list[Finding]:
     """The findings for a kind of source with its block of parameters; none for an empty block.
+
     A finding is ok if the answer is what a stage needs: the collection, the files of a series, a DICOM file, a case
     list. `fallback` in the block is asked if the source itself does not answer correctly.
     """

@@ -1,4 +1,5 @@
 """Compare two results folders: do their numbers agree, and what differs between the runs that made them?
+
 Each folder is first checked against its own crate: a file that differs from the crate makes it damaged. Then
 `miram.evaluate.agreement` grades the numbers, and the crates show what differs: parameters, code, machines.
 """

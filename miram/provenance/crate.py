@@ -77,6 +77,7 @@ def write_crate(
 
 def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
     """The SHA-256 of each file in the crate of `folder`, and its parameters in the form of `summary`.
+
     Raises MiramError if there is no crate or it is damaged.
     """
     with _opened(folder) as crate:
@@ -89,6 +90,7 @@ def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
     """What the crate in `folder` says about the code and the machines: the distinct values of each name, as text.
+
     Names: `commit`, `image`, `requirements.lock`, `code <stage>`, the packages, and those of `machines`. Unknown facts
     are left out: crates of earlier versions have no packages and no machines. Raises as `read_crate`.
     """

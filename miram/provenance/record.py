@@ -1,4 +1,5 @@
 """Records: the small JSON file that a stage writes last, with the provenance of its outputs. Later stages depend on it.
+
 A record holds the stage's values (including seeds), the digests of its inputs, outputs, code, lock and container image
 (None outside one), the commit, the versions, the machine, and start and end; for training also the device and torch's
 CPU capability. Presence of a file proves nothing: a reader checks it against its record.
@@ -45,6 +46,7 @@ PAGES = {"miram.report.report": "report/page/*"}  # non-Python files that are co
 
 def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
     """Record inputs, code and environment before the stage runs, as they may change meanwhile; delete the old record.
+
     Raises MiramError in an image whose packages are not those of the lock next to the code.
     """
     _check_image()
@@ -73,6 +75,7 @@ def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts:
 
 def read(path: Path) -> dict[str, Any]:
     """A stage's record, after checking that its inputs and outputs are unchanged.
+
     A missing input is allowed, as it may have been left behind. Raises MiramError if the record is missing or damaged,
     an output is missing, or an output or input has other bytes.
     """
@@ -131,6 +134,7 @@ def code_digest(stage: str) -> str:
 @cache
 def module_digest(module: str) -> str:
     """SHA-256 of the syntax trees of a module and of all modules of this package that it imports.
+
     If it builds models, this includes the modules that `miram.kinds` names.
     It changes with any code below a stage, but not with comments, layout or docstrings, nor with the modules in
     INFRASTRUCTURE, which do not affect results. Another Python version may give another digest.
@@ -162,6 +166,7 @@ def _closure(module: str) -> dict[str, str]:
 @cache
 def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
     """The syntax tree of a file without docstrings, as text, and the modules that it imports and names.
+
     Cached, as most stages share most files.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))

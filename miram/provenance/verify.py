@@ -1,4 +1,5 @@
 """Verification: does a results folder still match its records? Every mismatch is named.
+
 The records of the run in data/ and runs/ are followed if present. A clone without them is checked against the crate in
 the results folder: its files and parameters, not the runs behind them. A quick check of only records and results
 decides whether a table may be shown as that of the present parameters.
@@ -24,6 +25,7 @@ UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/: thousands
 
 def shortfalls(expected: Expected) -> list[str]:
     """Why the results here are not those of the present parameters; empty if they are.
+
     Reads all records and the files of the results, but neither data nor networks, so it is fast.
     """
     lost = [str(path) for path in expected if not path.is_file()]
@@ -35,6 +37,7 @@ def shortfalls(expected: Expected) -> list[str]:
 
 def verify(results: Path, expected: Expected, *, name: str, films: bool) -> dict[str, int]:
     """Print every mismatch of the folder `results` of the run `name`, whose project is the folder two above it.
+
     With `films` the kept DICOM files are read and compared with the data lock. Returns the number of records. Raises
     MiramError if anything does not match.
     """
@@ -103,6 +106,7 @@ def _unnamed(results: Path, known: Collection[str], witness: str) -> Iterator[st
 
 def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterator[str]:
     """Files that differ from the crate's description, and parameters that differ from those of the runs.
+
     Without records also files that the crate does not describe.
     """
     try:
@@ -119,6 +123,7 @@ def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterato
 
 def _against_record(project: Path, path: Path, expected: Expected, *, light: bool = False) -> Iterator[str]:
     """Changed inputs and outputs of a record, and values that differ from the present parameters.
+
     Outside runs/, a file whose whole folder is missing was left behind on purpose: an archive or films, which can be
     downloaded again. With `light` only records and small files are read.
     """

@@ -1,6 +1,7 @@
 """The report of a network on the cases of others: Markdown, and the same as one HTML page with its figure."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,21 @@ EXPLORATORY = (
 NAMED = 5  # reasons that are written out
 
 
-def write_report(
-    out: Path,
-    figures: Figures,
-    *,
-    title: str,
-    facts: Sequence[str],
-    aside: Mapping[str, str],
-    confidence: float,
-    positive: Sequence[str] | None,
-    warning: str,
-) -> None:
-    """Write report.md and report.html into `out`; `facts` say what was tested, on what and how it was read."""
-    text = _markdown(figures, title, facts, aside, confidence, positive, warning)
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a report says beside the figures."""
+
+    title: str
+    warning: str
+    facts: Sequence[str]  # what was tested, on what and how it was read
+    aside: Mapping[str, str]  # lesion -> why it could not be used
+    confidence: float  # of the intervals
+    positive: Sequence[str] | None  # the classes whose sensitivity is measured, see `metrics.evaluate`
+
+
+def write_report(out: Path, figures: Figures, about: About) -> None:
+    """Write report.md and report.html into `out`."""
+    text = _markdown(figures, about)
     bins = figures.calibration
     look = looks_of_classes([NETWORK])[NETWORK]
     chart = charts.reliability("calibration", bins["right"].to_numpy(), bins["confidence"].to_numpy(), look)
@@ -48,8 +51,8 @@ def write_report(
         loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("cases.html").render(
-        title=title,
-        warning=warning,
+        title=about.title,
+        warning=about.warning,
         body=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
         figure=inline_svg(chart, "calibration", "share of right answers against confidence"),
         style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
@@ -59,40 +62,26 @@ def write_report(
             temporary.write_text(content, encoding="utf-8")
 
 
-def _markdown(
-    figures: Figures,
-    title: str,
-    facts: Sequence[str],
-    aside: Mapping[str, str],
-    confidence: float,
-    positive: Sequence[str] | None,
-    warning: str,
-) -> str:
+def _markdown(figures: Figures, about: About) -> str:
     rows = figures.rows
     every = rows[rows["column"] == ALL]
     notes = every.loc[every["method"] == NETWORK, ["metric", "note"]]
-    parts = [f"# {title}", f"**{warning}**", "\n".join(f"* {fact}" for fact in facts)]
+    parts = [f"# {about.title}", f"**{about.warning}**", "\n".join(f"* {fact}" for fact in about.facts)]
     if figures.absent:
         parts.append(f"No case is of the class {', '.join(figures.absent)}: the figures say nothing about it.")
-    parts += [f"## All cases\n\nPer cent, with {confidence:.0%} intervals over patients.", _metrics(every, positive)]
+    parts.append(f"## All cases\n\nPer cent, with {about.confidence:.0%} intervals over patients.")
+    parts.append(_metrics(every, about.positive))
     parts.append("\n".join(f"* {metric}: {note}" for metric, note in notes.to_numpy() if note))
-    parts += [
-        "## Calibration",
-        CALIBRATED,
-    ]
-    parts.append(_bins(figures.calibration))
+    parts += ["## Calibration", CALIBRATED, _bins(figures.calibration)]
     if (rows["column"] != ALL).any() or figures.passed_over:
-        parts += [
-            "## Groups (exploratory)",
-            paragraph(EXPLORATORY),
-        ]
+        parts += ["## Groups (exploratory)", paragraph(EXPLORATORY)]
         parts += [_groups(rows[rows["column"] == column], str(column)) for column in rows["column"].unique() if column]
         parts += [
             f"Column {name} has {count} values and is passed over: write groups into it."
             for name, count in figures.passed_over.items()
         ]
-    if aside:
-        parts += [f"## Set aside: {len(aside)}", _reasons(aside)]
+    if about.aside:
+        parts += [f"## Set aside: {len(about.aside)}", _reasons(about.aside)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

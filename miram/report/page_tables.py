@@ -9,8 +9,9 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION, TEST
+from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
 from miram.files import sha256_file
+from miram.predictions import TEST
 from miram.report.charts import Look
 from miram.report.study import Study
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.predictions import TEST, answers_of
+from miram.evaluate.predictions import answers_of
 from miram.evaluate.scores import Answers
 from miram.layout import PREDICTIONS, Cell
-from miram.predictions import read_predictions
+from miram.predictions import TEST, read_predictions
 from miram.provenance import record
 
 TEXT = {"lesion_id": str, "label": str}  # columns whose values may look like numbers: a label may be 0

@@ -13,24 +13,22 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from miram.data.cutting import reduced
 from miram.data.own_images.cut import located
-from miram.data.own_images.dialect import read_sheet
-from miram.data.own_images.table import REQUIRED, Lesion, read_table
+from miram.data.own_images.table import Lesion, read_table
 from miram.data.pictures.survey import summary, survey
 from miram.data.tasks import JOINT, targets
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.kinds import Precision
 from miram.models.export import Network, load_classifier
-from miram.predictions import COLUMNS, PROBABILITY
+from miram.predictions import COLUMNS, PROBABILITY, TEST
 from miram.progress import track
 from miram.train.augment import resize
 from miram.train.classifiers import Split, predictions
 from miram.train.device import one_device
 from miram.train.finetune import evaluated, probabilities
 from miram.train.seen import Seen
-
-TEST = "test"
 
 
 class Case(NamedTuple):
@@ -53,14 +51,14 @@ class Answered(NamedTuple):
 
 def read_cases(table_csv: Path, folder: Path) -> tuple[list[Case], int]:
     """The cases of a table of own images, and how many are left out because they are for training.
+
     In a table with a column split only the part "test" counts. Raises MiramError as `read_table`, and if none is left.
     """
-    table, sheet = read_table(table_csv, folder), read_sheet(table_csv, REQUIRED)
+    table = read_table(table_csv, folder)
     taken = [name for name in table.unread if name in COLUMNS or name.startswith(PROBABILITY)]
     if taken:
         raise MiramError(f"{table_csv}: the predictions have a column {taken[0]} of their own.", "Rename the table's.")
-    further = [{name: cells[name] for name in table.unread} for cells in sheet.rows.values()]
-    cases = [Case(lesion, folder, own) for lesion, own in zip(table.lesions, further, strict=True)]
+    cases = [Case(lesion, folder, own) for lesion, own in zip(table.lesions, table.further, strict=True)]
     tested = [case for case in cases if case.lesion.part in ("", TEST)]
     if not tested:
         raise MiramError(f"{table_csv} has no image of the split {TEST}.", "Correct or remove its column split.")
@@ -77,6 +75,7 @@ def answer_cases(
     threads: int,
 ) -> Answered:
     """Apply a network to the cases, and write its predictions.
+
     Pictures are read and cut like those that the network was trained on, see `Seen`; for kinds of files that were not
     among these, the range is that of the cases. Raises MiramError for a label that the network does not have, and if no
     picture can be used.
@@ -120,9 +119,9 @@ def _check_labels(cases: Sequence[Case], network: Network) -> None:
 
 def _views(cases: Sequence[Case], seen: Seen, side: int) -> tuple[dict[str, np.ndarray], dict[str, str], Seen]:
     """The view of each lesion, why others have none, and `seen` with the ranges of all kinds of files."""
-    of_picture: dict[Path, list[Lesion]] = defaultdict(list)
-    for lesion, folder, _ in cases:
-        of_picture[folder / lesion.image].append(lesion)
+    of_picture: dict[Path, list[Case]] = defaultdict(list)
+    for case in cases:
+        of_picture[case.folder / case.lesion.image].append(case)
     paths = {str(path): path for path in of_picture}
     found = survey(paths, seen.levels, partial(track, description="pictures, looked at", total=len(paths)))
     print(summary(found, seen.levels), flush=True)
@@ -130,18 +129,13 @@ def _views(cases: Sequence[Case], seen: Seen, side: int) -> tuple[dict[str, np.n
     views, aside = {}, {}
     for path, own in track(of_picture.items(), "pictures, cut"):
         if str(path) in found.aside:
-            aside.update({lesion.lesion_id: found.aside[str(path)] for lesion in own})
+            aside.update({case.lesion.lesion_id: found.aside[str(path)] for case in own})
             continue
-        wide, _ = seen.reading.read(path)
-        pixels = (wide >> 8).astype(np.uint8)
-        for lesion in own:
+        pixels = reduced(seen.reading.read(path)[0], 8)
+        for lesion, folder, _ in own:
             try:
-                views[lesion.lesion_id] = resize(_crop(pixels, lesion, path, cases[0].folder, seen), side)
+                box = None if lesion.is_whole else located(lesion, pixels.shape, folder, seen.component)[0]
+                views[lesion.lesion_id] = resize(seen.cut(pixels, box, path), side)
             except MiramError as error:
                 aside[lesion.lesion_id] = error.message
     return views, aside, seen
-
-
-def _crop(pixels: np.ndarray, lesion: Lesion, path: Path, folder: Path, seen: Seen) -> np.ndarray:
-    box = None if lesion.is_whole else located(lesion, pixels.shape, folder, seen.component)[0]
-    return seen.cut(pixels, box, path)

@@ -151,6 +151,7 @@ def common_facts(
     labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
 ) -> dict[str, object]:
     """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
+
     `start`: time.perf_counter() at the start.
     """
     memory, memory_kind = peak_memory(device)

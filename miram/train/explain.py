@@ -69,6 +69,7 @@ def explain(
 @torch.no_grad()
 def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarray:
     """The drop in probability of the predicted class when a patch is replaced by the view's mean grey, (g, g) float32.
+
     The predicted class is the most probable one of the view, (side, side) uint8. Negative where the probability rises.
     After Zeiler and Fergus 2014 (ECCV), with the network's patches.
     """

@@ -164,6 +164,7 @@ def class_weights(targets: np.ndarray) -> Tensor:
 
 def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy with one weight per class, or binary cross-entropy per class (None), both averaged.
+
     Ours: multi-label tasks have no class weights, as a class of two lesions would get a thousandfold weight.
     """
     if weights is None:
@@ -173,6 +174,7 @@ def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 
 def layer_groups(model: Classifier, decay: float) -> list[dict]:
     """Parameter groups, each with its `share` of the learning rate: `decay` to the power of the layers above it.
+
     The class token and the patch embedding are the lowest layer, the head and the norm before it the highest (BEiT's
     layer-wise decay, as in MAE's fine-tuning).
     """

@@ -13,6 +13,7 @@ from miram.files import atomic_path
 @contextmanager
 def journal(folder: Path) -> Iterator[Callable[[Sequence[Mapping[str, float]]], None]]:
     """Yield a function that takes all rows so far, each with its `epoch`, and updates the files.
+
     These are log.csv and, in tensorboard/, one scalar per other column. Each start opens a new event file with
     purge_step=0 and replays the rows of the checkpoint, so each epoch has exactly one point. Old files are kept because
     a running TensorBoard would otherwise not notice the new one.

@@ -1,4 +1,5 @@
 """The loop of pre-training for all objectives; interruptions do not change the final weights.
+
 No random state outlives an optimiser step: a sample's view and masking noise come from (seed, epoch, sample), and
 torch's generator is seeded from (seed, step). So the state of training is weights, optimiser and the number of steps.
 """

@@ -3,16 +3,16 @@
 Shapes: pixels (R, C), C classes, g x g patches.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from miram.data.cutting import reduced
 from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import atomic_path, files_below
 from miram.kinds import Precision
 from miram.models.export import load_classifier
 from miram.predictions import PROBABILITY
@@ -40,6 +40,7 @@ def predict(
     model_file: Path, picture: Path, square: Square | None, *, accelerator: str, precision: Precision, threads: int
 ) -> Prediction:
     """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
+
     It is read like those that the network was trained on. The crop is `square`, around the lesion, or else the whole
     picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, or a network of
     films gets neither a square nor a square picture.
@@ -66,8 +67,11 @@ def predict_folder(
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(model_file)
     seen, side = Seen.of(network, model_file), network.model.encoder.side
+    paths = files_below(folder)
+    if not paths:
+        raise MiramError(f"There is no file in {folder}.", "Name a folder of pictures, or one picture.")
     views, notes, faults = {}, {}, {}
-    for path in track(files_below(folder), "pictures"):
+    for path in track(paths, "pictures"):
         name = path.relative_to(folder).as_posix()
         try:
             crop, notes[name] = look(path, None, seen)
@@ -86,19 +90,10 @@ def predict_folder(
     return faults
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders, links followed, by name. Raises MiramError if there is none."""
-    found = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    shown = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    if not shown:
-        raise MiramError(f"There is no file in {folder}.", "Name a folder of pictures, or one picture.")
-    return shown
-
-
 def look(picture: Path, square: Square | None, seen: Seen) -> tuple[np.ndarray, str]:
     """The crop of a picture as in training, (R, C) uint8, and why its grey levels should be checked, if any."""
     wide, note = seen.reading.read(picture)
-    pixels = (wide >> 8).astype(np.uint8)
+    pixels = reduced(wide, 8)
     return seen.cut(pixels, None, picture) if square is None else cut_square(pixels, square, picture), note
 
 

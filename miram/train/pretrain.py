@@ -36,6 +36,7 @@ def pretrain(
     devices: int,
 ) -> dict[str, Any]:
     """Pre-train on the crops of `lesion_ids`; the keywords set the devices and the interval of checkpoints.
+
     Writes into `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, for a masked method,
     reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is resumed. Several devices
     share each batch: under torchrun its processes, regardless of `devices`, otherwise that many are started here.

@@ -117,6 +117,7 @@ Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> a class
 
 def linear_probe(c: float, iterations: int, *, multi_label: bool) -> Fit:
     """Logistic regression with inverse strength `c` of L2, fitted by a limited number of iterations of L-BFGS.
+
     For one label: multinomial, with class weights N / (C·n_c); for several: each class by itself, without weights.
     """
 

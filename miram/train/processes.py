@@ -42,6 +42,7 @@ def fabric_of(accelerator: str, devices: int, precision: Precision) -> Fabric:
 
 def launch(fabric: Fabric, devices: int, work: Callable[[Fabric, J], dict[str, Any]], job: J) -> dict[str, Any]:
     """Run `work(fabric, job)` in every process and return the result of the first.
+
     Raises the MiramError of any of them, and SystemExit(STOPPED) if they end after SIGTERM.
     """
     faults = get_context("spawn").SimpleQueue()  # for the MiramError of a spawned process; raising it would give text

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from miram.data.crop_rules import WindowRule
 from miram.data.geometry import Box, cut_window, window_around
 from miram.data.pictures.picture import Range
 from miram.data.pictures.survey import Reading
@@ -14,10 +15,9 @@ from miram.errors import MiramError
 from miram.models.export import Network
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The rule and the ranges of grey levels, see `Reading`, which parts of a mask count, see `select_component`,
-    and what was cut, see `window_around`.
+@dataclass(frozen=True, kw_only=True)
+class Seen(WindowRule):
+    """The rule and the ranges of grey levels, see `Reading`, and how lesions were cut.
 
     `films`: lesions were cut from films; otherwise a picture without a box was cut whole.
     """
@@ -25,10 +25,6 @@ class Seen:
     levels: str
     ranges: Mapping[str, Range] | None
     films: bool
-    component: str
-    shape: str
-    margin: float
-    side_min: int
 
     @classmethod
     def of(cls, network: Network, path: Path) -> "Seen":
@@ -50,11 +46,7 @@ class Seen:
     @property
     def reading(self) -> Reading:
         """How a picture is read."""
-        return Reading(self.levels, self.ranges, None if self.films else self._window)
-
-    @property
-    def _window(self) -> dict[str, Any]:
-        return {"shape": self.shape, "margin": self.margin, "side_min": self.side_min}
+        return Reading(self.levels, self.ranges)
 
     def cut(self, pixels: np.ndarray, box: Box | None, path: Path) -> np.ndarray:
         """The crop of a lesion in a box of a picture (R, C), or of the whole picture, zero outside it.
@@ -69,4 +61,6 @@ class Seen:
                     "Say where the lesion is, in px.",
                 )
             return pixels
-        return cut_window(pixels, window_around(box or Box(0, 0, rows, columns), **self._window))
+        whole = Box(0, 0, rows, columns)
+        window = window_around(box or whole, shape=self.shape, margin=self.margin, side_min=self.side_min)
+        return cut_window(pixels, window)

@@ -47,7 +47,7 @@ def pack(
     """
     found = _extra(extra_images, levels)
     write_survey(found, extra_csv)
-    reading = Reading(levels, found.ranges, None)
+    reading = Reading(levels, found.ranges)
     images = [
         *_named("lesion", crops_dir, lesions_csv),
         *_named("background", backgrounds_dir, backgrounds_csv),

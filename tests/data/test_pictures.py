@@ -40,11 +40,11 @@ def imported(folder, names, levels="data", classes=2):
     rule = {"levels": levels, "component": "union", **WINDOW, "bits": 8}
     facts = import_images(read_table(table, folder), places, **own, **rule)
     crops = {path.stem: np.asarray(Image.open(path)) for path in (folder.parent / "crops").iterdir()}
-    return crops, Seen(levels, facts["ranges"], films=False, component="union", **WINDOW)
+    return crops, Seen(levels=levels, ranges=facts["ranges"], films=False, component="union", **WINDOW)
 
 
 def read(path, levels="data", ranges=None):
-    return Reading(levels, {} if ranges is None else ranges, None).read(path)[0] >> 8
+    return Reading(levels, {} if ranges is None else ranges).read(path)[0] >> 8
 
 
 def survey_of(paths, levels="data"):
@@ -141,7 +141,7 @@ def test_predict_reads_with_the_ranges_of_training_and_says_where_a_picture_leav
     paths = write(
         tmp_path / "own", {f"{n}.png": pillow(Image.fromarray(own), "PNG") for n, own in enumerate((dark, brighter))}
     )
-    trained = Reading("data", {"PNG, 16 bits": Range(0, 12)}, None)
+    trained = Reading("data", {"PNG, 16 bits": Range(0, 12)})
     assert (trained.read(paths["0.png"])[0] >> 8).max() == 127 and not trained.read(paths["0.png"])[1]
     pixels, note = trained.read(paths["1.png"])
     assert same(pixels >> 8) and "do not fit those of its kind, 0 to 4095" in note

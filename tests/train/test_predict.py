@@ -25,8 +25,8 @@ from miram.train.seen import Seen
 ROOT = Path(__file__).parents[2]
 COMPUTE = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
 WINDOW = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1}
-OWN = Seen("data", {"PNG, 16 bits": Range(0, 12)}, films=False, **WINDOW)
-FILM = Seen("data", None, films=True, **WINDOW)
+OWN = Seen(levels="data", ranges={"PNG, 16 bits": Range(0, 12)}, films=False, **WINDOW)
+FILM = Seen(levels="data", ranges=None, films=True, **WINDOW)
 
 
 @pytest.fixture(scope="module")

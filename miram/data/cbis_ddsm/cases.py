@@ -48,6 +48,7 @@ def carried_lesions() -> pd.DataFrame:
 
 def write_case_lists(csv_dir: Path) -> None:
     """Write the carried rows as the four case lists, in their format.
+
     Each path holds only the series; description, study and file, which nothing reads, are written as a dash.
     """
     rows = carried_cases().assign(abnormality_type=lambda table: table["kind"].map(ABNORMALITIES))

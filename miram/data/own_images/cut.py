@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from miram.data.crop_rules import WindowRule
 from miram.data.cutting import place_facts, reduced
 from miram.data.geometry import Box, cut_window, lesion_box, window_around
 from miram.data.own_images.table import Lesion
@@ -18,19 +19,15 @@ from miram.data.tasks import OWN
 from miram.files import sha256_pixels
 from miram.progress import track
 
-MASK = Reading("stored", None, None)  # black that is not black in its file
+MASK = Reading("stored", None)  # black that is not black in its file
 TOLERANCE = 1  # px that a box may reach beyond its image: rounding
 
 
-@dataclass(frozen=True)
-class Rule:
+@dataclass(frozen=True, kw_only=True)
+class Rule(WindowRule):
     """How crops are cut: `levels` of `pictures.levels`, the others as of `cutting.cut_film`."""
 
     levels: str
-    component: str
-    shape: str
-    margin: float
-    side_min: int
     bits: int
 
 

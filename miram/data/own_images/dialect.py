@@ -34,6 +34,7 @@ class Sheet(NamedTuple):
 
 def read_sheet(path: Path, required: Collection[str]) -> Sheet:
     """The cells of a CSV file, stripped; empty rows and columns are left out.
+
     Raises MiramError if the file is not a table, is ambiguous, lacks a required heading, has a heading twice, or a row
     does not fit the headings.
     """

@@ -15,6 +15,7 @@ NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?", re.ASCII)
 
 def lesion_id(image: str, place: str) -> str:
     """An id that is also a file name: the path in readable letters, and a digest of the path and the lesion's position.
+
     It depends on nothing else, so no other row of the table changes it.
     """
     readable = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", SUFFIX.sub("", image)))

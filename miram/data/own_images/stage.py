@@ -97,8 +97,11 @@ def check_images(
     divisions: Mapping[str, Mapping[str, Any]],
     **rule: Any,
 ) -> Check:
-    """What `import_images` would do, without writing: its text, how `divisions` divide the lesions, and `shown` crops
-    per class. `divisions` are the keywords of `divide` by protocol. Raises MiramError as `cut_images`."""
+    """What `import_images` would do, without writing: its text, how the lesions divide, and crops of each class.
+
+    `divisions` are the keywords of `divide` by protocol, `shown` is the number of crops. Raises MiramError as
+    `cut_images`.
+    """
     cutting = Rule(**rule)
     found = cut_images(table.lesions, Path(folder), cutting)
     fault = None
@@ -123,7 +126,7 @@ def _samples(found: Found, folder: Path, rule: Rule, count: int) -> Iterator[Sam
     table = pd.DataFrame(found.rows, columns=["lesion_id", "crop_sha256", OWN]).sort_values("crop_sha256")
     turn = table.groupby(OWN).cumcount()
     chosen = set(table.assign(turn=turn).sort_values(["turn", OWN])["lesion_id"].head(count))
-    reading = Reading(rule.levels, found.pictures.ranges, None)
+    reading = Reading(rule.levels, found.pictures.ranges)
     for row in sorted(found.rows, key=lambda own: (not own[OWN], own[OWN], own["lesion_id"])):
         if row["lesion_id"] in chosen:
             text = f"{row['film_uid']}, patient {row['patient_id']}"

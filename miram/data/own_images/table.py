@@ -49,7 +49,12 @@ class Table(NamedTuple):
 
     lesions: list[Lesion]
     written: str  # encoding and separator, in words
-    unread: list[str]  # headings that mean nothing here
+    further: list[dict[str, str]]  # of each row the cells under headings that mean nothing here
+
+    @property
+    def unread(self) -> list[str]:
+        """Those headings."""
+        return list(self.further[0])
 
 
 class _Row(NamedTuple):
@@ -87,6 +92,7 @@ def pixels_of_lesions(table_csv: Path, folder: Path) -> int:
 
 def read_table(table_csv: Path, folder: Path) -> Table:
     """The table of the images in `folder`; COLUMNS are its headings, of which only REQUIRED must be there.
+
     Raises MiramError naming the table and the line or column that is wrong or ambiguous.
     """
     table_csv, folder = Path(table_csv), Path(folder)
@@ -110,7 +116,8 @@ def read_table(table_csv: Path, folder: Path) -> Table:
         place = mask or ("" if box is None else ",".join(map(str, box)))
         lesions.append(Lesion(lesion_id(image, place), image, row.cells["patient"], label, part, box, mask))
     _check_images(faults, rows, lesions)
-    return Table(lesions, sheet.written, [name for name in sheet.headings if name not in COLUMNS])
+    unread = [name for name in sheet.headings if name not in COLUMNS]
+    return Table(lesions, sheet.written, [{name: row.cells[name] for name in unread} for row in rows])
 
 
 def _check_words(faults: _Faults, rows: list[_Row]) -> None:

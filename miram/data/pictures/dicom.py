@@ -123,6 +123,7 @@ def _padding(header: Dataset, grey: np.ndarray) -> np.ndarray | None:
 
 def _values(path: Path, header: Dataset, grey: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndarray, int, bool]:
     """Stored values, their bits, and whether they are signed: BitsStored bits below HighBit, without overlays.
+
     Raises PictureError if a value has more bits than declared.
     """
     allocated, stored, high = 8 * grey.dtype.itemsize, header.BitsStored, header.HighBit

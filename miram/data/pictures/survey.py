@@ -21,15 +21,10 @@ NAMED = 5  # files that a summary names
 
 
 class Reading(NamedTuple):
-    """How a network's pictures were read: the rule, the range of each kind (see `scale_of`), and the crop's window.
-
-    `window` holds the keywords of `window_around`, for crops that are windows around whole pictures; None where they
-    were cut from films.
-    """
+    """How pictures are read: the rule, and the range of each kind, see `scale_of`."""
 
     levels: str
     ranges: Mapping[str, Range] | None
-    window: Mapping[str, Any] | None
 
     def read(self, path: Path) -> tuple[np.ndarray, str]:
         """A picture as (R, C) uint16, and why someone should look at it, if any. Raises as `read_picture`."""
@@ -38,7 +33,7 @@ class Reading(NamedTuple):
         return scaled(picture, found.range), found.reason
 
 
-FILMS = Reading("data", None, None)  # of CBIS-DDSM: 16 bits, and all of them used
+FILMS = Reading("data", None)  # of CBIS-DDSM: 16 bits, and all of them used
 
 
 class Survey(NamedTuple):
@@ -55,11 +50,10 @@ def survey(
     track: Callable[[Iterable], Iterable],
     use: Callable[[str, np.ndarray], None] | None = None,
 ) -> Survey:
-    """Read every picture, one in memory at a time; `track` reports progress. Raises as `read_picture`, except
-    PictureError.
+    """Read every picture, one in memory at a time; `track` reports progress.
 
-    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and again
-    if a later one of its kind widened the range.
+    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and again if a
+    later one of its kind widened the range. Raises as `read_picture`, except PictureError.
     """
     seen: dict[str, Facts] = {}
     extent: dict[str, Facts] = {}  # the lowest and the highest level of each kind, so far

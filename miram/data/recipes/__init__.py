@@ -1,4 +1,5 @@
 """Public data sets as downloaded, turned into a table for the source `images`: one small module per data set.
+
 Each module has a function `findings(folder)` that yields a `Finding` per lesion, or the reason why there is none.
 """
 

@@ -66,6 +66,7 @@ def list_archive(
 
 def list_carried(csv_dir: Path, series_csv: Path) -> None:
     """Do what `list_archive` does for CBIS-DDSM, but without a network.
+
     The case lists are the carried ones; numbers of images and sizes of series come from the installed index of the
     Imaging Data Commons, which has the same files.
     """
@@ -76,6 +77,7 @@ def list_carried(csv_dir: Path, series_csv: Path) -> None:
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFrame:
     """One row per series that `lesions` need, with the columns COLUMNS, sorted by UID.
+
     `role`: its content according to the case lists: film, mask, crop, or crop+mask.
     """
     roles: dict[str, set[str]] = {}

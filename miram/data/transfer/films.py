@@ -1,4 +1,5 @@
 """The crops stage: which films are left, the threads that cut them (`one_film`), and the resulting tables.
+
 Unless `keep_dicom` is set, at most `workers` films are on disk at a time, and those with a series that could not be
 downloaded. A run continues after a kill: verified series are not downloaded again, and cut films are not cut again.
 """

@@ -20,6 +20,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 class Fault(Exception):
     """One attempt of a transfer failed.
+
     `lasting`: another attempt would fail in the same way. `unreachable`: nothing answers at the address.
     `wait_seconds`: the delay that the server requests before the next attempt.
     """
@@ -35,6 +36,7 @@ class Fault(Exception):
 
 class Http:
     """A client shared by threads: up to `attempts` per request, with pauses of `backoff_seconds`, then twice that, etc.
+
     `timeout_seconds`: limit for the connection, and for the next byte.
     """
 
@@ -62,6 +64,7 @@ class Http:
         byte_range: tuple[int, int] | None = None,
     ) -> T:
         """Return `read(response)` of the first attempt that succeeds.
+
         `read` consumes the body and raises Fault if it is wrong; that counts as a failed attempt.
         `byte_range`: request only these bytes, the half-open range (start, end); an answer with others is a Fault.
         Raises the last Fault if no attempt is left.

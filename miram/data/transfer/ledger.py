@@ -1,4 +1,5 @@
 """The ledger: one readable file with the history of every series and film, one JSON object per line.
+
 A series is planned, then verified (complete on disk, with hashes) or fetched (only the rows of a film that its crops
 need), then cropped; or it is set aside, with the reason. Lines are only appended, so a kill loses at most the line
 that was being written, and the next run continues from there.

@@ -1,4 +1,5 @@
 """Unpack the zip of a series with verification.
+
 The NBIA server streams its zips and hides errors while it writes: a short zip arrives with status 200. So the members
 must be as many as announced, and have the MD5s listed in `md5hashes.csv`. Names must be plain file names, so that
 nothing is written outside the folder.

@@ -25,6 +25,7 @@ def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 def recompute_blocks(model: nn.Module) -> None:
     """Let every block of `model` that this package builds keep only its input, and `recompute` the rest.
+
     Raises ValueError if there are blocks of another package.
     """
     for block in filter(is_block, model.modules()):

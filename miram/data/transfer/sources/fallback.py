@@ -1,4 +1,5 @@
 """A first source, and a second with the same files for series that the first does not deliver.
+
 A series that the first source fails to deliver after all attempts comes from the second. If the first does not answer,
 or fails on several consecutive series, the rest comes only from the second. The ledger records which source delivered a
 series; verification does not depend on it.

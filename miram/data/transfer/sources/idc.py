@@ -193,6 +193,7 @@ class Idc:
 
 class RemotePixels:
     """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice requests only its rows.
+
     They begin at `offset`; `read(start, end)` returns bytes of the film's file; `pool` reads separate rows.
     """
 

@@ -1,4 +1,5 @@
 """A folder that already holds the archive, in any layout: the headers say which file belongs to which series.
+
 The TCIA Data Retriever's classic and descriptive layouts and that of the Imaging Data Commons name folders and files
 differently, so names are not read. Nothing is copied: a series is a folder of links to its files.
 """
@@ -40,6 +41,7 @@ class Local:
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
         """Those of the series `uids` that the folder holds; a missing file of a series cannot be noticed.
+
         Raises MiramError if it holds none of them.
         """
         found = {
