@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before the stages of `arguments` start; it writes no record, as it has no outputs."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
-    from miram.train.device import check_precision, usable_accelerator
+    from miram.train.device import usable_accelerator, usable_precision
 
     stages, methods = arguments.stages, pretrainings(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
@@ -43,7 +43,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     examine(layout.data(chosen.name), **facts)
     if facts["accelerator"] is not None and not arguments.elsewhere:
-        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
+        usable_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:
