@@ -12,6 +12,7 @@ from miram.params.schema import IMAGES, Archive, Method, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
 from miram.stages import STAGES, Stage
 
+Placed = tuple[Stage, tuple[int | str, ...]]  # a job: its stage, and its place among the jobs of that stage
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
@@ -97,16 +98,26 @@ def stages_of(params: Params) -> list[Stage]:
     return [stage for stage in STAGES.values() if has[stage.only]]
 
 
-def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
+def jobs(params: Params) -> list[Placed]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
     values = {"protocol": params.splits.protocols, "method": params.methods}
-    found: list[tuple[Stage, tuple[int | str, ...]]] = []
+    found: list[Placed] = []
     for stage in stages_of(params):
         if stage.modes:
             found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
         else:
             found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
     return found
+
+
+def headline_jobs(params: Params) -> list[Placed]:
+    """The trainings of the headline's protocol and task: every method, mode and seed. The whole table has them as well."""
+    protocol, task, _ = headline(params)
+    return [
+        (stage, place)
+        for stage, place in jobs(params)
+        if ("method" in stage.place and place[0] == protocol and (not stage.modes or place[1] == task))
+    ]
 
 
 def cutting_of(params: Params) -> Cutting:
