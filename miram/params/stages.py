@@ -111,7 +111,7 @@ def jobs(params: Params) -> list[Placed]:
 
 
 def headline_jobs(params: Params) -> list[Placed]:
-    """The trainings of the headline's protocol and task: every method, mode and seed. The whole table has them as well."""
+    """The trainings of the headline's protocol and task: every method, mode and seed; the whole has them too."""
     protocol, task, _ = headline(params)
     return [
         (stage, place)

@@ -1,8 +1,8 @@
 """Named GPUs by their published rates, and the hours that are predicted of them: no training has been measured there.
 
 A step's time per operation is 1 / (SHARE x peak) for the products, plus 1 / (INTENSITY x bandwidth) for all else, which
-waits for the memory. Both are fitted to rates that others sustained with such networks: an 8-GB consumer card 9 TFLOP/s in
-float32 and 16 mixed; an A100 14, 70 in TF32 and 120 mixed; an H100 40 and 250. The prediction is within 20 % of each.
+waits for the memory. Both are fitted to rates that such networks are said to sustain: on an 8-GB consumer card 9
+TFLOP/s in float32 and 16 mixed, on an A100 14, 70 in TF32 and 120 mixed, on an H100 40 and 250; within 20 % of each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ class Card(NamedTuple):
     dtype: str  # of `mixed`, see `miram.train.device.usable_precision`
 
 
-# NVIDIA's white papers of the architectures Turing (2018), GA102 (2021) and Ada (2023); data sheets of T4, V100, A100, L4, H100.
+# NVIDIA's white papers of Turing (2018), GA102 (2021) and Ada (2023); its data sheets of T4, V100, A100, L4 and H100
 CARDS = {
     "rtx-2080-ti": Card(11, 616, 13.4, None, 53.8, "fp16"),
     "rtx-3060-ti": Card(8, 448, 16.2, 16.2, 32.4, "bf16"),
@@ -46,7 +46,7 @@ CARDS = {
 
 
 def sustained(card: Card) -> dict[str, float]:
-    """The operations per second that a training is expected to sustain, by precision; without those that a card lacks."""
+    """The operations per second that a training is expected to sustain, by precision that the card has."""
     peaks = {"float32": card.float32, "tf32": card.tf32, "mixed": card.mixed}
     memory = INTENSITY * card.bandwidth * GIGA
     return {name: 1 / (1 / (SHARE * peak * TERA) + 1 / memory) for name, peak in peaks.items() if peak is not None}
@@ -61,7 +61,7 @@ def measured_hours(
     scopes: Mapping[str, list[Job]], encoder: Encoder, benches: Iterable[Path], cards: Iterable[str]
 ) -> dict[str, dict[str, float]]:
     """Card -> scope -> hours, for the cards that `miram bench` was run on; a partly measured scope is left out."""
-    benches, found = list(benches), {}
+    benches, found = list(benches), dict[str, dict[str, float]]()
     for scope, jobs in scopes.items():
         for device, plan in hours(jobs, encoder, benches).items():
             for card in cards:
@@ -84,8 +84,8 @@ def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: Ma
             rows.append(own | {"precision": card.dtype} | hours | {"rate": "measured"})
     sizes = ", ".join(f"{scope} {flops / EXA:.2f}" for scope, flops in scopes.items())
     return (
-        f"Operations of matrix products (1e18): {sizes}. Hours of one card, without the input pipeline and the starts of "
-        f"jobs.\nPredicted: at {SHARE:.0%} of the published peak for products, and {INTENSITY:g} operations for each byte "
-        "that the memory could give; no training was measured there.\n\n"
+        f"Operations of matrix products (1e18): {sizes}. Hours of one card, without the input pipeline and the "
+        f"starts of jobs.\nPredicted: products at {SHARE:.0%} of the published peak, all else as if memory gave a byte "
+        f"for {INTENSITY:g} operations; no training was measured there.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
