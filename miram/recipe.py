@@ -149,6 +149,20 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trivial:
+    """What decides a classifier that sees no lesion; names, units and sources are those of params.yaml."""
+
+    method: str
+    task: str
+    threshold: float
+    bins: int
+    linear_c: list[float]
+    linear_iterations: int
+    trees_rounds: list[int]
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Tuning:
     """What decides a fine-tuning, and where it is computed; names, units and sources are those of params.yaml."""
 

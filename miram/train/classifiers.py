@@ -4,7 +4,8 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Split(NamedTuple):
     """The lesions of a split, with their crops resized to the network's input and their classes."""
 
     lesions: pd.DataFrame  # COLUMNS
-    views: np.ndarray  # (N, side, side) uint8
+    views: np.ndarray  # (N, side, side) uint8; of a trivial classifier its features (N, F)
     targets: np.ndarray  # (N, C) float32, 0 or 1
 
 
@@ -63,19 +64,27 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
     return Labelled(lesions.loc[has_label, COLUMNS], classes, {str(split): n for split, n in without_label.items()})
 
 
-def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
-    """The lesions of split `name`; MiramError when there is one without a crop."""
+View = Callable[[np.ndarray], np.ndarray]  # of a crop (rows, columns) uint8
+
+
+def resized_to(side: int) -> View:
+    """What a network of that input side (px) sees of a crop before any augmentation."""
+    return partial(resize, side=side)
+
+
+def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split:
+    """The lesions of split `name`, each crop as `view` shows it; MiramError when there is one without a crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
-    views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
+    views = np.stack([view(store[place]) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
 
 
-def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, Split]:
+def read_training(store: Store, labelled: Labelled, view: View) -> tuple[Split, Split]:
     """The splits train and validation, see `read_split`.
 
     Raises MiramError also where no class tells the lesions of one apart: nothing to learn, or no AUC to choose by.
     """
-    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
+    train, validation = (read_split(store, labelled, name, view) for name in ("train", "validation"))
     for split in (train, validation):
         if not _told_apart(split.targets).any():
             name, label = split.lesions.loc[0, ["split", "label"]]

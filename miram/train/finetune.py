@@ -34,6 +34,7 @@ from miram.train.classifiers import (
     predictions,
     read_split,
     read_training,
+    resized_to,
     validation_scores,
     write_outcome,
 )
@@ -76,7 +77,7 @@ def finetune(
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
-    train, validation = read_training(store, labelled, tuning.side)
+    train, validation = read_training(store, labelled, resized_to(tuning.side))
     classes, multi_label = labelled.classes, tuning.task in MULTI_LABEL
     torch.manual_seed(tuning.seed)
     network = build_encoder(asdict(tuning.encoder), tuning.side, tuning.drop_path, encoder_file)
@@ -109,7 +110,7 @@ def finetune(
             if best(log) is log[-1]:
                 best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
-    test = read_split(store, labelled, "test", tuning.side)
+    test = read_split(store, labelled, "test", resized_to(tuning.side))
     tables = [
         predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
         for split in (validation, test)

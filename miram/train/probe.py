@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import NearestNeighbors
@@ -33,6 +34,7 @@ from miram.train.classifiers import (
     predictions,
     read_split,
     read_training,
+    resized_to,
     validation_scores,
     write_outcome,
 )
@@ -84,7 +86,7 @@ def probe(
     start = time.perf_counter()
     fabric = one_device(accelerator, precision, threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = read_training(store, labelled, side)
+    train, validation = read_training(store, labelled, resized_to(side))
     torch.manual_seed(seed)
     network = Pooled(build_encoder(encoder, side, 0.0, encoder_file), pool)
     model, multi_label = fabric.setup_module(network), task in MULTI_LABEL
@@ -99,7 +101,7 @@ def probe(
             scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, "test", side)
+        test = read_split(store, labelled, "test", resized_to(side))
         x_test = scaler.transform(features(model, test.views))
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
@@ -131,27 +133,32 @@ def linear_probe(*, multi_label: bool, linear_c: list[float], linear_iterations:
 
     Of one label: multinomial, with class weights N / (C·n_c); of several: each class by itself, without weights.
     """
+    weights = None if multi_label else "balanced"
+    models = {c: LogisticRegression(C=c, max_iter=linear_iterations, class_weight=weights) for c in linear_c}
+    return {c: fit_of(model, multi_label=multi_label) for c, model in models.items()}
 
-    def with_strength(c: float) -> Fit:
-        def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
-            if multi_label:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Label not")  # a class without training lesions has probability 0
-                    every = LogisticRegression(C=c, max_iter=linear_iterations)
-                    return OneVsRestClassifier(every).fit(x, targets).predict_proba
-            model = LogisticRegression(C=c, max_iter=linear_iterations, class_weight="balanced")
-            model.fit(x, targets.argmax(1))
 
-            def answer(queries: np.ndarray) -> np.ndarray:
-                probabilities = np.zeros((len(queries), targets.shape[1]))
-                probabilities[:, model.classes_] = model.predict_proba(queries)  # no training lesion, no probability
-                return probabilities
+def fit_of(model: ClassifierMixin, *, multi_label: bool) -> Fit:
+    """The fit of a classifier of scikit-learn: of several labels each class by itself.
 
-            return answer
+    A class without training lesions has probability 0.
+    """
 
-        return fit
+    def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
+        if multi_label:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Label not")
+                return OneVsRestClassifier(model).fit(x, targets).predict_proba
+        fitted = clone(model).fit(x, targets.argmax(1))
 
-    return {c: with_strength(c) for c in linear_c}
+        def answer(queries: np.ndarray) -> np.ndarray:
+            probabilities = np.zeros((len(queries), targets.shape[1]))
+            probabilities[:, fitted.classes_] = fitted.predict_proba(queries)
+            return probabilities
+
+        return answer
+
+    return fit
 
 
 def neighbours(*, multi_label: bool, knn_neighbours: int) -> dict[int, Fit]:
