@@ -55,7 +55,7 @@ paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-containers: setup ## the tests of the image, of Apptainer, Slurm and DVC; what cannot run here is skipped, with the reason
+test-containers: setup ## one path through the image, Apptainer, Slurm and DVC; what cannot run here is skipped, with the reason
 	@$(BIN)/python -m pytest -m "(container or cluster) and not slow" tests/containers
 
 image: ## build the Docker image miram-repro (CPU=yes: without CUDA; BASE=IMAGE: on another Python image)

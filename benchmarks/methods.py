@@ -7,6 +7,7 @@ what autograd saves.
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.layout import BENCH
 from miram.planning.kept import kept_bytes
+from miram.recipe import Recipe
 
 TOKENS = (197, 785, 3137, 12_545)
 STEP_SIDE, STEP_IMAGES = 112, 16
@@ -61,10 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     paper = params.load(arguments.params, "paper")
-    methods = {
-        name: params.stage_values(paper, "pretrain", paper.splits.protocols[0], name) | {"side": STEP_SIDE}
-        for name in paper.methods
-    }
+    methods = {name: replace(params.recipe_of(paper, name), side=STEP_SIDE) for name in paper.methods}
     layers = measure_layers(methods)
     results = {
         "command": "python -m benchmarks.methods",
@@ -80,17 +79,17 @@ def main() -> None:
     print(text)
 
 
-def measure_steps(methods: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def measure_steps(methods: Mapping[str, Recipe]) -> list[dict[str, Any]]:
     """Forward, backward and optimiser in two forms each: ours, and the reference recipe with an AdamW not fused."""
     rows = []
-    for method, values in methods.items():
-        if method == "mae" or values.get("attention") == "full":
+    for method, recipe in methods.items():
+        if method == "mae" or recipe.attention == "full":
             continue
         reference = "straightforward" if method == "mocov3" else "package"
         forms = {
-            "ours": pretraining_step(values, STEP_IMAGES, "cpu"),
+            "ours": pretraining_step(recipe, STEP_IMAGES, "cpu"),
             reference: pretraining_step(
-                in_form(values, reference),
+                in_form(recipe, reference),
                 STEP_IMAGES,
                 "cpu",
                 loss=straightforward_loss if method == "mocov3" else loss_of,
@@ -125,14 +124,14 @@ def products_share(step: Callable[[], None]) -> float:
     return sum(own.get(name, 0.0) for name in PRODUCTS) / sum(own.values())
 
 
-def measure_layers(methods: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def measure_layers(methods: Mapping[str, Recipe]) -> list[dict[str, Any]]:
     """One attention of the second decoder, forward and backward, batch 1: all kinds and numbers of tokens in turn."""
     layers, calls = {}, {}
-    for values in (values for values in methods.values() if values["objective"] == "miram"):
+    for recipe in (recipe for recipe in methods.values() if recipe.objective == "miram"):
         for tokens in TOKENS:
-            x = torch.randn(1, tokens, values["decoder"]["width"], requires_grad=True)
-            key = values["attention"], tokens
-            layers[key] = partial(attention_layer(values, "fused", tokens, "cpu"), x)
+            x = torch.randn(1, tokens, recipe.decoder.width, requires_grad=True)
+            key = recipe.attention, tokens
+            layers[key] = partial(attention_layer(recipe, "fused", tokens, "cpu"), x)
             calls[key] = partial(forward_and_backward, layers[key].func, x)
     measured = {key: medians(own) for key, own in interleaved(calls, LAYER_ROUNDS, LAYER_BUDGET).items()}
     seconds = {key: own["forward"] + own["backward"] for key, own in measured.items()}

@@ -5,6 +5,7 @@ Writes results/bench/predicted.{json,md}: every method of preset paper at three 
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from miram.bench.timing import machine
 from miram.layout import BENCH
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import least_images, memory_of
+from miram.recipe import Recipe
 
 SIDES = (112, 224, 448)  # px
 MIB = 2**20
@@ -30,25 +32,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BENCH)
     arguments = parser.parse_args()
     paper = params.load(arguments.params, "paper")
-    methods = {name: params.stage_values(paper, "pretrain", paper.splits.protocols[0], name) for name in paper.methods}
+    methods = {name: params.recipe_of(paper, name) for name in paper.methods}
     results = {
         "command": "python -m benchmarks.predicted",
         "machine": machine(),
-        "kept": [row for name, values in methods.items() for row in compare(name, values)],
+        "kept": [row for name, recipe in methods.items() for row in compare(name, recipe)],
     }
     text = as_markdown(results)
     write_results(arguments.out / "predicted.json", results, text)
     print(text)
 
 
-def compare(method: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Predicted and measured kept activations at each of SIDES, with as few images as the method takes and twice that.
-
-    `values` are those of the method's stage `pretrain`.
-    """
+def compare(method: str, recipe: Recipe) -> list[dict[str, Any]]:
+    """Predicted and measured kept activations at each of SIDES, with the fewest images of the method and twice that."""
     rows = []
     for side in SIDES:
-        own = {**values, "side": side}
+        own = replace(recipe, side=side)
         for images in (least_images(own), 2 * least_images(own)):
             torch.manual_seed(0)
             forward, _ = pretraining_step(own, images, "cpu")

@@ -7,6 +7,7 @@ of its own, by the largest memory that was resident in it. The next size, 896 to
 import argparse
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from miram.bench.output import write_results
 from miram.bench.timing import clock, machine
 from miram.layout import BENCH
 from miram.planning.memory import FULL, memory_of
+from miram.recipe import Recipe
 from miram.train.device import peak_memory
 
 MEASURED_SIDE, PREDICTED_SIDE = 448, 896  # px
@@ -37,9 +39,8 @@ def main() -> None:
     rows = []
     for side in (MEASURED_SIDE, PREDICTED_SIDE):
         for method, form in FORMS:
-            values = params.stage_values(preset, "pretrain", preset.splits.protocols[0], method)
             for recompute in (False, True):
-                own = {**values, "side": side, "recompute": recompute}
+                own = replace(params.recipe_of(preset, method), side=side, recompute=recompute)
                 row = {"method": method, "form": form, "side": side, "recompute": recompute}
                 rows.append(row | predicted(own, form) | (in_a_process(own, form) if side == MEASURED_SIDE else {}))
     results = {"command": "python -m benchmarks.resident", "machine": machine(), "resident": rows}
@@ -48,29 +49,29 @@ def main() -> None:
     print(text)
 
 
-def predicted(values: dict[str, Any], form: str) -> dict[str, float]:
+def predicted(recipe: Recipe, form: str) -> dict[str, float]:
     """GB of tensors at the peak by the memory model.
 
     With `form` naive each block keeps a matrix of all pairs of tokens for each head; the backward pass makes two more.
     """
-    tokens = 1 + values["highres"]["scale"] ** 2 * (values["side"] // values["encoder"]["patch"]) ** 2
-    blocks = 1 if values["recompute"] else values["decoder"]["depth"]
-    matrix = FULL * values["decoder"]["heads"] * tokens**2
+    tokens = 1 + recipe.highres.scale**2 * recipe.patches
+    blocks = 1 if recipe.recompute else recipe.decoder.depth
+    matrix = FULL * recipe.decoder.heads * tokens**2
     extra = (blocks + 2) * matrix if form == "naive" else 0
-    return {"predicted_gb": (memory_of(values, 1).peak + extra) / GB}
+    return {"predicted_gb": (memory_of(recipe, 1).peak + extra) / GB}
 
 
-def in_a_process(values: dict[str, Any], form: str) -> dict[str, float]:
+def in_a_process(recipe: Recipe, form: str) -> dict[str, float]:
     """`measure` in a fresh process, so that no other step's memory counts."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure, values, form).result()
+        return pool.submit(measure, recipe, form).result()
 
 
-def measure(values: dict[str, Any], form: str) -> dict[str, float]:
+def measure(recipe: Recipe, form: str) -> dict[str, float]:
     """Seconds of the second step with one image, and the largest resident memory so far; before it, of torch alone."""
     torch.manual_seed(0)
     before = peak_memory(torch.device("cpu"))[0]
-    _, step = pretraining_step(values, 1, "cpu", naive=form == "naive")
+    _, step = pretraining_step(recipe, 1, "cpu", naive=form == "naive")
     step()
     start = clock()
     step()

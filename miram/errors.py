@@ -1,8 +1,8 @@
-"""The one exception that users are meant to read."""
+"""The one exception that is written for users."""
 
 
 class MiramError(Exception):
-    """A fault that the user can mend.
+    """An error that the user can correct.
 
     `message` names the thing (file, UID, key, value) and what is wrong with it; `remedy` says what to do. The command
     line prints both without a stack trace and exits with `exit_code`.

@@ -1,4 +1,4 @@
-"""Whole files or none: atomic writing, and digests."""
+"""Atomic writing of files, digests, and locks."""
 
 import errno
 import fcntl
@@ -15,12 +15,12 @@ from miram.errors import MiramError
 if TYPE_CHECKING:
     import numpy as np
 
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of Lustre, NFS, FUSE, as they are mounted
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of Lustre, NFS, FUSE, as mounted
 
 
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; it replaces `final` if the block ends well, and is removed if not.
+    """Yield a temporary path next to `final`; it replaces `final` if the block succeeds, and is removed otherwise.
 
     Raises MiramError when the folder cannot be written or the disk is full.
     """
@@ -32,13 +32,13 @@ def atomic_path(final: Path) -> Iterator[Path]:
         os.replace(temporary, final)
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in (temporary, final, final.parent):
-            raise  # the fault is another file's, which the block was reading
+            raise  # the error concerns another file, which the block was reading
         raise MiramError(
             f"{final} cannot be written: {error.strerror or error}",
             f"Check the permissions of {final.parent} and the free space of its disk, then run again.",
         ) from error
     finally:
-        with suppress(OSError):  # the fault of the block is the one to tell
+        with suppress(OSError):  # the block's error is the one to report
             temporary.unlink()
 
 
@@ -55,10 +55,10 @@ def sha256_pixels(pixels: "np.ndarray") -> str:
 
 @contextmanager
 def sole_writer(folder: Path, stage: str) -> Iterator[None]:
-    """Let one process at a time do `stage` in `folder`; wait for an earlier one, and say so.
+    """Let only one process at a time run `stage` in `folder`; wait for an earlier one, and say so.
 
-    A run that was killed can leave a stage of its own working on. The kernel drops the lock with its process, so that
-    no stale one is ever left behind.
+    A killed run can leave one of its stages running. The kernel releases the lock with its process, so no stale lock
+    remains.
     """
     with ExitStack() as opened:
         try:
@@ -73,9 +73,9 @@ def sole_writer(folder: Path, stage: str) -> Iterator[None]:
 
 
 def lock(stream: IO, folder: Path, busy: Callable[[], str]) -> None:
-    """Lock an open file until it is closed; while another process holds it, say what `busy` tells and wait.
+    """Lock an open file until it is closed; while another process holds it, print what `busy` returns and wait.
 
-    On a file system without locks, say what is not guarded, and go on.
+    On a file system without locks, print a warning and continue.
     """
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,14 +87,14 @@ def lock(stream: IO, folder: Path, busy: Callable[[], str]) -> None:
             raise
         print(
             f"warning: the file system of {folder} has no locks ({error.strerror}), so a second run would not wait for "
-            "this one. Start none in this folder before this one has ended: they would write into each other's files.",
+            "this one. Start no other run in this folder before this one ends: they would overwrite each other.",
             file=sys.stderr,
             flush=True,
         )
 
 
 def _take(stream: BinaryIO, folder: Path) -> None:
-    """Wait for the process whose number stands in the locked file, and put our own there."""
+    """Wait for the process whose number is in the locked file, then write our own."""
 
     def busy() -> str:
         stream.seek(0)
@@ -103,3 +103,9 @@ def _take(stream: BinaryIO, folder: Path) -> None:
     lock(stream, folder, busy)
     stream.truncate(0)
     stream.write(str(os.getpid()).encode())
+
+
+def files_below(folder: Path | str) -> list[Path]:
+    """All files in a folder and its subfolders, by name; links are followed, hidden files do not count."""
+    found = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

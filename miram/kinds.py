@@ -17,13 +17,13 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Options = Mapping[str, Any]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # of computing, as Fabric names them
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # precisions, as Fabric names them
 
 FULL = "full"  # the attention that the others are compared with
 OURS, PACKAGE, NAIVE = "fused", "package", "naive"  # forms of attention: ours, the library's, the one of 2022
 ATTENTION_FIELDS = ("attention", "backend", "options")  # of a method, where its objective reads `attention`
-SECTIONS = ("decoder", "highres", "moco")  # of params.yaml, that not every objective reads
-MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that not every objective reads
+SECTIONS = ("decoder", "highres", "moco")  # of params.yaml, read only by some objectives
+MASKED_ONLY = ("mask_ratio", "loss_on")  # values of `pretrain` that only some objectives read
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where an attention kind is to work: what its `faults` are told beside its options."""
+    """Where an attention kind is used: the second argument of its `faults`."""
 
     tokens: int  # of the high-resolution decoder, with the class token
     head_width: int
@@ -45,7 +45,7 @@ class Setting:
 
 
 def no_faults(options: Options, setting: Setting) -> Iterable[str]:
-    """Any values of a kind's options go together."""
+    """All combinations of options are allowed."""
     return ()
 
 
@@ -54,8 +54,8 @@ class Attention:
     """An attention kind of the high-resolution decoder.
 
     `build` is "module:function", called with backend, dim, depth, heads, tokens and the options. `forms` are what the
-    bench compares; a kind with the form `package` has a backend to choose. `first_layer` is where a stack holds its
-    first attention without the MLP. `faults` names what is wrong with options that are valid one by one;
+    bench compares; a kind with the form `package` has a backend to choose. `first_layer` is the path of a stack's
+    first attention without the MLP. `faults` lists errors in combinations of valid options;
     `package_options` replace options for the backend `package`.
     """
 
@@ -123,7 +123,7 @@ class NystromOptions:
 
 def _performer_faults(options: Options, setting: Setting) -> Iterable[str]:
     if setting.head_width < 2:
-        yield f"a Performer needs heads of width 2, and decoder has {setting.head_width}"
+        yield f"a Performer needs heads of width 2, but decoder has {setting.head_width}"
 
 
 def _nystrom_faults(options: Options, setting: Setting) -> Iterable[str]:
@@ -131,7 +131,7 @@ def _nystrom_faults(options: Options, setting: Setting) -> Iterable[str]:
     if landmarks > setting.tokens:
         yield f"landmarks {landmarks} exceeds the {setting.tokens} tokens"
     if taps % 2 == 0:
-        yield f"residual_kernel {taps} is even and has no middle"
+        yield f"residual_kernel {taps} is even: it must have a middle"
     if setting.backend == PACKAGE and init != "batch":
         yield f"pinv_init {init} is for backend fused, not package"
 
@@ -166,7 +166,7 @@ ATTENTION: dict[str, Attention] = {
         first_layer="layers.0.0.fn",
         forms=(OURS, PACKAGE),
         faults=_nystrom_faults,
-        package_options=MappingProxyType({"pinv_init": "batch"}),  # the only start that the package knows
+        package_options=MappingProxyType({"pinv_init": "batch"}),  # the only initialisation that the package has
     ),
 }
 
@@ -178,7 +178,7 @@ OBJECTIVES: dict[str, Objective] = {
         drawing=Drawing("#CC79A7", "v", (6, 1.5, 1.5, 1.5)),
     ),
     "miram": Objective(
-        build="miram.models.miram:build",
+        build="miram.models.miram:MIRAM",
         reads=("decoder", "highres", "mask_ratio", "loss_on", "attention"),
         masked=True,
         drawing=None,
@@ -201,7 +201,7 @@ def load(build: str) -> Callable[..., Any]:
 
 
 def is_masked(objective: str) -> bool:
-    """Whether a model of this objective rebuilds removed patches."""
+    """Whether a model of this objective reconstructs masked patches."""
     return OBJECTIVES[objective].masked
 
 

@@ -1,7 +1,7 @@
-"""How a method looks in every figure: the colour, marker and line of its kind, whatever else is drawn.
+"""How a method looks in every figure: the colour, marker and line of its kind, independent of the other methods.
 
-Colours are Okabe and Ito's and of Tol's muted set, told apart by the colour-blind as well; markers and dashes tell
-methods apart without colour.
+Colours are Okabe and Ito's and those of Tol's muted set, distinguishable for the colour-blind; markers and dashes
+distinguish methods without colour.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,17 +15,17 @@ STARTS = {  # of methods that are not pre-trained here
     layout.FROM_SCRATCH: Drawing("#56B4E9", "X", (1.5, 1.5)),
     layout.IMAGENET: Drawing("#999933", "*", (6, 1.5, 1.5, 1.5)),
 }
-UNKNOWN = Drawing("#882255", "d")  # of a kind that has left the registry since it was measured
+UNKNOWN = Drawing("#882255", "d")  # of a kind that was measured but is no longer in the registry
 VARIANTS = (("p", (8, 2)), ("h", (3, 3)), ("<", (8, 2, 2, 2)), (">", (3, 1, 1, 1)))  # further methods of one kind
 SYMBOLS = dict(zip("os^DvPX*dph<>", "●■▲◆▼✚✖★♦⬟⬢◀▶", strict=True))  # of the markers, in text
 LINES = {kinds.OURS: "-", kinds.PACKAGE: "--", kinds.NAIVE: ":"}  # of the forms of attention
-ACCENT, PALE, GREY = "#0072B2", "#dddddd", "#555555"  # of what is no method: a finding, a grid, a reference
+ACCENT, PALE, GREY = "#0072B2", "#dddddd", "#555555"  # for anything but methods: a finding, a grid, a reference
 CLASSES = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")  # of the classes of a task, in turn
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Look(NamedTuple):
-    """How a method is drawn, so that it is told without its colour too."""
+    """How a method is drawn, recognisable without colour too."""
 
     colour: str
     dashes: tuple[float, ...]  # lengths on and off, in line widths; empty: solid
@@ -52,7 +52,7 @@ def looks(kind_of: Mapping[str, str]) -> dict[str, Look]:
 
 
 def looks_of_kinds(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each kind by itself, with a solid line: there the line tells the form, see LINES."""
+    """The look of each kind, with a solid line: there the line shows the form, see LINES."""
     return {name: look._replace(dashes=()) for name, look in looks({name: name for name in names}).items()}
 
 

@@ -15,9 +15,9 @@ SECONDS_BETWEEN_LINES = 10.0
 def track(
     iterable: Iterable[T], description: str, total: int | None = None, note: Callable[[], str] = lambda: ""
 ) -> Iterator[T]:
-    """Yield the items of `iterable` and show on standard error how far it is and what time remains.
+    """Yield the items of `iterable` and show progress and remaining time on standard error.
 
-    `total` where it has no length; `note()`, asked for after each item, stands behind.
+    `total` is needed if it has no length; `note()`, called after each item, is appended.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)

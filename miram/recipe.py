@@ -1,4 +1,7 @@
-"""What is pre-trained and fine-tuned, and how: what params builds and train reads, as neither imports the other."""
+"""What is pre-trained, fine-tuned, probed and explained, and how: params builds it and train reads it.
+
+Names, units and sources are those of params.yaml. Neither room imports the other.
+"""
 
 import dataclasses
 import json
@@ -64,12 +67,18 @@ class Moco:
     solarise_probabilities: Pair
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What decides the weights that pre-training of a method ends with.
+class FromValues:
+    """A dataclass that can be read from plain values, such as a record's; unknown names are left out."""
 
-    Names, units and sources are those of params.yaml. None: the objective does not read it.
-    """
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The same from plain values."""
+        return TypeAdapter(cls).validate_json(json.dumps(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(FromValues):
+    """Everything that decides the pre-trained weights of a method; None: the objective does not read it."""
 
     objective: str
     encoder: Encoder
@@ -97,11 +106,6 @@ class Recipe:
     options: dict[str, Any] | None = None
     moco: Moco | None = None
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """The recipe among plain values, such as a record's, which also say where it is computed."""
-        return TypeAdapter(cls).validate_json(json.dumps(values))
-
     @property
     def name(self) -> str:
         """Objective and attention, for messages."""
@@ -109,12 +113,12 @@ class Recipe:
 
     @property
     def masked(self) -> bool:
-        """Whether the model rebuilds removed patches; otherwise it is given two views of an image."""
+        """Whether the model reconstructs masked patches; otherwise it gets two views of an image."""
         return kinds.is_masked(self.objective)
 
     @property
     def lr(self) -> float:
-        """Peak learning rate: `lr_per_256` is meant for a batch of 256."""
+        """Peak learning rate: `lr_per_256` refers to a batch of 256."""
         return self.lr_per_256 * self.batch / 256
 
     @property
@@ -149,22 +153,8 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trivial:
-    """What decides a classifier that sees no lesion; names, units and sources are those of params.yaml."""
-
-    method: str
-    task: str
-    threshold: float
-    bins: int
-    linear_c: list[float]
-    linear_iterations: int
-    trees_rounds: list[int]
-    threads: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Tuning:
-    """What decides a fine-tuning, and where it is computed; names, units and sources are those of params.yaml."""
+class Classifying(FromValues):
+    """What decides every classifier of lesions, and its device."""
 
     task: str
     seed: int
@@ -175,6 +165,12 @@ class Tuning:
     accelerator: str
     precision: Precision
     threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning(Classifying):
+    """What decides a fine-tuning."""
+
     head_init_std: float
     keep_network: bool
     batch: int
@@ -190,13 +186,50 @@ class Tuning:
     zoom_max: float
     intensity_shift: float
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """The same from plain values, such as a record's."""
-        return TypeAdapter(cls).validate_json(json.dumps(values))
-
     @property
     def augmentation(self) -> dict[str, float]:
         """The keywords of `augment.finetune_view`."""
         names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe(Classifying):
+    """What decides a linear classifier of frozen features."""
+
+    linear_c: list[float]
+    linear_iterations: int
+    mode: Literal["linear"] = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourProbe(Classifying):
+    """What decides a classification by the nearest neighbours among frozen features."""
+
+    knn_neighbours: int
+    mode: Literal["knn"] = "knn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trivial(FromValues):
+    """What decides the classifiers that see no lesion."""
+
+    task: str
+    seed: int  # of the trees
+    threshold: float
+    bins: int
+    rounds: list[int]
+    linear_c: list[float]
+    linear_iterations: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Explaining(FromValues):
+    """What decides the relevance maps and the maps of features, and where they are computed."""
+
+    task: str
+    encoder: Encoder
+    accelerator: str
+    precision: Precision
+    threads: int

@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 import tomllib
@@ -44,6 +45,14 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cluster() -> Iterator[None]:
+    """No cluster: Snakemake asks Slurm at each start, and waits for seconds where no controller answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", os.devnull)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -26,13 +26,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_help_names_a_sub_command_for_every_stage(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    text = capsys.readouterr().out
-    assert all(f"\n    {stage}" in text for stage in record.STAGE_MODULES)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
@@ -94,7 +87,7 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')
 
-    def train(out, *given):
+    def train(out, *given, **_):
         tuning = given[-1]
         for name in ["log.csv", "predictions.parquet", *(["model.safetensors"] if tuning.keep_network else [])]:
             (out / name).touch()
@@ -108,12 +101,6 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
         assert (str(layout.classifier("demo", cell) / "model.safetensors") in outputs) == kept
 
 
-def test_every_stage_has_a_record_of_its_own():
-    stages = set(record.STAGE_MODULES) - {"images"}  # in place of crops
-    paths = [layout.record(stage, "demo", *PLACES.get(stage, ())) for stage in stages]
-    assert len(set(paths)) == len(paths)
-
-
 def test_a_training_that_has_a_log_and_no_record_did_not_finish(folder):
     chosen = params.load(Path("params.yaml"))
     for stage in ("pretrain", "finetune", "probe"):
@@ -125,12 +112,6 @@ def test_a_training_that_has_a_log_and_no_record_did_not_finish(folder):
         assert unfinished_logs(chosen) == {record_file: log}
         record_file.touch()
         assert unfinished_logs(chosen) == {}
-
-
-def test_every_stage_has_values():
-    chosen = params.load(ROOT / "params.yaml")
-    for stage in record.STAGE_MODULES:
-        assert isinstance(params.stage_values(chosen, stage, *PLACES.get(stage, ())), dict)
 
 
 def test_a_further_process_of_torchrun_trains_and_leaves_lock_and_record_to_the_first(folder, monkeypatch):

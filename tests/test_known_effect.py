@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from tiny_classifier import SEEN
 
-from miram.evaluate.claims import NOT_REPRODUCED, OPEN, REPRODUCED, judge
+from miram.evaluate.claims import judge
 from miram.evaluate.metrics import evaluate
+from miram.evaluate.rules import NOT_REPRODUCED, OPEN, REPRODUCED
 from miram.layout import Cell
 from miram.phantom.lesions import draw_lesion
 from miram.recipe import Tuning
 from miram.train.finetune import finetune
+from miram.train.seen import Seen
 from miram.train.store import pack
 
 PAPER = Path(__file__).parents[1] / "workflow" / "resources" / "paper.csv"
@@ -31,7 +34,7 @@ TRAINING = {
     **{"rotation_degrees": 0.0, "zoom_min": 1.0, "zoom_max": 1.0, "intensity_shift": 0.0},
 }
 STATISTICS = {
-    **{"multilabel_tasks": (), "resamples": 1000, "seed": 0, "confidence": 0.95, "power": 0.8, "min_draws_share": 0.9},
+    **{"resamples": 1000, "seed": 0, "confidence": 0.95, "power": 0.8, "min_draws_share": 0.9},
     **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy"]},
 }
 TOLD = {"source": "this test", "status": "published", "rule": "superiority", "task": "pathology", "metric": "accuracy"}
@@ -67,8 +70,11 @@ def trained(tmp_path_factory):
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}))
-            predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
+            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen=Seen(**SEEN))
+            path = predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
+            table = pd.read_parquet(path)
+            table.attrs["seed"] = number  # of the cell
+            table.to_parquet(path, index=False)
     return predictions
 
 

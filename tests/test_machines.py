@@ -66,7 +66,9 @@ def test_the_workflow_starts_in_another_folder_of_a_machine_without_locks_or_a_h
     done = snakemake(tmp_path, "--dry-run", env=env)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert "has no locks (No locks available)" in said and "Start none in this folder before this one has ended" in said
+    assert (
+        "has no locks (No locks available)" in said and "Start no other run in this folder before this one ends" in said
+    )
     assert "profiles/default" in said
     assert {"archive", "claims", "table", "report"} <= set(re.findall(r"^(\w+) +\d+$", said, re.MULTILINE))
 

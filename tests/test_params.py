@@ -51,14 +51,14 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("mask_ratio: 0.75", "mask_ration: 0.75", "Unknown key pretrain.mask_ration"),
         ("resamples: 2000", "resamples: 500", "statistics.resamples: 500"),
         ("compared: [accuracy", "compared: [accuracies", "'accuracy'"),
-        ("reference: miram-nystrom", "reference: miram", "statistics.reference: 'miram' is no method"),
+        ("reference: miram-nystrom", "reference: miram", "statistics.reference: 'miram' is not a method"),
         ("component: union", "component: both", "'union' or 'largest'"),
         ("seeds: [0, 1]", "seeds: []", "finetune.seeds"),
         ("batch: 8", "batch: true", "finetune.batch: True"),
         ("batch: 8", "batch: 8.5", "finetune.batch: 8.5"),
         ("rank: 128", "ranks: 128", "Unknown key methods.miram-linformer.options.ranks"),
         ("attention: full", "attention: sparse", "'linformer'"),
-        ("attention: full", "attention: full\n    backend: fused", "attention full has one form"),
+        ("attention: full", "attention: full\n    backend: fused", "attention full has no choice"),
         ("objective: mae", "objective: mae\n    attention: full", "Objective mae does not read attention"),
         ("objective: mocov3", "objective: mocov3\n    mask_ratio: 0.5", "Objective mocov3 does not read mask_ratio"),
         ("  mae:\n", "  3:\n", "methods.3 in"),
@@ -81,17 +81,17 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1, accumulate 1"),
         ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
-        ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "stands twice"),
+        ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "occurs twice"),
         ("preset: demo", "preset: tiny", "demo, paper"),
         ("{side: 448}", "{sides: 448}", "Unknown key methods.miram-nystrom.sides"),
         ("side: 224, batch: 256,", "side: 220, batch: 256,", "side 220 is not a multiple"),
-        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "sets highres, methods, pretrain"),
+        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "only highres, methods, pretrain"),
         ("workers: 2", "workers: [", "not valid YAML"),
-        ("workers: 2", "workers: 2\n  workers: 3", "'workers' stands twice"),
+        ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1]", "seeds: [0, 1, 0]", "names one twice"),
-        ("source: tcia #", "source: images #", "[label] goes with images"),
-        ("tasks: [pathology_4class]", "tasks: [label]", "[label] goes with images"),
+        ("source: tcia #", "source: images #", "[label] is only for source images"),
+        ("tasks: [pathology_4class]", "tasks: [label]", "[label] is only for source images"),
         ("protocols: [strict, published]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
         ("protocols: [strict, published]", "protocols: [strict, paper]", "It is called published now"),
         ("modes: [finetune, linear]", "modes: [full, linear]", "It is called finetune now"),
@@ -100,17 +100,17 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps 0 of 36 patches"),
         ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
         ("      epochs: 14\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
-        ("csv_url: embedded", "csv_url: https://example.org/", "`embedded` both"),
+        ("csv_url: embedded", "csv_url: https://example.org/", "both `embedded`"),
         (
             "    archive: null",
             "    archive: {patients: 40, films_rows: 416, films_columns: 288, seed: 7}",
-            "in demo alone",
+            "only in demo",
         ),
         ("source: tcia #", "source: local #", "source: local in"),
         *(("name: my-images", f"name: {name}", f"sources.images.name: {name!r} in") for name in TAKEN),
         ("name: my-images", "name: 2024", "sources.images.name: 2024 in"),
         ("    name: my-images", "    #", "sources.images.name is missing"),
-        ("fallback: null", "fallback: idc", "holds nothing of an archive that is `embedded`"),
+        ("fallback: null", "fallback: idc", "has no series of an `embedded` archive"),
         ("fallback: null", "fallback: local", "sources.tcia.fallback: 'local'"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_method_overrides_pretraining_values_for_itself_alone():
     assert chosen.methods["miram-nystrom"].pretrain.side == 224
     assert chosen.methods["mae"].pretrain.side == chosen.pretrain.side == 112
     sides = {
-        method: params.stage_values(chosen, "finetune", *place("finetune", method))["side"]
+        method: params.tuning_of(chosen, layout.Cell(*place("finetune", method))).side
         for method in ("miram-nystrom", "from-scratch")
     }
     assert sides == {"miram-nystrom": 224, "from-scratch": 112}

@@ -19,9 +19,10 @@ CHANGES = {  # of what the preflight reads -> what is to be done then
 RUNS = """
 import os, sys
 from miram.provenance import record
+from miram.stages import STAGES
 from snakemake.cli import main
 os.dup2(1, 2)
-[record.code_digest(stage) for stage in record.STAGE_MODULES]  # known to all of them then
+[record.code_digest(stage) for stage in STAGES]  # known to all of them then
 for options in sys.argv[1:]:
     print("run:", options, flush=True)
     child = os.fork()
@@ -85,7 +86,7 @@ def stand_in(project):
 def test_one_call_plans_all_that_a_change_asks_for_and_no_image_is_read_again(source, contained, tmp_path):
     project, preset, _ = project_of(source, tmp_path)
     for rules in project.glob("workflow/rules/*.smk"):  # the jobs, and the preflight, make empty files
-        made = re.sub(r'(shell:\n\s+)"\{MIRAM\}[^"]*"(\s+"[^"]*")?', r'\1"touch {output}"', rules.read_text())
+        made = re.sub(r"(shell: )COMMAND\(.*\)", r'\1"touch {output}"', rules.read_text())
         rules.write_text(re.sub(r'f"\{MIRAM\} doctor.*?"', '"touch examined"', made))
     through = "--use-singularity" if contained else "--quiet host"
     options = [through]
@@ -112,7 +113,7 @@ def test_what_the_preflight_stops_has_not_begun_and_its_own_words_are_shown(tmp_
     stopped = run(project)
     assert stopped.returncode == 1
     said = (project / "logs" / made / "doctor.log").read_text()
-    assert "stop    ../archive is no folder (sources.local.folder)." in said and said in stopped.stderr
+    assert "stop    ../archive is not a folder (sources.local.folder)." in said and said in stopped.stderr
     assert "Failed:" not in stopped.stderr
     assert not [*project.glob("data/**/*.json"), *project.glob("runs/**/*")]
     assert [path.name for path in project.glob("logs/**/*.log")] == ["doctor.log"]

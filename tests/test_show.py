@@ -66,7 +66,7 @@ def refusal(capfd, *arguments):
     assert main([*arguments, "show"]) == 1
     said = capfd.readouterr()
     assert said.out == ""
-    assert "is not the table of the present parameters" in said.err and "Run the workflow" in said.err
+    assert "does not belong to the present parameters" in said.err and "Run the workflow" in said.err
     return said.err
 
 

@@ -1,10 +1,11 @@
 """What attention, pre-training, input and fine-tuning cost on this machine: tables, exponents, crossovers, figures.
 
 Shapes: N tokens. Times are medians of interleaved calls of one run; kept memory is what autograd saves; peak memory is
-what the allocator gave at most beyond what was there before. Ratios travel, absolute times do not.
+the maximum that the allocator gave in addition to the memory in use before. Compare ratios, not absolute times.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,25 +23,26 @@ from miram.bench.timing import clock, interleaved, machine, medians, timed
 from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.kinds import NAIVE
+from miram.kinds import NAIVE, Precision
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import fit, least_images, memory_of
+from miram.recipe import Recipe
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
-NAIVE_BYTES = 8e9  # naive attention is measured where its matrices, about three at a time, take no more
+NAIVE_BYTES = 8e9  # naive attention is measured if its matrices, about three at a time, take no more
 SIDES = (112, 224, 448, 896)  # px
 TRAINING_SIDES = SIDES[:2]  # those of the paper
 GIGABYTES = (4, 8, 12, 24)
-FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # a GPU is not busy with fewer
+FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # fewer would not keep a GPU busy
 MIB = 2**20
 
 
 class Scope(NamedTuple):
-    """How much is measured."""
+    """The extent of the measurements."""
 
     tokens: tuple[int, ...]
     sides: tuple[int, ...]
-    patches: dict[str, int]  # of the images of a measured step, all together, by device
+    patches: dict[str, int]  # of all images of a measured step together, by device
     rounds: int  # calls
     layer_seconds: float  # after which a layer is called no more
     step_seconds: float  # after which a step is called no more
@@ -51,27 +53,27 @@ QUICK = Scope(TOKENS[:3], SIDES[:2], {"cpu": 196, "cuda": 12_544}, 2, 2.0, 2.0, 
 COMPLETE = Scope(TOKENS, SIDES, {"cpu": 784, "cuda": 12_544}, 7, 20.0, 10.0, 200)
 
 
-def bench(methods: Mapping[str, dict[str, Any]], out_dir: Path, device: str, quick: bool, command: str) -> Path:
-    """Measure all parts for `methods`, the stage `pretrain`'s values by name; write <machine>.json and its tables.
+def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool, command: str) -> Path:
+    """Measure all parts for `methods`; write <machine>.json and its tables.
 
-    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError where no method has
+    `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError if no method has
     an attention to measure.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
-    if not any(values.get("attention") for values in methods.values()):
+    if not any(recipe.attention for recipe in methods.values()):
         raise MiramError("No method has an attention to measure.", "Add one of objective miram to params.yaml.")
     start = clock()
     torch.manual_seed(0)
     scope = QUICK if quick else COMPLETE
-    precision = "bf16-mixed" if device == "cuda" else "32-true"
-    methods = {name: {**values, "precision": precision, "recompute": False} for name, values in methods.items()}
+    precision: Precision = "bf16-mixed" if device == "cuda" else "32-true"
+    methods = {name: replace(recipe, precision=precision, recompute=False) for name, recipe in methods.items()}
     rounds, seconds, sides = scope.rounds, scope.step_seconds, scope.sides
     attention = measure_attention(methods, scope.tokens, rounds, scope.layer_seconds, device)
-    results = {
+    results: dict[str, Any] = {
         "command": command,
         "machine": machine(),
-        "encoder": next(iter(methods.values()))["encoder"],
+        "encoder": asdict(next(iter(methods.values())).encoder),
         "precision": precision,
         "attention": attention,
         "exponents": exponents(attention),
@@ -101,38 +103,33 @@ def device_slug(host: dict[str, Any]) -> str:
 
 
 def measure_attention(
-    methods: Mapping[str, dict[str, Any]], tokens: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+    methods: Mapping[str, Recipe], tokens: tuple[int, ...], rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """One attention layer, batch 1, of each kind and form, against N: seconds and memory of both passes."""
-    own = [values for values in methods.values() if values.get("attention")]
-    rows = []
+    own = [(own, own.attention, own.decoder) for own in methods.values() if own.attention and own.decoder]
+    rows: list[dict[str, Any]] = []
     for count in tokens:
-        forms = [(values, form) for values in own for form in forms_of(values)]
-        forms = [
-            (values, form) for values, form in forms if form != NAIVE or _naive_bytes(values, count) <= NAIVE_BYTES
-        ]
         layers = {
-            (values["attention"], form): _autocast(
-                attention_layer(values, form, count, device), values["precision"], device
-            )
-            for values, form in forms
+            (kind, form): _autocast(attention_layer(recipe, form, count, device), recipe.precision, device)
+            for recipe, kind, decoder in own
+            for form in forms_of(recipe)
+            if form != NAIVE or 3 * 4 * decoder.heads * count**2 <= NAIVE_BYTES
         }
-        width = own[0]["decoder"]["width"]
+        width = own[0][2].width
         x = torch.randn(1, count, width, device=device, requires_grad=True)
         calls = {key: partial(forward_and_backward, layer, x) for key, layer in layers.items()}
         measured = interleaved(calls, rounds, budget_seconds)
         for (kind, form), layer in layers.items():
-            memory = {
-                "kept_mib": kept_bytes(partial(layer, x)) / MIB,
-                "peak_mib": _peak(calls[kind, form], device) / MIB,
-            }
-            row = {"kind": kind, "form": form, "tokens": count, **medians(measured[kind, form]), **memory}
-            rows.append({**row, "seconds": row["forward"] + row["backward"]})
+            times = medians(measured[kind, form])
+            rows.append(
+                {
+                    **{"kind": kind, "form": form, "tokens": count, **times},
+                    "kept_mib": kept_bytes(partial(layer, x)) / MIB,
+                    "peak_mib": _peak(calls[kind, form], device) / MIB,
+                    "seconds": times["forward"] + times["backward"],
+                }
+            )
     return rows
-
-
-def _naive_bytes(values: dict[str, Any], tokens: int) -> float:
-    return 3 * 4 * values["decoder"]["heads"] * tokens**2
 
 
 def _autocast(layer: Callable, precision: str, device: str) -> Callable:
@@ -144,7 +141,7 @@ def _autocast(layer: Callable, precision: str, device: str) -> Callable:
 
 
 def _peak(call: Callable[[], object], device: str) -> float:
-    """Bytes that `call` takes at most beyond what is there before."""
+    """The maximum bytes of `call` in addition to the memory in use before."""
     if device == "cpu":
         return peak_bytes(call)
     before = torch.cuda.memory_allocated()
@@ -154,31 +151,26 @@ def _peak(call: Callable[[], object], device: str) -> float:
 
 
 def measure_steps(
-    methods: Mapping[str, dict[str, Any]],
-    sides: tuple[int, ...],
-    patches: int,
-    rounds: int,
-    budget_seconds: float,
-    device: str,
+    methods: Mapping[str, Recipe], sides: tuple[int, ...], patches: int, rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """A whole step of pre-training of each method at each input side, and the batch that the memory model allows."""
     rows = []
     for side in sides:
         for name, own in methods.items():
-            values = {**own, "side": side}
-            images = max(least_images(values), patches // (side // values["encoder"]["patch"]) ** 2)
+            recipe = replace(own, side=side)
+            images = max(least_images(recipe), patches // recipe.patches)
             if device == "cuda":
-                images = min(images, largest_batch(values, torch.cuda.mem_get_info()[1] / 1e9))
+                images = min(images, largest_batch(recipe, torch.cuda.mem_get_info()[1] / 1e9))
                 if not images:
                     continue
-            forward, step = pretraining_step(values, images, device)
+            forward, step = pretraining_step(recipe, images, device)
             calls = medians(interleaved({name: timed(step)}, rounds, budget_seconds)[name])
-            memory = memory_of(values, images)
+            memory = memory_of(recipe, images)
             kept = kept_bytes(forward)
             rows.append(
                 {
                     "method": name,
-                    "kind": own.get("attention") or own["objective"],
+                    "kind": own.attention or own.objective,
                     "side": side,
                     "images": images,
                     **calls,
@@ -187,44 +179,37 @@ def measure_steps(
                     "predicted_kept_mib": memory.kept / MIB,
                     "peak_mib": (memory.weights + memory.moments + _peak(step, device)) / MIB,
                     "predicted_peak_mib": memory.peak / MIB,
-                    **{f"batch_in_{size}_gb": largest_batch(values, size) for size in GIGABYTES},
+                    **{f"batch_in_{size}_gb": largest_batch(recipe, size) for size in GIGABYTES},
                 }
             )
             del forward, step
     return rows
 
 
-def largest_batch(values: dict[str, Any], gigabytes: float) -> int:
+def largest_batch(recipe: Recipe, gigabytes: float) -> int:
     """Images at once, a power of 2, that fit by the memory model; 0: not one."""
     try:
-        return fit({**values, "batch": 4096}, gigabytes * 1e9, devices=1, crops_bytes=0).images
+        return fit(replace(recipe, batch=4096), gigabytes * 1e9, devices=1, crops_bytes=0).images
     except MiramError:
         return 0
 
 
 def measure_finetuning(
-    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
+    methods: Mapping[str, Recipe], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
 ) -> list[dict[str, Any]]:
     """A training step of the classifier: the same for all methods of one encoder."""
     rows = []
     for side in sides:
-        values = {**next(iter(methods.values())), "side": side}
+        recipe = replace(next(iter(methods.values())), side=side)
         images = FINETUNING_IMAGES[device]
-        step = finetuning_step(values, images, device)
+        step = finetuning_step(recipe, images, device)
         calls = medians(interleaved({"step": timed(step)}, rounds, budget_seconds)["step"])
-        rows.append(
-            {
-                "side": side,
-                "images": images,
-                **calls,
-                "images_per_second": images / calls["seconds"],
-            }
-        )
+        rows.append({"side": side, "images": images, **calls, "images_per_second": images / calls["seconds"]})
     return rows
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """What was found, in tables; the attention layers stand in the CSV and the figure."""
+    """The results as tables; attention layers are in the CSV and the figure."""
     host = results["machine"]
     growth = pd.DataFrame(results["exponents"]).round(2)
     names = {"seconds": "faster than full: tokens", "kept_mib": "keeps less than full: tokens"}
@@ -241,10 +226,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "# What attention, pre-training, input and fine-tuning cost",
         f"`{results['command']}` on {host['gpu'] or host['processor']}, {host['threads']} CPU threads, "
         f"{results['precision']}, torch {host['torch']}, in {results['minutes']:.1f} minutes. Medians of interleaved "
-        "calls; spread: (largest - smallest) / median. Ratios travel, absolute times do not.",
+        "calls; spread: (largest - smallest) / median. Compare ratios between machines, not absolute times.",
         "## Growth with the number of tokens: cost ~ tokens^p",
         growth.to_markdown(index=False),
-        "## From how many tokens on a linear kind costs less than full attention, both fused",
+        "## Tokens from which a linear kind costs less than full attention, both fused",
         "Full attention was not measured." if crossings.empty else crossings.to_markdown(index=False),
         "## A step of pre-training",
         "The last columns: images at once that fit into that many GB (1e9 bytes), by the memory model.",
@@ -259,13 +244,13 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 
 
 def _training_text(results: Mapping[str, Any]) -> list[str]:
-    """Of a GPU: pre-training as it is, and how busy it keeps the device."""
+    """For a GPU: pre-training with its input pipeline, and the utilisation of the device."""
     if "training" not in results:
         return []
     table = pd.DataFrame(results["training"]).round({"peak_mib": 0, "images_per_second": 1})
     return [
         "## Pre-training with its input pipeline",
-        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM gives. utilisation: the share of the time "
-        "in which the network is at work, by the same steps without input.",
+        f"On {crops_of_cbis_ddsm():,} synthetic crops, as many as CBIS-DDSM has. utilisation: the share of the time "
+        "in which the network computes, from the same steps without input.",
         table.to_markdown(index=False, floatfmt=".3g"),
     ]

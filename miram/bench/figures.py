@@ -1,4 +1,4 @@
-"""Figures of a bench: cost against tokens and against the side of the input; log scales, as growth is the message."""
+"""Figures of a bench: cost against tokens and against the side of the input; on log scales, which show growth."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from miram.files import atomic_path
 from miram.looks import LINES, looks, looks_of_kinds
 
 COSTS = {"seconds": "time (s)", "kept_mib": "kept memory (MiB)", "peak_mib": "peak memory (MiB)"}
-NEAR = 1.4  # times the tick before: the label of one as near would cover that one's
+NEAR = 1.4  # times the previous tick: labels of closer ticks would overlap
 
 
 def draw_attention(results: Mapping[str, Any], path: Path) -> None:
@@ -47,7 +47,7 @@ def draw_attention(results: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_steps(results: Mapping[str, Any], path: Path) -> None:
-    """Seconds and memory an image of a whole step of pre-training against the side of the input."""
+    """Seconds and memory per image of a whole step of pre-training against the side of the input."""
     table = pd.DataFrame(results["steps"])
     table["seconds_an_image"] = table["seconds"] / table["images"]
     table["kept_an_image"] = table["kept_mib"] / table["images"]
@@ -61,8 +61,8 @@ def draw_steps(results: Mapping[str, Any], path: Path) -> None:
         memory.plot(own["side"], own["kept_an_image"], color=colour, marker=marker, ms=5, ls="none")
         memory.plot(own["side"], own["predicted_an_image"], ":", color=colour)
     memory.plot([], [], ":", color="grey", label="predicted")
-    _logarithmic(time, "side of the input (px)", "time of a step (s an image)", table["side"].unique())
-    _logarithmic(memory, "side of the input (px)", "kept memory (MiB an image)", table["side"].unique())
+    _logarithmic(time, "side of the input (px)", "time of a step (s per image)", table["side"].unique())
+    _logarithmic(memory, "side of the input (px)", "kept memory (MiB per image)", table["side"].unique())
     handles = [axes.get_legend_handles_labels() for axes in (time, memory)]
     lines, labels = (handles[0][i] + handles[1][i] for i in (0, 1))
     figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3.5, frameon=False)

@@ -1,4 +1,4 @@
-"""How the cost of attention grows with the number of tokens, and where a linear kind begins to pay."""
+"""How the cost of attention grows with the number of tokens, and from where a linear kind is cheaper."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -9,7 +9,7 @@ import pandas as pd
 
 from miram.kinds import FULL, OURS
 
-LINEAR_FROM = 3137  # tokens from which on growth is fitted: below, constant parts weigh
+LINEAR_FROM = 3137  # tokens from which growth is fitted: below, constant parts matter
 
 
 def exponents(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -28,8 +28,8 @@ def exponents(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def crossovers(attention: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tokens from which on a linear kind costs less than fused full attention, in time and in kept memory.
 
-    Between two measured numbers of tokens, by a line through the logarithms of ratio and tokens. A bound where the
-    kind costs less from the first number on, or never. Nothing where full attention was not measured.
+    Interpolated between two measured numbers of tokens, linearly in the logarithms of ratio and tokens. A bound if the
+    kind costs less from the first number on, or never. Nothing if full attention was not measured.
     """
     table = pd.DataFrame(attention)
     full = table[(table["kind"] == FULL) & (table["form"] == OURS)].set_index("tokens")

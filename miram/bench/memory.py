@@ -1,4 +1,4 @@
-"""What a computation takes of the CPU's memory at most."""
+"""The peak CPU memory of a computation."""
 
 from collections.abc import Callable
 from itertools import accumulate
@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(fn: Callable[[], object]) -> int:
-    """Call `fn` and return by how many bytes the CPU's tensors exceeded, at most, those that were there before."""
+    """Call `fn` and return the peak bytes of the CPU's tensors beyond those allocated before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         fn()
     changes = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -1,10 +1,7 @@
-"""What is measured: an attention layer, a step of pre-training, a step of fine-tuning, at the sizes of a preset.
-
-`values` are those of the stage `pretrain` of one method, with the names of params.yaml.
-"""
+"""What is measured: an attention layer, a step of pre-training, a step of fine-tuning, at the sizes of a preset."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,43 +10,43 @@ from torch.nn.functional import cross_entropy
 from miram import kinds
 from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
+from miram.models.build import build_pretrainer
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.recipe import Recipe
-from miram.train.pretrain import parameter_groups
-from miram.train.recipe import build, random_inputs
+from miram.train.loop import parameter_groups
+from miram.train.recipe import random_inputs
 
 CLASSES = 4  # of the fine-tuning step
 
 
-def forms_of(values: dict[str, Any]) -> tuple[str, ...]:
-    """The forms of a method's attention that can be compared; of a method without one to choose, ours."""
-    attention = values.get("attention")
-    return kinds.ATTENTION[attention].forms if attention else (kinds.OURS,)
+def forms_of(recipe: Recipe) -> tuple[str, ...]:
+    """The forms of a method's attention that can be compared; for a method without a choice, ours."""
+    return kinds.ATTENTION[recipe.attention].forms if recipe.attention else (kinds.OURS,)
 
 
-def in_form(values: dict[str, Any], form: str) -> dict[str, Any]:
-    """`values` with attention as the libraries make it (`package`) or as we do (`fused`)."""
-    if form != kinds.PACKAGE or form not in forms_of(values):
-        return values
-    options = {**values["options"], **kinds.ATTENTION[values["attention"]].package_options}
-    return {**values, "backend": kinds.PACKAGE, "options": options}
+def in_form(recipe: Recipe, form: str) -> Recipe:
+    """The recipe with the attention of the libraries (`package`) or ours (`fused`)."""
+    if form != kinds.PACKAGE or recipe.attention is None or form not in forms_of(recipe):
+        return recipe
+    options = {**(recipe.options or {}), **kinds.ATTENTION[recipe.attention].package_options}
+    return replace(recipe, backend=kinds.PACKAGE, options=options)
 
 
-def attention_layer(values: dict[str, Any], form: str, tokens: int, device: str) -> nn.Module:
-    """One attention of the high-resolution decoder, without the MLP; `naive` holds the matrix of all pairs."""
-    values, decoder = in_form(values, form), values["decoder"]
-    kind = values["attention"]
+def attention_layer(recipe: Recipe, form: str, tokens: int, device: str) -> nn.Module:
+    """One attention of the high-resolution decoder, without the MLP; `naive` stores the matrix of all pairs."""
+    recipe = in_form(recipe, form)
+    assert recipe.attention is not None and recipe.decoder is not None
     stack = build_stack(
-        kind,
-        backend=values["backend"],
-        dim=decoder["width"],
+        recipe.attention,
+        backend=recipe.backend,
+        dim=recipe.decoder.width,
         depth=1,
-        heads=decoder["heads"],
+        heads=recipe.decoder.heads,
         tokens=tokens,
-        **(values["options"] or {}),
+        **(recipe.options or {}),
     )
-    layer = stack.get_submodule(kinds.ATTENTION[kind].first_layer).to(device)
+    layer = stack.get_submodule(kinds.ATTENTION[recipe.attention].first_layer).to(device)
     if form == kinds.NAIVE:
         _make_naive(layer)
     return layer
@@ -74,7 +71,7 @@ def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Phases
 
 
 def pretraining_step(
-    values: dict[str, Any],
+    recipe: Recipe,
     images: int,
     device: str,
     *,
@@ -82,13 +79,12 @@ def pretraining_step(
     fused_adamw: bool = True,
     naive: bool = False,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """The forward pass of a method on so many random images, and its whole training step.
+    """The forward pass of a method on this many random images, and its whole training step.
 
-    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention holds the
+    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention stores the
     matrices of all pairs of tokens.
     """
-    recipe = Recipe.of(values)
-    model = build(recipe).to(device)
+    model = build_pretrainer(recipe).to(device)
     if naive:
         for block in model.get_submodule("highres").get_submodule("stack").children():
             _make_naive(block.get_submodule("attn"))
@@ -108,16 +104,16 @@ def pretraining_step(
     return forward, step
 
 
-def finetuning_step(values: dict[str, Any], images: int, device: str) -> Callable[[], None]:
-    """A training step of the classifier on so many random images."""
-    encoder = Encoder(side=values["side"], **values["encoder"], drop_path=0.1)
+def finetuning_step(recipe: Recipe, images: int, device: str) -> Callable[[], None]:
+    """A training step of the classifier on this many random images."""
+    encoder = Encoder(side=recipe.side, **asdict(recipe.encoder), drop_path=0.1)
     model = Classifier(encoder, classes=CLASSES, pool="mean", head_init_std=0.01).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
-    pixels = torch.randn(images, values["encoder"]["channels"], values["side"], values["side"], device=device)
+    pixels = torch.randn(images, recipe.encoder.channels, recipe.side, recipe.side, device=device)
     labels = torch.randint(CLASSES, (images,), device=device)
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=values["precision"] == "bf16-mixed"):
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             loss = cross_entropy(model(pixels), labels)
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""What a bench leaves: its measurements as JSON, and as a page to read."""
+"""The output of a bench: its measurements as JSON, and as a page to read."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from miram.files import atomic_path
 
 
 def write_results(path: Path, results: Mapping[str, Any], text: str) -> None:
-    """Write the JSON file `path`, and `text` beside it as Markdown."""
+    """Write the JSON file `path`, and `text` next to it as Markdown."""
     for file, content in ((path, json.dumps(results, indent=1) + "\n"), (path.with_suffix(".md"), text)):
         with atomic_path(file) as temporary:
             temporary.write_text(content, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Images a second of the packed store beside decoding each PNG."""
+"""Images per second from the packed store, compared with decoding each PNG."""
 
 import tempfile
 from functools import partial
@@ -30,7 +30,7 @@ def measure_pipeline(rounds: int) -> list[dict[str, object]]:
 
 
 def write_store(folder: Path, crops: int) -> tuple[Path, Path]:
-    """A store of so many crops that are alike, and its index."""
+    """A store of this many similar crops, and its index."""
     files = folder / "crops.u8", folder / "crops_index.csv"
     crop = _crop(np.random.default_rng(0))
     with open(files[0], "wb") as stream:
@@ -78,7 +78,7 @@ def _from_store(store: Store, side: int) -> torch.Tensor:
 
 
 def _from_png(paths: list[Path], side: int) -> torch.Tensor:
-    """As the reference does it: decode, three channels, crop and resize, flip, tensor, normalise, one by one."""
+    """Like the reference: decode, three channels, crop and resize, flip, tensor, normalise, one by one."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     images = []
     for number, path in enumerate(paths):

@@ -1,4 +1,4 @@
-"""Times that can be compared: of one run, interleaved, as medians; and the machine that they were taken on."""
+"""Comparable times: medians of interleaved calls in one run; and the machine."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ Name = TypeVar("Name", bound=Hashable)  # of what is measured
 
 
 def clock() -> float:
-    """Seconds, once a GPU has done what it was given."""
+    """Seconds, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -36,10 +36,10 @@ def timed(function: Callable[[], object]) -> Callable[[], Phases]:
 def interleaved(
     functions: Mapping[Name, Callable[[], Phases]], rounds: int, budget_seconds: float
 ) -> dict[Name, list[Phases]]:
-    """Call every function once to warm up, then all in turn for so many rounds; what each call returned, by name.
+    """Call every function once to warm up, then all in turn for several rounds; the results of the calls, by name.
 
-    A function whose calls, the first included, have taken `budget_seconds` is called no more; what the first took
-    counts where there is no other.
+    A function whose calls, including the first, have taken `budget_seconds` is not called again; the first call counts
+    only if there is no other.
     """
     results: dict[Name, list[Phases]] = {name: [] for name in functions}
     first, spent = {}, {}

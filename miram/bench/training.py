@@ -1,7 +1,7 @@
-"""Pre-training as it is, input pipeline included, beside its bare steps: images/s, peak memory, utilisation.
+"""Pre-training with its input pipeline, compared with its bare steps: images/s, peak memory, utilisation.
 
-The crops are synthetic, as many as CBIS-DDSM gives under protocol strict; utilisation is the share of its time that
-pre-training spends in steps, by the bare steps on images that lie on the device.
+The crops are synthetic, as many as CBIS-DDSM has under protocol strict; utilisation is the share of time that
+pre-training spends in steps, estimated from bare steps on images already on the device.
 """
 
 import dataclasses
@@ -37,43 +37,41 @@ def crops_of_cbis_ddsm() -> int:
 
 
 def measure_training(
-    methods: Mapping[str, dict[str, Any]], sides: tuple[int, ...], steps: int, crops: int, device: str
+    methods: Mapping[str, Recipe], sides: tuple[int, ...], steps: int, crops: int, device: str
 ) -> list[dict[str, Any]]:
-    """About so many `steps` of each method at each side, on `crops` crops, linear attention in both of its forms.
+    """About `steps` steps of each method at each side, on `crops` crops, linear attention in both of its forms.
 
     Images at once are the preset's, or on a GPU the most that fit by the memory model. A form that does not fit has a
-    `fault` in place of its measurements.
+    `fault` instead of its measurements.
     """
     rows = []
     with TemporaryDirectory() as folder:
         store = write_store(Path(folder), crops)
         for side in sides:
             for name, own in methods.items():
-                values = {**own, "side": side}
-                images = _at_once(values, store[0].stat().st_size, device)
-                for form in forms_of(values) if values.get("backend") else (OURS,):
+                recipe = dataclasses.replace(own, side=side)
+                images = _at_once(recipe, store[0].stat().st_size, device)
+                for form in forms_of(recipe) if recipe.backend else (OURS,):
                     row = {"method": name, "form": form, "side": side, "images": images}
                     try:
-                        row |= _measured(in_form(values, form), images, store, steps, device)
+                        row |= _measured(in_form(recipe, form), images, store, steps, device)
                     except MiramError as error:
                         row |= {"images_per_second": None, "fault": error.message}
                     rows.append(row)
     return rows
 
 
-def _at_once(values: dict[str, Any], crops_bytes: int, device: str) -> int:
-    own = values["batch"] // values["accumulate"]
+def _at_once(recipe: Recipe, crops_bytes: int, device: str) -> int:
+    own = recipe.batch // recipe.accumulate
     if device == "cpu":
         return own
-    return min(own, fit(values, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=crops_bytes).images)
+    return min(own, fit(recipe, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=crops_bytes).images)
 
 
-def _measured(
-    values: dict[str, Any], images: int, store: tuple[Path, Path], steps: int, device: str
-) -> dict[str, float]:
+def _measured(recipe: Recipe, images: int, store: tuple[Path, Path], steps: int, device: str) -> dict[str, float]:
     ids = pd.read_csv(store[1], dtype=str)["image_id"].tolist()
     epochs = max(2, round(steps / (len(ids) // images)))  # the first warms up
-    recipe = dataclasses.replace(Recipe.of(values), batch=images, accumulate=1, epochs=epochs, warmup_epochs=epochs)
+    whole = dataclasses.replace(recipe, batch=images, accumulate=1, epochs=epochs, warmup_epochs=epochs)
     with TemporaryDirectory() as out:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -82,14 +80,14 @@ def _measured(
             *store,
             ids,
             ids[:1],
-            recipe,
+            whole,
             checkpoint_every_epochs=epochs,
             accelerator=device,
             threads=torch.get_num_threads(),
             devices=1,
         )
         speed = median(pd.read_csv(Path(out, "log.csv"))["images_per_second"][1:])
-    _, step = pretraining_step(values, images, device)
+    _, step = pretraining_step(recipe, images, device)
     bare = medians(interleaved({"step": timed(step)}, min(steps, BARE_STEPS), float("inf"))["step"])["seconds"]
     return {
         "steps": facts["steps"],

@@ -1,4 +1,4 @@
-"""The command line, one sub-command a stage: each reads params.yaml, does its work, and writes its record last."""
+"""The command line, one sub-command per stage: each reads params.yaml, does its work, and writes its record last."""
 
 import argparse
 import errno
@@ -8,20 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from miram import __version__, layout, params
-from miram.cli import data, machine, results, training
+from miram.cli import asking, data, machine, results, sharing, training
+from miram.data import recipes
 from miram.errors import MiramError
+from miram.stages import STAGES
 
-# faults of the machine, not of the code
+COMMANDS = vars(data) | vars(training) | vars(results)  # a stage's function has its name
+EXAMINED = [name for name, row in STAGES.items() if row.examined]
+# errors of the machine, not of the code
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+Add = Callable[[str, Callable, str], argparse.ArgumentParser]  # name, what it runs, help
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage; returns the exit code: 0, 1 for a fault that the message explains, 2 for a wrong parameter.
+    """Run one stage; returns the exit code: 0, 1 for an error that the message explains, 2 for a wrong parameter.
 
-    `compare` gives 1 for results that do not agree.
+    `compare` returns 1 for results that do not agree.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of a name stops nothing
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a letter of a name is no error
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(params.load(arguments.params, arguments.preset), arguments) or 0
@@ -32,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in REFUSALS:
             raise
         print(f"miram {arguments.stage}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-        print("Check its permissions and its disk, then run again; what was finished is kept.", file=sys.stderr)
+        print("Check its permissions and its disk, then run again; finished work is kept.", file=sys.stderr)
         return MiramError.exit_code
     except KeyboardInterrupt:
-        print(f"miram {arguments.stage}: interrupted; run it again to go on.", file=sys.stderr)
+        print(f"miram {arguments.stage}: interrupted; run it again to continue.", file=sys.stderr)
         return 130
 
 
@@ -45,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--params", type=Path, default=layout.default_params(), help="parameter file (default: %(default)s)"
     )
-    parser.add_argument("--preset", choices=params.PRESETS, help="in place of the preset that the file names")
+    parser.add_argument("--preset", choices=params.PRESETS, help="replaces the preset that the file names")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
 
     def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
@@ -53,83 +58,105 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=run)
         return stage
 
-    def place(stage: argparse.ArgumentParser, *names: str) -> None:
-        """What tells the jobs of a stage apart; params.yaml lists the values."""
-        for name in names:
-            stage.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+    for row in STAGES.values():
+        own = add(row.name, COMMANDS[row.name], row.does)
+        for name in row.options:  # params.yaml lists the values
+            own.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
+        if len(row.modes) == 1:
+            own.set_defaults(mode=row.modes[0])
+        if row.name == "crops":
+            text = "print what would be done, as `data plan`, and change nothing"
+            own.add_argument("--dry-run", action="store_true", help=text)
+        if row.name == "images":
+            text = "only report how the images and the table are read, and show some as the network sees them"
+            own.add_argument("--check", action="store_true", help=text)
+    _add_data(add)
+    _add_training(add)
+    _add_asking(add)
+    _add_results(add)
+    return parser
 
-    add("archive", data.archive, "write the embedded archive: a phantom CBIS-DDSM, as DICOM (preset demo)")
-    serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, as TCIA would, until interrupted")
+
+def _add_data(add: Add) -> None:
+    """The commands about the data other than stages, and those that check this machine before a run."""
+    serve = add("serve", data.serve_archive, "serve the embedded archive on loopback, like TCIA, until interrupted")
     serve.add_argument("--port", type=int, default=0, help="0: any free port (default)")
-    text = "check this machine against what the preset needs; the workflow asks it before its first job"
+    text = "check this machine against what the preset needs; the workflow runs it before its first job"
     ready = add("doctor", machine.doctor, text)
     ready.add_argument(
         "--stages",
         nargs="+",
-        choices=params.EXAMINED,
-        default=params.EXAMINED,
+        choices=EXAMINED,
+        default=EXAMINED,
         metavar="STAGE",
-        help="what is to be done, if not all of %(choices)s: what other stages need is not asked",
+        help="the stages to run, if not all of %(choices)s: what only others need is not checked",
     )
     ready.add_argument(
         "--elsewhere",
         action="store_true",
-        help="on other machines, as a cluster's: GPU and network are not asked",
+        help="on other machines, such as a cluster's: GPU and network are not checked",
     )
-    add("catalogue", data.catalogue, "fetch the case lists; list the series that their lesions need")
-    cut = add("crops", data.crops, "film by film: fetch, verify, cut the lesions; write lesions.csv and set_aside.csv")
-    cut.add_argument(
-        "--dry-run", action="store_true", help="print what would be done, as `data plan`, and touch nothing"
-    )
-    about = add("data", lambda *_: None, "plan the transfer, or check the data against another's")
+    about = add("data", lambda *_: None, "plan the transfer, or check the data against another copy")
     questions = about.add_subparsers(dest="question", required=True, metavar="QUESTION")
-    text = "print series, bytes, disk at the peak and time; fail when the disk is too small; touch nothing"
+    text = "print series, bytes, disk at the peak and time; fail if the disk is too small; change nothing"
     questions.add_parser("plan", help=text, description=text).set_defaults(run=data.data_plan)
     text = "compare the SHA-256 of every verified instance with a list of them"
     check = questions.add_parser("check", help=text, description=text)
     check.set_defaults(run=data.data_check)
     check.add_argument("file", type=Path, help="an instances.csv, such as that of results/<preset>/")
-    add("images", data.images, "read images of one's own in place of crops (source images)")
-    add("pack", data.pack, "decode all crops into one file for training")
-    place(add("splits", data.splits, "divide the lesions into training, validation and test"), "protocol")
-    add("audit", data.audit, "write what the splits share, and what was repaired, set aside or lies at a border")
-    place(add("pretrain", training.pretrain, "pre-train one method"), "protocol", "method")
-    tune = add("finetune", training.finetune, "fine-tune one method and predict validation and test")
-    tune.set_defaults(mode=layout.FINETUNE)
-    place(tune, "protocol", "task", "method", "seed")
-    frozen = add("probe", training.probe, "classify the frozen features of one method and predict validation and test")
-    place(frozen, "protocol", "task", "mode", "method", "seed")
+    table = add("recipe", data.recipe, "print the table of a public data set, as downloaded, for `images` and `test`")
+    table.add_argument("recipe", choices=recipes.DATA_SETS, metavar="SET", help="one of %(choices)s")
+    table.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder of the data set; the table's paths are relative to it"
+    )
+    table.add_argument("--task", choices=recipes.TASKS, default=recipes.TASKS[0], help="what the labels are")
+
+
+def _add_training(add: Add) -> None:
+    """The commands about the cost of the trainings."""
     size = add(
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
     size.add_argument("--vram", type=float, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
-    add("plan", machine.plan_hours, "hours of all trainings by measured rates, beside what finished ones took")
+    add("plan", machine.plan_hours, "hours of all trainings from measured rates, compared with finished ones")
     cost = add("bench", machine.measure, "measure time and memory of attention, steps and input on this machine")
     cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
-    add("evaluate", results.evaluate, "compute the metrics of all predictions")
-    add("claims", results.claims, "judge the paper's claims by the metrics, the differences and the bench")
-    add("efficiency", results.efficiency, "set accuracy against memory and time, of pre-training and of the bench")
-    add("table", results.table, "write the comparison table and the figures")
-    add("explain", training.explain, "map what fine-tuned networks rest on, and the features of pre-trained ones")
-    add("report", results.report, "write the report: one HTML page that opens without a network")
-    ask = add("predict", training.predict, f"ask a fine-tuned network about one picture; {training.NO_DEVICE}")
-    ask.add_argument("picture", type=Path, metavar="IMAGE|DICOM", help="the crop of a lesion, or a film")
+
+
+def _add_asking(add: Add) -> None:
+    """The commands that use a finished network, or export it."""
+    what = f"apply a fine-tuned network to a picture, or all pictures of a folder; {asking.NO_DEVICE}"
+    ask = add("predict", asking.predict, what)
+    ask.add_argument("picture", type=Path, metavar="PICTURE|FOLDER", help="the crop of a lesion, a film, or a folder")
+    ask.add_argument("--network", type=Path, metavar="FILE", help="a model.safetensors, instead of one of this run")
     ask.add_argument(
         "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
     )
     for name in ("protocol", "task", "method"):
-        ask.add_argument(f"--{name}", help="default: the first of params.yaml; of methods the best on validation")
-    ask.add_argument("--out", type=Path, default=Path("prediction.png"), help="the picture (default: %(default)s)")
-    add("crate", results.crate, "describe the results folder as an RO-Crate: its files and what made them")
-    add("show", results.show, "print the comparison table if it is of the present parameters, else say what is missing")
+        ask.add_argument(f"--{name}", help="default: the first of params.yaml; for methods the best on validation")
+    ask.add_argument("--out", type=Path, help="default: prediction.png; for a folder predictions.csv")
+    what = f"measure a fine-tuned network on the cases of a table, such as another laboratory's; {asking.NO_DEVICE}"
+    tried = add("test", asking.test, what)
+    tried.add_argument("--network", type=Path, required=True, metavar="FILE", help="a model.safetensors")
+    tried.add_argument("--table", type=Path, required=True, metavar="CSV", help="of cases, like that of own images")
+    tried.add_argument("--folder", type=Path, help="of the pictures (default: that of the table)")
+    tried.add_argument("--out", type=Path, default=Path("tested"), help="folder (default: %(default)s)")
+    share = add("weights", sharing.weights, "write a pre-trained encoder for timm and transformers, with a model card")
+    share.add_argument("--method", required=True, help="one of params.yaml")
+    share.add_argument("--protocol", help="default: the first of params.yaml")
+    share.add_argument("--out", type=Path, default=Path("weights"), help="folder (default: %(default)s)")
+
+
+def _add_results(add: Add) -> None:
+    """The commands about the results other than stages."""
+    add("show", results.show, "print the comparison table if it is up to date, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     text = "compare two results folders: do their numbers agree, and what differs between the runs"
-    weigh = add("compare", results.compare, f"{text}; exit code 1 when they do not agree, or one was edited")
+    weigh = add("compare", results.compare, f"{text}; exit code 1 if they do not agree, or one was edited")
     weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
-    weigh.add_argument("--brief", action="store_true", help="print the outcome alone, in one line")
-    return parser
+    weigh.add_argument("--brief", action="store_true", help="print only the outcome, in one line")

@@ -1,22 +1,29 @@
-"""The commands of the data: from the archive, or images of one's own, to packed crops, splits and their audit."""
+"""The commands of the data: from the archive or own images to packed crops, splits and their audit."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
 from miram.cli.stage import check_known, do_stage, store_of
 from miram.errors import ParameterError
 from miram.provenance import record
 
+if TYPE_CHECKING:
+    from miram.data.own_images.table import Table
+
+SHOWN = 24  # crops of own images that the check shows
+
 
 def archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Write the embedded archive; what came from an older one goes."""
+    """Write the embedded archive, and delete everything made from an older one."""
     from miram.phantom.archive import write_archive
 
     if not params.is_embedded(chosen):
@@ -43,7 +50,7 @@ def serve_archive(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Fetch the case lists and list the series that they need."""
+    """Download the case lists and list the series that they need."""
     from miram.data.transfer.catalogue import list_archive
 
     data = layout.data(chosen.name)
@@ -54,7 +61,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
     outputs = [*(data / "csv" / name for name in layout.CASE_CSVS), data / "series.csv"]
 
     def work() -> dict[str, Any]:
-        with _source(chosen, "catalogue") as values:
+        with _source(chosen) as values:
             return list_archive(
                 data / "csv", data / "series.csv", **values, **_tries(chosen), carried=_is_carried(chosen)
             )
@@ -63,7 +70,7 @@ def catalogue(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Fetch the films and cut the crops."""
+    """Download the films and cut the crops."""
     from miram.data.transfer.films import cut_films
 
     if arguments.dry_run:
@@ -75,34 +82,33 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
     places = _places(chosen)
 
     def work() -> dict[str, Any]:
-        with _source(chosen, "crops") as values:
-            return cut_films(places, **values, **asdict(chosen.transfer))
+        with _source(chosen) as values:
+            return cut_films(places, cutting=params.cutting_of(chosen), **values, **asdict(chosen.transfer))
 
     outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
     do_stage(chosen, "crops", [source], outputs, work)
 
 
 def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print what the stage crops has still to do, touching nothing; before the stage catalogue, all of it.
+    """Print what the stage crops still has to do, without changes; before the stage catalogue, all of it.
 
-    Of CBIS-DDSM that needs no network, but for a local folder it reads what that holds.
+    For CBIS-DDSM this needs no network; a local folder is scanned.
     """
     from miram.data.transfer.catalogue import list_archive, list_carried
     from miram.data.transfer.films import plan_films
 
     places = _places(chosen)
     transfer = {name: getattr(chosen.transfer, name) for name in ("workers", "keep_dicom")}
-    with _source(chosen, "crops") as values, TemporaryDirectory() as folder:
+    with _source(chosen) as values, TemporaryDirectory() as folder:
         if not layout.record("catalogue", chosen.name).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
                 list_carried(places.csv_dir, places.series_csv)
-                print("before `miram catalogue`: by the case lists and the index that are installed, without network")
+                print("before `miram catalogue`: from the installed case lists and index, without network")
             else:
-                where = {name: values[name] for name in ("source", "settings")}
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
-                list_archive(places.csv_dir, places.series_csv, **where, **more)
-        plan_films(places, **values, **transfer)
+                list_archive(places.csv_dir, places.series_csv, **values, **more)
+        plan_films(places, cutting=params.cutting_of(chosen), **values, **transfer)
 
 
 def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -114,17 +120,61 @@ def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def images(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make crops of one's own images."""
-    from miram.data.own_images import image_paths, import_images
+    """Make crops of own images; with `--check` only check them."""
+    from miram.data.own_images.overview import require_positive
+    from miram.data.own_images.stage import Places, import_images
+    from miram.data.own_images.table import read_table
 
     if chosen.source != params.IMAGES:
         raise ParameterError(f"source is {chosen.source}: `miram crops` cuts its films.", "Allowed: source: images.")
-    places, values = _places(chosen), params.stage_values(chosen, "images")["images"]
+    name, values = chosen.name, params.stage_values(chosen, "images")["images"]
+    table = read_table(Path(values["table_csv"]), Path(values["folder"]))
+    require_positive(chosen.sources.images.positive, [lesion.label for lesion in table.lesions if lesion.label])
+    if arguments.check:
+        _check_images(chosen, table, values)
+        return
+    cut = _places(chosen)
+    places = Places(
+        *(cut.crops_dir, cut.lesions_csv, cut.set_aside_csv, cut.backgrounds_csv),
+        pictures_csv=layout.pictures(name),
+        overview_md=layout.overview(name),
+    )
     inputs = [Path(values["table_csv"])]
-    image_paths(inputs[0], Path(values["folder"]))  # tells the faults of the table before it is an input
-    tables = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv]
-    tables.append(layout.pictures(chosen.name))
-    do_stage(chosen, "images", inputs, tables, lambda: import_images(places.crops_dir, *tables, **values))
+    do_stage(chosen, "images", inputs, places.tables, lambda: import_images(table, places, **values))
+
+
+def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any]) -> None:
+    """Report how own images are read, and show some; raises the error that would stop the run."""
+    from miram.data.own_images.stage import check_images
+    from miram.report.images_check import write_check
+    from miram.train.augment import resize
+
+    own, side = chosen.splits, chosen.pretrain.side
+    division = {name: getattr(own, name) for name in ("validation_fraction", "test_fraction", "candidates", "seed")}
+    found = check_images(table, shown=SHOWN, divisions=dict.fromkeys(own.protocols, division), **values)
+    positive = chosen.sources.images.positive
+    of = "no class" if positive is None else positive
+    text = f"Sensitivity is measured for: {of} (sources.images.positive).\n\n{found.text}"
+    page = layout.images_check(chosen.name)
+    views = [(sample.label, sample.text, resize(sample.crop, side)) for sample in found.samples]
+    write_check(page, chosen.name, text, views, found.fault.message if found.fault else "")
+    print(f"{text}\nLook at the crops: {page}")
+    if found.fault:
+        raise found.fault
+
+
+def recipe(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Print the table of a public data set, and on standard error its content and what is left out."""
+    from miram.data.recipes.table import tabulated
+
+    folder, module = arguments.folder, import_module(f"miram.data.recipes.{arguments.recipe.replace('-', '_')}")
+    table, left_out = tabulated(module.findings(folder), folder, arguments.task)
+    table.to_csv(sys.stdout, index=False, lineterminator="\n")
+    counts = ", ".join(f"{label} {count}" for label, count in table["label"].value_counts().sort_index().items())
+    pictures, patients = table["image"].nunique(), table["patient"].nunique()
+    print(f"{len(table)} lesions of {pictures} pictures and {patients} patients: {counts}", file=sys.stderr)
+    for reason, count in left_out.items():
+        print(f"left out: {count} {reason}", file=sys.stderr)
 
 
 def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -134,11 +184,15 @@ def pack(chosen: params.Params, arguments: argparse.Namespace) -> None:
     data = layout.data(chosen.name)
     source = layout.record("crops", chosen.name)
     record.read(source)
-    values, store = params.stage_values(chosen, "pack")["pack"], store_of(chosen)
+    store, extra_images, levels = store_of(chosen), chosen.pretrain.extra_images, chosen.sources.images.levels
     images = data / "crops", data / "lesions.csv", data / "backgrounds", data / "backgrounds.csv"
-    inputs = [source, *layout.extra_files(values["extra_images"])]
+    inputs = [source, *layout.extra_files(extra_images)]
     extra = layout.extra_pictures(chosen.name)
-    do_stage(chosen, "pack", inputs, [*store, extra], lambda: pack_crops(*images, *store, extra, **values))
+
+    def work() -> dict[str, Any]:
+        return {**pack_crops(*images, *store, extra, extra_images=extra_images, levels=levels)}
+
+    do_stage(chosen, "pack", inputs, [*store, extra], work)
 
 
 def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -196,7 +250,7 @@ def _is_carried(chosen: params.Params) -> bool:
 
 
 def _places(chosen: params.Params) -> Any:
-    """Where the stage crops reads and writes."""
+    """The files and folders of the stage crops."""
     from miram.data.transfer.films import Places
 
     data = layout.data(chosen.name)
@@ -215,7 +269,7 @@ def _places(chosen: params.Params) -> Any:
 
 
 def _restore_archive(chosen: params.Params) -> None:
-    """Write the embedded archive once more where its record alone came with `dvc pull`, which brings no films."""
+    """Write the embedded archive again if `dvc pull` brought only its record, as it brings no films."""
     folder = layout.data(chosen.name) / "archive"
     if not params.is_embedded(chosen) or (folder / "archive.json").exists():
         return
@@ -227,13 +281,13 @@ def _restore_archive(chosen: params.Params) -> None:
 
 
 @contextmanager
-def _source(chosen: params.Params, stage: str) -> Iterator[dict[str, Any]]:
-    """The values of a stage that reads the source; the embedded archive is served as long as the block runs."""
+def _source(chosen: params.Params) -> Iterator[dict[str, Any]]:
+    """The source and its settings; the embedded archive is served while the block runs."""
     if chosen.source == params.IMAGES:
         raise ParameterError(
             "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."
         )
-    values = params.stage_values(chosen, stage)
+    values = params.stage_values(chosen, "catalogue")
     if not params.is_embedded(chosen):
         yield values
         return

@@ -1,13 +1,13 @@
-"""The commands about a machine: whether it will do, what fits on it, what all trainings cost there."""
+"""The commands about a machine: whether it suffices, what fits on it, what all trainings cost there."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miram import layout, params
 from miram.cli.stage import classifiers, pretrainings, store_of
 from miram.errors import MiramError
+from miram.stages import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Examine this machine before the stages of `arguments` start; it writes no record, as nothing comes of it."""
+    """Examine this machine before the stages of `arguments` start; it writes no record, as it has no outputs."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
     from miram.train.device import check_precision, usable_accelerator
 
-    stages, methods = set(arguments.stages), pretrainings(chosen)
-    reads = not params.is_embedded(chosen) and stages & {*params.READING}
+    stages, methods = arguments.stages, pretrainings(chosen)
+    reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
     counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
-    all_made = all_made_gb(methods, encoder=asdict(chosen.encoder), **counts, crops_bytes=crops_bytes)
+    all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
     made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
         "source": chosen.source,
         "settings": params.stage_values(chosen, "catalogue")["settings"] if reads else {},
         "methods": methods if "pretrain" in stages else {},
-        "accelerator": chosen.compute.accelerator if stages & {*params.TRAINING} else None,
+        "accelerator": chosen.compute.accelerator if any(STAGES[name].on_gpu for name in stages) else None,
         "devices": chosen.compute.devices if "pretrain" in stages else 1,
         "elsewhere": arguments.elsewhere,
         "preset": chosen.preset,
@@ -47,28 +47,29 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _crops_bytes(chosen: params.Params) -> float:
-    """Bytes of the packed crops; before they are packed an estimate, of one's own images by the size of their files."""
+    """Bytes of the packed crops; before packing an estimate, for own images from the pixels in their headers."""
     from miram.data.cbis_ddsm.cases import carried_lesions
-    from miram.data.own_images import image_paths
+    from miram.data.own_images.table import pixels_of_lesions
+    from miram.data.pictures.reader import count_pixels
     from miram.planning.doctor import CROP_BYTES
 
     store = store_of(chosen)[0]
     if store.exists():
         return store.stat().st_size
-    given = layout.extra_files(chosen.pretrain.extra_images)
     images = chosen.sources.images
+    own = sum(map(count_pixels, layout.extra_files(chosen.pretrain.extra_images)))
     if chosen.source == params.IMAGES:
-        given += image_paths(Path(images.table_csv), Path(images.folder))
+        own += pixels_of_lesions(Path(images.table_csv), Path(images.folder))
     of_cbis = not (chosen.source == params.IMAGES or params.is_embedded(chosen))
     cut = 0
     if of_cbis:
         films = carried_lesions()["film_uid"]
         cut = len(films) + films.nunique() * chosen.pretrain.backgrounds_per_film
-    return CROP_BYTES * cut + sum(path.stat().st_size for path in given)
+    return CROP_BYTES * cut + own
 
 
 def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print what each method's pre-training takes, and how its batch fits."""
+    """Print the memory of each method's pre-training, and how its batch fits."""
     from miram.planning.memory import as_table
 
     print(
@@ -86,7 +87,7 @@ def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
-    """What `miram.planning.hours.hours` finds for all trainings of a preset."""
+    """The result of `miram.planning.hours.hours` for all trainings of a preset."""
     from miram.planning.hours import classifier_job, hours, pretraining_job
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
@@ -94,17 +95,17 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     jobs = []
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
-        for name, values in pretrainings(chosen).items():
-            jobs.append(pretraining_job(name, values, seen, layout.record("pretrain", chosen.name, protocol, name)))
+        for name, recipe in pretrainings(chosen).items():
+            path = layout.record("pretrain", chosen.name, protocol, name)
+            jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     for cell, path in classifiers(chosen).items():
-        stage = "finetune" if cell.mode == layout.FINETUNE else "probe"
-        side = params.stage_values(chosen, stage, *cell)["side"]
+        side = params.side_of(chosen, cell.method)
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
-    return hours(jobs, asdict(chosen.encoder), layout.benches())
+    return hours(jobs, chosen.encoder, layout.benches())
 
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
-    """How many images the trainings under a protocol see: those that are there, or those of the case lists."""
+    """The number of images that the trainings under a protocol see: from the splits, or from the case lists."""
     from miram.planning.hours import count_images, listed_images
 
     folder = layout.data(chosen.name)
@@ -113,7 +114,7 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
         return count_images(*tables, chosen.finetune.tasks)
     if chosen.source == params.IMAGES or params.is_embedded(chosen):
         raise MiramError(
-            f"The lesions of preset {chosen.preset} are not divided yet.", "Run the workflow, or its stage `splits`."
+            f"The lesions of preset {chosen.preset} have no splits yet.", "Run the workflow, or its stage `splits`."
         )
     division = {name: getattr(chosen.splits, name) for name in ("validation_fraction", "candidates", "seed")}
     per_film = chosen.pretrain.backgrounds_per_film
@@ -121,7 +122,7 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
 
 
 def _hours(chosen: params.Params) -> dict[str, str]:
-    """The hours of all trainings on each device that was measured, in words; nothing where the images are unknown."""
+    """The hours of all trainings on each measured device, in words; nothing if the images are unknown."""
     from miram.planning.hours import totals
 
     try:

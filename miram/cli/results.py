@@ -1,4 +1,4 @@
-"""The commands of the results: metrics, claims, table, report, their description and their check."""
+"""The commands of the results: metrics, claims, table, report, crate and checks."""
 
 import argparse
 import sys
@@ -11,31 +11,30 @@ from miram.cli.stage import classifiers, do_stage, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
-SHOWN = 5  # reasons against a table
+SHOWN = 5  # reasons why a table is outdated
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Compute the metrics of every cell that has finished, and the differences between methods."""
-    from miram.data.tasks import MULTI_LABEL
+    """Compute the metrics of all finished cells, and the differences between methods."""
     from miram.evaluate.metrics import evaluate as measure
 
     cells = classifiers(chosen)
     finished = [path for path in cells.values() if path.exists()]
     for path in finished:
         record.read(path)
-    # predictions without a record prove nothing
-    predictions = {c: path.parent / "predictions.parquet" if path.exists() else None for c, path in cells.items()}
-    values = params.stage_values(chosen, "evaluate")["statistics"]
+    # predictions without a record cannot be trusted
+    predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
+    values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
 
     def work() -> dict[str, Any]:
-        return measure(predictions, *outputs, multilabel_tasks=MULTI_LABEL, **values)
+        return measure(predictions, *outputs, **values)
 
     do_stage(chosen, "evaluate", finished, outputs, work)
 
 
 def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Judge the paper's claims."""
+    """Test the paper's claims."""
     from miram.evaluate.claims import judge
 
     source, benches = layout.record("evaluate", chosen.name), layout.benches()
@@ -51,7 +50,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Set accuracy against memory and time."""
+    """Compare accuracy with memory and time."""
     from miram.report.efficiency import efficiency as weigh
 
     run, out = chosen.name, layout.results(chosen.name)
@@ -84,7 +83,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs += [*(layout.record("splits", run, protocol) for protocol in protocols), *finished.values()]
     for path in inputs:
         record.read(path)
-    figures = {  # of one protocol: what is reconstructed hardly differs
+    figures = {  # of one protocol: reconstructions hardly differ
         layout.reconstructions(run, method): path.parent / "reconstructions.npz"
         for (protocol, method), path in finished.items()
         if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
@@ -99,60 +98,56 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         aside_csv, lesions_csv = (layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions"))
         splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
-        values = params.stage_values(chosen, "table")["statistics"]
+        values = _values(chosen, "table") | {"kinds": params.kinds_of(chosen), "overview_md": _overview(chosen)}
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
-        values["kinds"] = params.kinds_of(chosen)
         return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
 
     do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Write the report of all that there is, and of what is missing."""
-    from miram.data.tasks import MULTI_LABEL
+    """Write the report of all results, and of what is missing."""
+    from miram.report.report import Contents
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen)
     pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
-    own = chosen.source == params.IMAGES
-    names = ("images",) if own else ("catalogue", "crops", "audit", "claims")
-    stages = {name: layout.record(name, run) for name in (*names, "pack", "evaluate", "efficiency", "table")}
-    explained = params.explained(chosen)
-    stages |= {"explain": layout.record("explain", run)} if explained else {}
-    stages |= {f"splits, {p}": layout.record("splits", run, p) for p in chosen.splits.protocols}
+    stages = {  # trainings are listed separately
+        ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
+        for stage, place in params.jobs(chosen)
+        if "method" not in stage.place and stage.name not in ("archive", "report", "crate")
+    }
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
 
-    def work() -> dict[str, Any]:
-        return write(
-            results / "report.html",
-            preset=chosen.title,
-            headline=headline,
-            multilabel_tasks=MULTI_LABEL,
-            cells=cells,
-            pretrained=pretrained,
-            stages=stages,
-            logs=unfinished_logs(chosen),
-            results=results,
-            explained=layout.explain(run),
-            explained_cells=explained,
-            crops=layout.data(run) / "crops",
-            data_lock=None if own else layout.data(run) / layout.LOCK,
-            paper_csv=layout.paper_csv(),
-            claims_yaml=layout.claims_yaml(),
-            bench_jsons=benches,
-            parameters=asdict(chosen),
-            kinds=params.kinds_of(chosen),
-            **params.stage_values(chosen, "report")["statistics"],
-        )
+    contents = Contents(
+        preset=chosen.title,
+        headline=headline,
+        cells=cells,
+        pretrained=pretrained,
+        stages=stages,
+        logs=unfinished_logs(chosen),
+        results=results,
+        explained=layout.explain(run),
+        explained_cells=params.explained(chosen),
+        crops=layout.data(run) / "crops",
+        data_lock=None if chosen.source == params.IMAGES else layout.data(run) / layout.LOCK,
+        paper_csv=layout.paper_csv(),
+        claims_yaml=layout.claims_yaml(),
+        bench_jsons=benches,
+        parameters=asdict(chosen),
+        kinds=params.kinds_of(chosen),
+        overview_md=_overview(chosen),
+        **_values(chosen, "report"),
+    )
 
     do_stage(
         chosen,
         "report",
         [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
         layout.result_files("report", run),
-        work,
+        lambda: write(results / "report.html", contents),
     )
 
 
@@ -161,7 +156,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.provenance.crate import write_crate
 
     run, out = chosen.name, layout.results(chosen.name)
-    records = [layout.record(stage, run) for stage in params.final_stages(chosen)]
+    records = [layout.record(stage.name, run) for stage in params.stages_of(chosen) if stage.final]
     locks = [] if chosen.source == params.IMAGES else [layout.data(run) / layout.LOCK]
     workflow = layout.project_file(layout.WORKFLOW)
     outputs = [out / layout.METADATA, *(out / file.name for file in (workflow, *locks))]
@@ -175,7 +170,7 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print the table, where it is of the present parameters."""
+    """Print the table, if it belongs to the present parameters."""
     from miram.provenance.verify import shortfalls
 
     found, table = shortfalls(_expected(chosen)), layout.results(chosen.name) / "comparison.md"
@@ -183,7 +178,7 @@ def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
         more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
         print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
         raise MiramError(
-            f"{table} is not shown: it is not the table of the present parameters, for the reasons above.",
+            f"{table} is not shown: it does not belong to the present parameters, for the reasons above.",
             f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset}",
         )
     sys.stdout.buffer.write(table.read_bytes())  # UTF-8, whatever the terminal's encoding
@@ -198,7 +193,7 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
-    """Compare two results folders, the second by default as git has the first at HEAD; 1 when they do not agree."""
+    """Compare two results folders, by default the first with its state in git at HEAD; 1 if they do not agree."""
     from miram.provenance.compare import committed
     from miram.provenance.compare import compare as weigh
 
@@ -220,18 +215,20 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
     return 0 if found.agrees else MiramError.exit_code
 
 
+def _values(chosen: params.Params, stage: str) -> dict[str, Any]:
+    """The statistics that a stage reads and, for own images, the positive class."""
+    values = params.stage_values(chosen, stage)
+    return {**values.pop("statistics"), **values}
+
+
+def _overview(chosen: params.Params) -> Path | None:
+    """The summary of own images."""
+    return layout.overview(chosen.name) if chosen.source == params.IMAGES else None
+
+
 def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
-    """The record of each job whose result the parameters decide -> its stage and the values that they give it."""
-    idle = set() if params.is_embedded(chosen) else {"archive"}
-    idle |= {"catalogue", "crops", "audit", "claims"} if chosen.source == params.IMAGES else {"images"}
-    idle |= set() if params.explained(chosen) else {"explain"}
-    jobs: list[tuple[str, tuple[int | str, ...]]] = [
-        (stage, ()) for stage in record.STAGE_MODULES if stage not in idle | layout.PLACES.keys()
-    ]
-    jobs += [("splits", (protocol,)) for protocol in chosen.splits.protocols]
-    jobs += [("pretrain", (protocol, method)) for protocol in chosen.splits.protocols for method in chosen.methods]
-    jobs += [("finetune" if cell.mode == layout.FINETUNE else "probe", cell) for cell in params.cells(chosen)]
+    """The record of each job of the parameters -> its stage and its values."""
     return {
-        layout.record(stage, chosen.name, *place): (stage, params.stage_values(chosen, stage, *place))
-        for stage, place in jobs
+        layout.record(stage.name, chosen.name, *place): (stage.name, params.stage_values(chosen, stage.name, *place))
+        for stage, place in params.jobs(chosen)
     }

@@ -1,4 +1,4 @@
-"""What the commands share: a stage done as the sole writer of its record, and what its jobs are told of."""
+"""What the commands share: running a stage as the only writer of its record, and finding records and files."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,6 +9,7 @@ from miram import layout, params
 from miram.errors import ParameterError
 from miram.files import sole_writer
 from miram.provenance import record
+from miram.recipe import Recipe
 
 
 def do_stage(
@@ -19,7 +20,7 @@ def do_stage(
     work: Callable[[], dict[str, Any]],
     *place: int | str,
 ) -> None:
-    """Do a stage's work as the sole writer of its record, and write that."""
+    """Run a stage as the only writer of its record, and write the record."""
     path = layout.record(stage, chosen.name, *place)
     values = params.stage_values(chosen, stage, *place)
     if _helps():
@@ -32,14 +33,13 @@ def do_stage(
 
 
 def _helps() -> bool:
-    """Whether torchrun started this process beside a first one, which alone locks and writes."""
+    """Whether torchrun started this process in addition to a first one; only the first locks and writes."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
-def pretrainings(chosen: params.Params) -> dict[str, dict[str, Any]]:
-    """The values of each method's pre-training; they are the same under every protocol."""
-    protocol = chosen.splits.protocols[0]
-    return {name: params.stage_values(chosen, "pretrain", protocol, name) for name in chosen.methods}
+def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
+    """What decides each method's pre-training; it is the same under every protocol."""
+    return {name: params.recipe_of(chosen, name) for name in chosen.methods}
 
 
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
@@ -48,16 +48,14 @@ def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
-    """What was said by the trainings that the workflow began and that have no record: that record -> the log."""
-    run, protocols = chosen.name, chosen.splits.protocols
-    jobs: list[tuple[str, tuple[int | str, ...]]] = [("finetune", cell) for cell in params.cells(chosen)]
-    jobs += [("pretrain", (protocol, method)) for protocol in protocols for method in chosen.methods]
+    """The logs of trainings that the workflow started and that have no record: record -> log."""
+    run, jobs = chosen.name, [(stage.name, place) for stage, place in params.jobs(chosen) if "method" in stage.place]
     logs = {layout.record(stage, run, *place): layout.log(stage, run, *place) for stage, place in jobs}
     return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
 
 
 def finished_of(chosen: params.Params, cells: Iterable[layout.Cell]) -> dict[layout.Cell, Path]:
-    """The records of those cells that have one."""
+    """The records of the cells that have one."""
     paths = {cell: layout.record("finetune", chosen.name, *cell) for cell in cells}
     return {cell: path for cell, path in paths.items() if path.exists()}
 
@@ -69,13 +67,13 @@ def store_of(chosen: params.Params) -> tuple[Path, Path]:
 
 
 def given_file(name: str, file: str | None) -> Path:
-    """The file that a parameter names; raises ParameterError when there is none."""
+    """The file that a parameter names; raises ParameterError if it does not exist."""
     if file is None or not Path(file).is_file():
-        raise ParameterError(f"{name}: there is no file {file}", "Mend the path, or write null.")
+        raise ParameterError(f"{name}: there is no file {file}", "Correct the path or set it to null.")
     return Path(file)
 
 
 def check_known(name: str, value: int | str, allowed: Iterable[int | str]) -> None:
-    """Raise ParameterError, with what is allowed, for a value that is not."""
+    """Raise ParameterError, with what is allowed, for other values."""
     if value not in allowed:
         raise ParameterError(f"There is no {name} {value!r}.", f"Allowed: {', '.join(map(str, allowed))}.")

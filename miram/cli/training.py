@@ -1,4 +1,4 @@
-"""The commands of the networks: pre-training, fine-tuning, probes, and looking into what was trained."""
+"""The commands of the networks: pre-training, fine-tuning, probes, and explanations."""
 
 import argparse
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from miram import layout, params
 from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
+from miram.stages import STAGES
 
 if TYPE_CHECKING:
-    from miram.data.pictures.survey import Reading
+    from miram.train.seen import Seen
 
 Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
-NO_DEVICE = "research software, not a medical device"
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Pre-train a method on the crops of the training and validation lesions, and on images beside them."""
+    """Pre-train a method on the crops of the training and validation lesions, and on additional images."""
     from miram.data.splits import pretraining_backgrounds, pretraining_lesions
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
@@ -65,9 +65,27 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.finetune import finetune as train
 
     def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return train(*files, params.tuning_of(chosen, cell))
+        return train(*files, params.tuning_of(chosen, cell), seen=_seen(chosen))
 
     _classify(chosen, "finetune", arguments, work)
+
+
+def _seen(chosen: params.Params) -> "Seen":
+    """How training pictures are read and cut; for own images according to their record."""
+    from miram.data.crop_rules import WINDOW
+    from miram.data.pictures.picture import Range
+    from miram.data.pictures.survey import FILMS
+    from miram.train.seen import Seen
+
+    if chosen.source != params.IMAGES:
+        rule = {name: getattr(chosen.crops, name) for name in WINDOW}
+        return Seen(levels=FILMS.levels, ranges=FILMS.ranges, films=True, **rule)
+    made = record.read(layout.record("images", chosen.name))
+    values = made["values"]["images"]
+    if not {"levels", *WINDOW} <= values.keys():
+        raise MiramError("The images were read by an older version.", "Run the stage `images` again.")
+    ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
+    return Seen(levels=values["levels"], ranges=ranges, films=False, **{name: values[name] for name in WINDOW})
 
 
 def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -75,7 +93,7 @@ def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.probe import probe as fit
 
     def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return fit(*files, **params.stage_values(chosen, "probe", *cell))
+        return fit(*files, params.probe_of(chosen, cell))
 
     _classify(chosen, "probe", arguments, work)
 
@@ -86,9 +104,9 @@ def _classify(
     arguments: argparse.Namespace,
     work: Callable[[layout.Cell, Files], dict[str, Any]],
 ) -> None:
-    """A classifier on the encoder that a cell starts from; `work` leaves its files in the cell's folder."""
+    """A classifier on the encoder that a cell starts from; `work` writes into the cell's folder."""
     cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
-    own = [other for other in params.cells(chosen) if (other.mode == layout.FINETUNE) == (stage == "finetune")]
+    own = [other for other in params.cells(chosen) if other.mode in STAGES[stage].modes]
     for name, value in cell._asdict().items():
         check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
     _require_accelerator(chosen)
@@ -106,7 +124,7 @@ def _classify(
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     out = layout.classifier(run, cell)
-    outputs = [out / "predictions.parquet", out / "log.csv"]
+    outputs = [out / layout.PREDICTIONS, out / "log.csv"]
     if cell in params.kept(chosen):
         outputs.append(out / "model.safetensors")
     files = out, *store_of(chosen), *tables, encoder_file
@@ -132,82 +150,17 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
     encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
     out, tables = layout.explain(run), (layout.data(run) / "lesions.csv", layout.splits(run, protocol))
-    values = params.stage_values(chosen, "explain")
     do_stage(
         chosen,
         "explain",
         inputs,
         [out / "relevance.npz", out / "embedding.csv"],
-        lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, **values),
+        lambda: examine(out, *store_of(chosen), *tables, classifiers, encoders, params.explaining_of(chosen)),
     )
 
 
 def _require_accelerator(chosen: params.Params) -> None:
-    """Stop a training of a preset that means a GPU where there is none: a cluster's preflight runs elsewhere."""
+    """Stop a training of a preset that needs a GPU if there is none: a cluster's preflight runs elsewhere."""
     from miram.planning.gpu import require_accelerator
 
     require_accelerator(chosen.compute.accelerator, chosen.preset)
-
-
-def predict(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Ask one fine-tuned network about one picture."""
-    from miram.report.prediction import draw_prediction
-    from miram.train.predict import predict as ask
-
-    cell, path = _chosen_network(chosen, arguments)
-    facts = ask(
-        path.parent / "model.safetensors",
-        arguments.picture,
-        arguments.box,
-        reading=_reading(chosen),
-        accelerator=chosen.compute.accelerator,
-        threads=chosen.compute.threads,
-    )
-    demo = "It has learnt from phantom lesions only. " if params.is_embedded(chosen) else ""
-    warning = f"{demo}{NO_DEVICE.capitalize()}: decide nothing about a patient by it."
-    place = (
-        "" if arguments.box is None else f", square of {arguments.box[2]} px at {arguments.box[0]}, {arguments.box[1]}"
-    )
-    title = f"{arguments.picture.name}{place}\n{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
-    draw_prediction(facts.view, facts.relevance, facts.probabilities, arguments.out, title=title, warning=warning)
-    print(title)
-    if facts.note:
-        print(f"look at the picture: {facts.note}")
-    for name, probability in facts.probabilities.items():
-        print(f"{100 * probability:6.1f} %  {name}")
-    print(f"picture: {arguments.out}\n{warning}")
-
-
-def _reading(chosen: params.Params) -> "Reading":
-    """How the pictures were read that the networks were trained on: of one's own images, as their record tells."""
-    from miram.data.pictures.picture import Range
-    from miram.data.pictures.survey import FILMS, Reading
-
-    if chosen.source != params.IMAGES:
-        return FILMS
-    made = record.read(layout.record("images", chosen.name))
-    values = made["values"]["images"]
-    if "levels" not in values:
-        raise MiramError("The networks were trained by an older version, without sources.images.levels.", "Run again.")
-    ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
-    return Reading(values["levels"], ranges, {name: values[name] for name in ("shape", "margin", "side_min")})
-
-
-def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
-    """The finished fine-tuning that `predict` asks, and its record: of several methods the best on validation."""
-    protocol, task, _ = params.headline(chosen)
-    wanted = arguments.protocol or protocol, arguments.task or task, layout.FINETUNE
-    cells = params.cells(chosen)
-    for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
-        if value is not None:
-            check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
-    own = [cell for cell in params.kept(chosen) if cell[:3] == wanted and arguments.method in (None, cell.method)]
-    finished = finished_of(chosen, own)
-    if not finished:
-        raise MiramError(
-            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"
-            + (f" for method {arguments.method}." if arguments.method else "."),
-            f"Run the workflow first: snakemake --config preset={chosen.preset}.",
-        )
-    best = max(finished, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
-    return best, finished[best]

@@ -1,1 +1,1 @@
-"""From the archive to splits: transfer, DICOM, the table of lesions, crops; no torch in here."""
+"""From the archive to splits: transfer, DICOM, the table of lesions, crops; without torch."""

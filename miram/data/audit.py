@@ -1,4 +1,4 @@
-"""What the splits share and what that does to the test set, with what was repaired, set aside or lies at a border."""
+"""What the splits share and how that affects the test set; what was repaired, set aside or is at a border."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from miram.data.case_lists import catalogue_overlap, views
+from miram.data.rows import as_markdown
 from miram.data.splits import SEEN, SPLITS
 from miram.data.tasks import strata
 from miram.files import atomic_path
@@ -15,7 +16,7 @@ PAIR_KINDS = ("same pixels", "same size, other pixels", "same size, pixels unkno
 BORDERS = {
     "outside_film": "beyond the film, filled with zeros",
     "air": "air",
-    "foreign": "bright but no breast: labels, borders of films and scans",
+    "foreign": "bright but not breast: labels, borders of films and scans",
 }
 
 
@@ -24,7 +25,7 @@ def audit(
 ) -> dict[str, object]:
     """Write `audit_md` about the lesions of two tables and their splits under each protocol of `splits_csvs`.
 
-    Returns the figures that a reader would look for first.
+    Returns the most important figures.
     """
     lesions, lost = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (lesions_csv, set_aside_csv))
     catalogue = catalogue_overlap(pd.concat([lesions, lost]))
@@ -37,27 +38,27 @@ def audit(
     parts = [
         f"# Audit of the data, preset {preset}",
         "## The official parts",
-        "How training and test part of the case lists overlap, whatever the protocol.",
+        "How the training and test parts of the case lists overlap, independent of the protocol.",
         _listed({name.replace("_", " "): value for name, value in catalogue.items() if name != "patients"}),
         f"Patients in both parts: {', '.join(catalogue['patients']) or 'none'}.",
         "## Lesions of each class",
-        *(f"{protocol}:\n\n{_table(_class_counts(lesions, of), 'class')}" for protocol, of in split.items()),
+        *(f"{protocol}:\n\n{as_markdown(_class_counts(lesions, of), 'class')}" for protocol, of in split.items()),
         "## Shared between splits",
         "Films are the same by SeriesInstanceUID, or by the hash of their pixels where it is known; crops by theirs.",
-        _table(pd.concat(shared, names=["protocol", "splits"]).reset_index()),
+        as_markdown(pd.concat(shared, names=["protocol", "splits"]).reset_index()),
         "## Effect on the test set",
         "Test lesions whose patient, film, or view of a patient's breast is also in training or validation.",
-        _table(pd.DataFrame(effect).T, "protocol"),
+        as_markdown(pd.DataFrame(effect).T, "protocol"),
         "## Films of one view",
         "Pairs of films of the same patient, side and view under two UIDs, in the same official part or across them.",
-        _table(film_pairs(lesions), "parts"),
+        as_markdown(film_pairs(lesions), "parts"),
         "## Repairs",
         _listed(lesions["repairs"].str.split(";").explode().loc[lambda word: word != ""].value_counts().sort_index()),
         "## Set aside",
         f"{len(lost)} of {len(lesions) + len(lost)} lesions; set_aside.md gives each with its reason.",
-        "## What crops hold beside breast",
+        "## What crops show other than breast",
         "Shares of a crop's pixels, from a map of its film in which the breast is the largest bright area.",
-        _table(_borders(lesions)),
+        as_markdown(_borders(lesions)),
     ]
     with atomic_path(audit_md) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -65,9 +66,9 @@ def audit(
 
 
 def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    """For each two of training, validation and test, the numbers of patients, films and crops that both have.
+    """The numbers of patients, films and crops that each pair of training, validation and test shares.
 
-    A number is "not known" where a hash of the pixels is not.
+    A number is "not known" where pixel hashes are missing.
     """
     columns = {
         "patients": "patient_id",
@@ -88,7 +89,7 @@ def shared_between(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
 
 
 def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
-    """How many test lesions there are, and how many of them training or validation knows, by what."""
+    """The number of test lesions, and how many share a patient, film or view with training or validation."""
     test, seen = lesions[split == "test"], lesions[split.isin(SEEN)]
     same_film = test["film_uid"].isin(seen["film_uid"])
     same_film |= test["film_sha256"].isin(set(seen["film_sha256"]) - {""})
@@ -101,7 +102,7 @@ def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
 
 
 def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of pairs of films of one view, by whether their pixels, or their sizes alone, are the same."""
+    """Numbers of pairs of films of one view, by whether their pixels, or only their sizes, are the same."""
     films = lesions.drop_duplicates("film_uid")
     kinds = {place: dict.fromkeys(PAIR_KINDS, 0) for place in ("same part", "both parts")}
     for _, of_view in films.groupby(views(films)):
@@ -130,7 +131,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
     for (part, of_part), (name, text) in (
         (group, border) for group in lesions.groupby("official_split") for border in BORDERS.items()
     ):
-        share = pd.to_numeric(of_part[name]).dropna()  # images of one's own have no film around them
+        share = pd.to_numeric(of_part[name]).dropna()  # own images have no film around them
         some = share[share > 0]
         rows.append(
             {
@@ -143,12 +144,6 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _table(table: pd.DataFrame, index: str = "") -> str:
-    if index:
-        table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
-    return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _listed(counts: Mapping[str, object] | pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""Where breast without a lesion is: squares that pre-training sees beside the lesions."""
+"""Where breast without a lesion is: squares that pre-training sees in addition to the lesions."""
 
 import numpy as np
 
@@ -14,9 +14,9 @@ def sample_squares(
     count: int,
     random: np.random.Generator,
 ) -> list[Box]:
-    """Up to `count` squares of film pixels that show breast alone and share none with `avoid` or with each other.
+    """Up to `count` squares of film pixels that show only breast and overlap neither `avoid` nor each other.
 
-    The side of each is drawn from `sides`, its place from all where it fits; where none is left there are fewer.
+    The side of each is drawn from `sides`, its position from all where it fits; if none is left, there are fewer.
     """
     rows, columns = (length // areas.step for length in film_shape)  # map pixels that lie wholly inside the film
     free = areas.map[:rows, :columns] == Area.BREAST

@@ -1,4 +1,4 @@
-"""What a film shows where: breast, air, and what is bright but no breast, as labels burnt in and the film's border.
+"""What each part of a film shows: breast, air, or something bright that is not breast (burnt-in labels, borders).
 
 Films are (R, C) unsigned; a map of areas is (R // step, C // step) or one more, each value that of step x step pixels.
 """
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from miram.data.geometry import Box, select_component
 
-MAP_ROWS = 128  # at least; enough for outlines, and so few rows that a memory map reads little of the film
+MAP_ROWS = 128  # at least: enough for outlines, and few enough that a memory map reads little of the film
 
 
 class Area(IntEnum):
@@ -20,11 +20,11 @@ class Area(IntEnum):
 
     AIR = 0
     BREAST = 1
-    FOREIGN = 2  # a label, the border of the film or of its scan, a clip
+    FOREIGN = 2  # a label, a clip, the border of the film or of its scan
 
 
 class Areas(NamedTuple):
-    """A map of `Area` values, and how many film pixels lie between two of its own."""
+    """A map of `Area` values, and its step in film pixels."""
 
     map: np.ndarray
     step: int
@@ -35,11 +35,11 @@ class Areas(NamedTuple):
 
 
 def find_areas(pixels: np.ndarray, air: float) -> Areas:
-    """The areas of a film, from every step-th pixel of every step-th row; `air`: grey below which it shows no breast,
-    as a fraction of the brightest that it can hold.
+    """The areas of a film, from every step-th pixel of every step-th row.
 
-    The breast is the largest bright area, its holes filled. Lines of one or two map pixels, as the border of a scan
-    is, are cut off it first: they would join it with labels.
+    `air`: grey below which it shows no breast, as a fraction of the brightest that it can hold. The breast is the
+    largest bright area, its holes filled. Lines of one or two map pixels, such as the border of a scan, are removed
+    first: they would join it to labels.
     """
     step = max(1, pixels.shape[0] // MAP_ROWS)
     film = np.asarray(pixels[::step, ::step])

@@ -55,7 +55,7 @@ def read_cases(csv_dir: Path) -> pd.DataFrame:
     _require(rows, "abnormality_type", rows["abnormality_type"] == rows["kind"].map(ABNORMALITIES))
     for column, uid in PATHS.items():
         rows[uid] = rows[column].str.split("/").str[2].astype(str)
-        if uid != "film_uid":  # a film's series come and go with it
+        if uid != "film_uid":  # a film's series are fetched and deleted with it
             _require(rows, column, rows.groupby(uid)["film_uid"].transform("nunique") == 1)
     rows["lesion_id"] = lesion_ids(rows)
     _require(rows, "lesion_id", ~rows["lesion_id"].duplicated())
@@ -65,7 +65,7 @@ def read_cases(csv_dir: Path) -> pd.DataFrame:
 def lesions_of(cases: pd.DataFrame) -> pd.DataFrame:
     """The lesions of rows with the columns CASES, sorted by lesion_id, with the columns COLUMNS.
 
-    `repairs`: words joined by ";", one for each value that had to be mended. What the lists do not know is empty.
+    `repairs`: words joined by ";", one per corrected value. Values that the lists do not give are empty.
     """
     rows = cases.assign(lesion_id=lesion_ids(cases), abnormality=cases["kind"].map(ABNORMALITIES))
     rows["pathology"] = rows["pathology"].replace("BENIGN_WITHOUT_CALLBACK", "BENIGN")
@@ -83,15 +83,15 @@ def lesion_ids(cases: pd.DataFrame) -> pd.Series:
 
 
 def needed_series(lesions: pd.DataFrame) -> list[str]:
-    """The SeriesInstanceUIDs that the crops of `lesions` are cut from, sorted, each once."""
+    """The unique SeriesInstanceUIDs that the crops of `lesions` are cut from, sorted."""
     return sorted(set(lesions[UIDS].to_numpy().ravel()))
 
 
 def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, Any]:
     """How the two official parts overlap, from the columns patient_id, official_split, film_uid, side and view.
 
-    `patients` are those in both; then the lesions of each part that are theirs, the films and the views that both parts
-    have, and the test lesions on such a view, whose films are probably the same.
+    `patients` are those in both. Then follow each part's lesions of these patients, the shared films and views, and the
+    test lesions on a shared view, whose films are probably the same.
     """
     train, test = (lesions[lesions["official_split"] == part] for part in ("train", "test"))
     patients = sorted(set(train["patient_id"]) & set(test["patient_id"]))
@@ -109,7 +109,7 @@ def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, Any]:
 
 
 def leak_in_words(lesions: pd.DataFrame) -> str:
-    """What `catalogue_overlap` finds, in a line."""
+    """The result of `catalogue_overlap` in one line."""
     found = catalogue_overlap(lesions)
     return (
         f"leak: {len(found['patients'])} patients are in both official parts; of them are "
@@ -125,7 +125,7 @@ def views(lesions: pd.DataFrame) -> pd.Series:
 
 
 def _read_list(path: Path) -> pd.DataFrame:
-    """The rows of one list as text, with the columns of all lists and where they come from."""
+    """The rows of one list as text, with the columns common to all lists and `path` and `row`."""
     kind, _, _, part, _ = path.stem.split("_")  # mass_case_description_train_set
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -137,7 +137,7 @@ def _read_list(path: Path) -> pd.DataFrame:
     rows = rows.rename(columns=lambda name: re.sub(r"\W+", "_", name.strip().lower())).rename(columns=RENAMED)
     missing = [name for name in [*REQUIRED, *LABELS[kind]] if name not in rows]
     if missing or rows.empty:
-        raise _wrong(path, f"lacks the columns {missing}" if missing else "holds no lesion")
+        raise _wrong(path, f"lacks the columns {missing}" if missing else "contains no lesion")
     rows = rows.reindex(columns=[*REQUIRED, *LABELLED], fill_value="")
     rows = rows.apply(lambda column: column.str.strip())  # a line break ends one of the quoted paths of each row
     origin = {"path": str(path), "row": range(1, len(rows) + 1), "kind": kind, "official_split": part}
@@ -145,7 +145,7 @@ def _read_list(path: Path) -> pd.DataFrame:
 
 
 def _blank_unknown(rows: pd.DataFrame) -> pd.Series:
-    """Blank the zeros of scales that begin at 1, in place, and return each row's words for them."""
+    """Blank the zeros of scales that begin at 1, in place, and return the words for them per row."""
     words = pd.Series("", index=rows.index)
     for column, word in SCALES_FROM_ONE.items():
         unknown = rows[column] == 0
@@ -157,7 +157,7 @@ def _blank_unknown(rows: pd.DataFrame) -> pd.Series:
 def _require(rows: pd.DataFrame, column: str, allowed: pd.Series) -> None:
     if not allowed.all():
         row = rows[~allowed].iloc[0]
-        raise _wrong(row["path"], f"holds {column} = {row[column]!r}, which cannot be, in its lesion {row['row']}")
+        raise _wrong(row["path"], f"holds {column} = {row[column]!r}, which is not valid, in its lesion {row['row']}")
 
 
 def _wrong(path: Path | str, what: str) -> MiramError:

@@ -1,7 +1,7 @@
 """Lesion crops: the window around a lesion's mask, cut from the whole film at its native size.
 
-Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules for what
-the archive has wrong stand at the functions that apply them; a lesion that no rule saves is set aside with its reason.
+Films, masks and crops are (R, C) arrays; positions are film pixels, x along columns, y along rows. The rules that
+correct errors of the archive are at the functions that apply them; lesions that none saves are set aside with a reason.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,13 @@ from miram.data.backgrounds import sample_squares
 from miram.data.breast import find_areas, shares
 from miram.data.case_lists import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.case_lists import PATHS
+from miram.data.crop_rules import Cutting
 from miram.data.dicom import DicomError, Film, open_pixels, read_film, read_pixels, series_files
-from miram.data.geometry import Box, bounding_box, cut_window, fit_mask, select_component, window_around
+from miram.data.geometry import Box, cut_window, fit_mask, lesion_box, window_around
 from miram.files import atomic_path, sha256_pixels
 
-# Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. The 74 whose file size
-# tells their scale lie within 0.0003 of that.
+# Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. Of the 74 whose scale
+# # follows from the file size, all are within 0.0003 of that.
 RESCAN_SCALE = 0.87
 RESCAN_TOLERANCE = 0.005
 LESION_COLUMNS = [
@@ -33,28 +34,19 @@ SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view"
 
 
 def cut_film(
-    lesions: list[dict],
-    dicom_dir: Path,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
-    component: str,
-    shape: str,
-    margin: float,
-    side_min: int,
-    bits: int,
-    air: float,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray | None]]:
     """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
 
     The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
-    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. What `open_film`
-    gives has a shape, a dtype and slices in two dimensions, also with steps. Where it is an array, all of it
-    is read for its hash; otherwise `film_sha256` is empty: unknown.
+    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. `open_film`
+    returns something with a shape, a dtype and two-dimensional slices, also with steps. An array is read whole
+    for its hash; otherwise `film_sha256` is empty: unknown.
     """
     try:
         film = _only_film(dicom_dir, lesions[0]["film_uid"])
         pixels = open_film(film)
-        areas = find_areas(pixels, air)
+        areas = find_areas(pixels, cutting.air)
     except DicomError as error:
         yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
         return
@@ -66,37 +58,29 @@ def cut_film(
     }
     for lesion in lesions:
         try:
-            box, mask_facts = _locate(lesion, film, dicom_dir, component)
+            box, mask_facts = _locate(lesion, film, dicom_dir, cutting.component)
         except DicomError as error:
             yield {**lesion, "reason": error.message}, None
             continue
-        window = window_around(box, shape=shape, margin=margin, side_min=side_min)
-        crop = reduced(cut_window(pixels, window), bits)
-        place = {
-            **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
-            **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
-        }
+        window = window_around(box, shape=cutting.shape, margin=cutting.margin, side_min=cutting.side_min)
+        crop = reduced(cut_window(pixels, window), cutting.bits)
         border = shares(areas, window, (film.rows, film.columns))
+        place = place_facts(box, window)
         yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": sha256_pixels(crop)}, crop
 
 
 def cut_backgrounds(
-    lesions: list[dict],
-    dicom_dir: Path,
-    *,
-    open_film: Callable[[Film], np.ndarray] = open_pixels,
-    backgrounds_per_film: int,
-    backgrounds_seed: int,
-    bits: int,
-    air: float,
+    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Yield patches of breast away from the lesions of a film, which are as `cut_film` gave them, each with its facts.
+    """Yield patches of breast away from the lesions that `cut_film` located in a film, each with its facts.
 
     The facts are the columns BACKGROUND_COLUMNS; sides are those of the film's crops. A film of the test set gives
     none, nor does one whose lesions are not all located. A lesion that the case lists give under another UID of the
     same film is not known here.
     """
-    if not backgrounds_per_film or any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+    if any(lesion["official_split"] == "test" or "reason" in lesion for lesion in lesions):
+        return
+    if not cutting.backgrounds_per_film:
         return
     film = _only_film(dicom_dir, lesions[0]["film_uid"])
     pixels = open_film(film)
@@ -104,18 +88,26 @@ def cut_backgrounds(
         Box(row["y0"], row["x0"], row["y0"] + row["crop_rows"], row["x0"] + row["crop_columns"]) for row in lesions
     ]
     squares = sample_squares(
-        find_areas(pixels, air),
+        find_areas(pixels, cutting.air),
         (film.rows, film.columns),
         avoid=windows,
         sides=[max(window.shape) for window in windows],
-        count=backgrounds_per_film,
-        random=np.random.default_rng([backgrounds_seed, *lesions[0]["film_uid"].encode()]),
+        count=cutting.backgrounds_per_film,
+        random=np.random.default_rng([cutting.backgrounds_seed, *lesions[0]["film_uid"].encode()]),
     )
     common = {name: lesions[0][name] for name in ("patient_id", "film_uid", "official_split")}
     for number, square in enumerate(squares):
         name = f"background_{common['film_uid']}_{number}"
         place = {"x0": square.x0, "y0": square.y0, "side_px": square.shape[0]}
-        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), bits)
+        yield {"background_id": name, **common, **place}, reduced(cut_window(pixels, square), cutting.bits)
+
+
+def place_facts(box: Box, window: Box) -> dict[str, int]:
+    """The columns of the table of lesions for a box and the window that is cut around it, px."""
+    return {
+        **{"box_x0": box.x0, "box_y0": box.y0, "box_columns": box.shape[1], "box_rows": box.shape[0]},
+        **{"x0": window.x0, "y0": window.y0, "crop_columns": window.shape[1], "crop_rows": window.shape[0]},
+    }
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
@@ -137,12 +129,9 @@ def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[
         repairs.append("mask_resized")
     if not mask.any():
         raise DicomError(f"{image.path} is an empty mask")
-    outer = bounding_box(mask)
-    part, count = select_component(mask[outer.y0 : outer.y1, outer.x0 : outer.x1], component)
+    box, count = lesion_box(mask, component)
     if count > 1:
         repairs.append(f"components_{component}")
-    inner = bounding_box(part)
-    box = Box(outer.y0 + inner.y0, outer.x0 + inner.x0, outer.y0 + inner.y1, outer.x0 + inner.x1)
     return box, {"roi_uid": roi_uid, "repairs": ";".join(repairs)}
 
 
@@ -155,16 +144,16 @@ def _only_film(dicom_dir: Path, film_uid: str) -> Film:
         raise DicomError(f"{folder} holds {len(files)} images, not one film")
     film = read_film(files[0])
     if film.bits != 16:
-        raise DicomError(f"{film.path} is a film of {film.bits} bits a pixel, not 16")
+        raise DicomError(f"{film.path} is a film of {film.bits} bits per pixel, not 16")
     return film
 
 
 def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Film:
-    """The mask of a lesion, told from the archive's own crop by what it is.
+    """The mask of a lesion, distinguished from the archive's own crop by its content.
 
-    Mask and crop lie in one series or in two, in any order, and for one lesion the other way round. The mask is the one
-    image of 8 bits that has the film's size or is its rescan; crops have 16 bits. Raises DicomError with what was found
-    when there is no such image, or more than one.
+    Mask and crop are in one series or in two, in any order, and for one lesion swapped. The mask is the only 8-bit
+    image that has the film's size or that of its rescan; crops have 16 bits. Raises DicomError that lists the images if
+    there is no such image, or more than one.
     """
     uids = sorted({mask_uid, crop_uid})
     paths = [path for uid in uids for path in series_files(dicom_dir, uid)]
@@ -182,9 +171,9 @@ def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Fil
         what = f"{len(masks)} masks: {' and '.join(str(image.path) for image in masks)}"
     elif eight_bit:
         sizes = ", ".join(f"{image.path} of {image.rows} x {image.columns} px" for image in eight_bit)
-        what = f"no mask of the shape of the film of {film.rows} x {film.columns} px but {sizes}"
+        what = f"no mask with the shape of the film of {film.rows} x {film.columns} px but {sizes}"
     else:
-        what = "no image of 8 bits, which the mask would be"
+        what = "no 8-bit image, as a mask would be"
     folders = " and ".join(str(Path(dicom_dir) / uid) for uid in uids)
     raise DicomError("; ".join([f"{folders}: {what}", *unreadable]))
 

@@ -1,4 +1,4 @@
-"""Grey DICOM images: header facts, and pixels of which a window can be read alone.
+"""Grey DICOM images: header facts, and pixels that can be read one window at a time.
 
 Pixels are unsigned stored values (PS3.3, C.7.6.3), 8 or 16 bits, one frame, MONOCHROME2: what every instance of
 CBIS-DDSM is. Arrays are (R, C): rows, columns.
@@ -35,7 +35,7 @@ ALLOWED = {
 
 
 class DicomError(MiramError):
-    """A file or series that holds no usable image; the message names it."""
+    """A file or series without a usable image; the message names it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "Delete the folder of its series and run `miram crops` again.")
@@ -56,7 +56,7 @@ class Film:
 def read_film(path: Path) -> Film:
     """Header facts of the image in `path`, without its pixels.
 
-    Raises DicomError when it is no DICOM, has no pixel data, is cut short, or is no grey image of 8 or 16 bits.
+    Raises DicomError if it is not DICOM, has no pixel data, is truncated, or is not a grey image of 8 or 16 bits.
     """
     path = Path(path)
     try:
@@ -73,9 +73,9 @@ def read_film(path: Path) -> Film:
 
 
 def open_pixels(film: Film) -> np.ndarray:
-    """The pixels of a film for who needs a window of them, (R, C) uint8 or uint16, not to be written to.
+    """The pixels of a film for reading windows, (R, C) uint8 or uint16, read-only.
 
-    Uncompressed ones are a memory map without read-ahead, which may be megabytes: a slice reads its rows and no more.
+    Uncompressed ones are a memory map without read-ahead, which may be megabytes: a slice reads only its rows.
     Raises DicomError when compressed ones cannot be decoded.
     """
     if film.offset is None:
@@ -94,7 +94,7 @@ def read_pixels(film: Film) -> np.ndarray:
         return pixels.reshape(film.rows, film.columns)
     try:
         pixels = dcmread(film.path).pixel_array
-    # pydicom's decoders raise whatever their formats do
+    # pydicom's decoders raise errors of many kinds
     except Exception as error:
         raise DicomError(f"{film.path} cannot be decoded: {error}") from error
     if pixels.shape != (film.rows, film.columns):
@@ -103,7 +103,7 @@ def read_pixels(film: Film) -> np.ndarray:
 
 
 def series_files(dicom_dir: Path, series_uid: str) -> list[Path]:
-    """The DICOM files of a series, sorted by name; none when the series is not there."""
+    """The DICOM files of a series, sorted by name; none if the series is missing."""
     return sorted((Path(dicom_dir) / series_uid).glob("*.dcm"))
 
 

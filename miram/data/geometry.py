@@ -39,8 +39,8 @@ def bounding_box(mask: np.ndarray) -> Box:
 def window_around(box: Box, *, shape: str, margin: float, side_min: int) -> Box:
     """The window to cut for a box, centred on it to half a pixel.
 
-    Its sides are the box's longer one twice ("square") or the box's own ("tight"), each with `margin` of the longer
-    one added at both ends, and at least `side_min` px.
+    For "square" both sides are the box's longer side, for "tight" the box's sides; `margin` times the longer side is
+    added at each end, and no side is shorter than `side_min` px.
     """
     longer = max(box.shape)
     sides = {"square": (longer, longer), "tight": box.shape}[shape]
@@ -69,6 +69,17 @@ def select_component(mask: np.ndarray, component: str) -> tuple[np.ndarray, int]
     if component == "largest" and count > 1:
         return parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1, count
     return mask, count
+
+
+def lesion_box(mask: np.ndarray, component: str) -> tuple[Box, int]:
+    """The box of the parts of a mask (R, C) that count, and how many parts it has, see `select_component`.
+
+    Raises ValueError for an empty mask.
+    """
+    outer = bounding_box(mask)
+    part, count = select_component(mask[outer.y0 : outer.y1, outer.x0 : outer.x1], component)
+    inner = bounding_box(part)
+    return Box(outer.y0 + inner.y0, outer.x0 + inner.x0, outer.y0 + inner.y1, outer.x0 + inner.x1), count
 
 
 def fit_mask(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

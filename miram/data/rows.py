@@ -15,7 +15,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def write_rows(rows: Iterable[dict[str, Any]], columns: list[str], path: Path) -> None:
-    """Write rows as CSV with these columns, sorted by the first one; what a row does not know is blank."""
+    """Write rows as CSV with these columns, sorted by the first one; missing values are blank."""
     # as objects: whole numbers stay whole where others are unknown
     table = pd.DataFrame(rows, columns=columns, dtype=object).sort_values(columns[0])
     with atomic_path(path) as temporary:
@@ -23,7 +23,14 @@ def write_rows(rows: Iterable[dict[str, Any]], columns: list[str], path: Path) -
 
 
 def remove_others(folder: Path, names: set[str]) -> None:
-    """Remove the images of earlier runs from a folder: those that are not <name>.png."""
+    """Remove the images of earlier runs from a folder: all except <name>.png."""
     for png in folder.glob("*.png"):
         if png.stem not in names:
             png.unlink()
+
+
+def as_markdown(table: pd.DataFrame, index: str = "") -> str:
+    """A table as Markdown; `index` is the heading of its index, without it the index is left out."""
+    if index:
+        table = table.rename_axis(index).rename_axis(None, axis="columns").reset_index()
+    return table.to_markdown(index=False, disable_numparse=True)

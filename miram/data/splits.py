@@ -4,7 +4,7 @@
 occur on both sides. "strict" closes them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from miram.data.tasks import OWN, strata
 from miram.errors import MiramError
@@ -22,6 +21,7 @@ COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
 Choose = Callable[[pd.DataFrame, float, int], pd.Index]  # lesions, fraction, seed -> the rows to set apart
 SEEN = ("train", "validation")  # by pre-training
+PRETRAIN = "pretrain"  # own images without a label: only for pre-training
 PICTURED = 4  # validation lesions in a reconstruction figure
 
 
@@ -37,24 +37,48 @@ def write_splits(
 ) -> dict[str, dict[str, int]]:
     """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds.
 
-    Raises MiramError when they cannot be divided, or not so that training, choosing and testing are possible.
+    Raises MiramError if they cannot be divided such that training, model selection and testing are possible.
     """
-    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
-    drawing = {"candidates": candidates, "seed": seed}
-    lesions = with_test_set(lesions, test_fraction=test_fraction, **drawing)
-    splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, **drawing)
-    joined = lesions.merge(splits, on="lesion_id")
-    classes = strata(joined)
-    found = {split: classes[joined["split"] == split].value_counts().sort_index() for split in SPLITS}
-    counts = {split: {str(name): count for name, count in own.items()} for split, own in found.items()}
-    _require_usable(counts, protocol, own_images=OWN in lesions)
+    splits, counts = divide(
+        pd.read_csv(lesions_csv, dtype=str, keep_default_na=False),
+        protocol=protocol,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        candidates=candidates,
+        seed=seed,
+    )
     with atomic_path(splits_csv) as temporary:
         splits.to_csv(temporary, index=False, lineterminator="\n")
     return counts
 
 
+def divide(
+    lesions: pd.DataFrame,
+    *,
+    protocol: str,
+    validation_fraction: float,
+    test_fraction: float,
+    candidates: int,
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """The division of a table of lesions, columns COLUMNS, and how many of each class each split holds.
+
+    Raises as `write_splits`.
+    """
+    drawing = {"candidates": candidates, "seed": seed}
+    lesions = with_test_set(lesions, test_fraction=test_fraction, **drawing)
+    splits = split_lesions(lesions, protocol=protocol, validation_fraction=validation_fraction, **drawing)
+    joined = lesions.merge(splits, on="lesion_id")
+    classes = strata(joined)
+    parts = [*SPLITS, *([PRETRAIN] if (joined["split"] == PRETRAIN).any() else [])]
+    found = {split: classes[joined["split"] == split].value_counts().sort_index() for split in parts}
+    counts = {split: {str(name) or "no label": count for name, count in own.items()} for split, own in found.items()}
+    _require_usable(counts, protocol, own_images=OWN in lesions)
+    return splits, counts
+
+
 def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images: bool) -> None:
-    """Raise MiramError for splits that no later stage can use, of which the last one would tell after all training."""
+    """Raise MiramError for splits that later stages cannot use; otherwise they would fail only after all training."""
     if not counts["test"]:
         raise MiramError(
             f"Protocol {protocol}: no lesion is in the test set.",
@@ -65,22 +89,27 @@ def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images
     for split in SEEN:
         if len(counts[split]) == 1:
             raise MiramError(
-                f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: no class tells them apart.",
+                f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: a second class is missing.",
                 "Change splits.validation_fraction or splits.seed, or add patients of other classes.",
             )
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:
-    """The lesions that pre-training sees, those of training and validation, and of these the ones in its figure."""
+    """The lesions that pre-training sees, and the validation lesions in its figure.
+
+    It sees those of training, those of validation, and those that are only for it.
+    """
     splits = pd.read_csv(splits_csv, dtype=str)
-    seen = splits.loc[splits["split"].isin(SEEN), "lesion_id"].tolist()
+    seen = splits.loc[splits["split"].isin((*SEEN, PRETRAIN)), "lesion_id"].tolist()
     validation = splits.loc[splits["split"] == "validation", "lesion_id"].tolist()
     return seen, validation[:: max(1, len(validation) // PICTURED)][:PICTURED]
 
 
 def pretraining_backgrounds(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path) -> list[str]:
-    """The background patches that pre-training sees: those of films of which it sees a lesion, so that under "strict"
-    no patient of the test set is among them; never one of a film that is also in the test set."""
+    """The background patches that pre-training sees: those of films with a lesion that it sees.
+
+    So under "strict" they show no test patient. Those of a film that is also in the test set are never among them.
+    """
     columns = ["lesion_id", "film_uid", "film_sha256"]
     lesions = pd.read_csv(lesions_csv, usecols=columns, dtype=str, keep_default_na=False)
     split = lesions["lesion_id"].map(pd.read_csv(splits_csv, dtype=str).set_index("lesion_id")["split"])
@@ -95,16 +124,17 @@ def split_lesions(
 ) -> pd.DataFrame:
     """Assign each row of a table of lesions to train, validation, test or excluded (with a reason), by lesion_id.
 
+    Lesions only for pre-training stay so or, under every protocol, are excluded if they share a patient or film with
+    the test set.
+
     Reads the columns lesion_id, patient_id, official_split, abnormality, pathology, film_uid and film_sha256; the
-    order of the rows has no influence. `validation_fraction`: share of the training lesions; `candidates`: random
-    divisions by patient, of which the best stratified one is taken. Raises MiramError when they cannot be divided.
+    order of the rows does not matter. `validation_fraction`: share of the training lesions; `candidates`: random
+    divisions by patient, of which the best stratified one is used. Raises MiramError when they cannot be divided.
     """
     lesions = lesions.sort_values("lesion_id", ignore_index=True)
     split = lesions["official_split"].copy()
-    reason = pd.Series("", index=lesions.index)
-    if protocol == "strict":
-        reason = _why_excluded(lesions)
-        split[reason != ""] = "excluded"
+    reason = _why_excluded(lesions, ("train", PRETRAIN) if protocol == "strict" else (PRETRAIN,))
+    split[reason != ""] = "excluded"
     training = lesions[split == "train"]
     ways: dict[str, Choose] = {"strict": partial(_grouped, candidates), "published": _image_validation}
     split[_drawn(ways[protocol], training, "validation_fraction", validation_fraction, seed)] = "validation"
@@ -112,14 +142,17 @@ def split_lesions(
 
 
 def with_test_set(lesions: pd.DataFrame, *, test_fraction: float, candidates: int, seed: int) -> pd.DataFrame:
-    """The lesions as they are or, where no official_split is given, with one drawn by patient, the same each protocol.
+    """The lesions; where no official_split is given, with one drawn by patient, the same for every protocol.
 
     Raises MiramError when they cannot be divided.
     """
-    if (lesions["official_split"] != "").all():
+    open_ones = lesions["official_split"] == ""
+    if not open_ones.any():
         return lesions
-    lesions = lesions.sort_values("lesion_id", ignore_index=True).assign(official_split="train")
-    test = _drawn(partial(_grouped, candidates), lesions, "test_fraction", test_fraction, seed)
+    lesions = lesions.assign(official_split=lesions["official_split"].mask(open_ones, "train"))
+    lesions = lesions.sort_values("lesion_id", ignore_index=True)
+    training = lesions[lesions["official_split"] == "train"]
+    test = _drawn(partial(_grouped, candidates), training, "test_fraction", test_fraction, seed)
     lesions.loc[test, "official_split"] = "test"
     return lesions
 
@@ -135,11 +168,11 @@ def _drawn(choose: Choose, lesions: pd.DataFrame, name: str, fraction: float, se
         ) from error
 
 
-def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
-    """For each row the reason for which no training may see it, empty for most."""
+def _why_excluded(lesions: pd.DataFrame, parts: Collection[str]) -> pd.Series:
+    """Why training may not see a row of these official parts, per row; mostly empty."""
     reason = pd.Series("", index=lesions.index)
     test = lesions[lesions["official_split"] == "test"]
-    train = lesions["official_split"] == "train"
+    train = lesions["official_split"].isin(parts)
     films = train & _films(lesions).isin(_films(test))
     reason[films] = "film " + lesions["film_uid"][films] + " has the pixels of a film of the test set"
     patients = train & lesions["patient_id"].isin(test["patient_id"])
@@ -149,6 +182,8 @@ def _why_excluded(lesions: pd.DataFrame) -> pd.Series:
 
 def _grouped(candidates: int, training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows to set apart such that no patient and no film is on both sides, with about `fraction` of each class."""
+    from sklearn.model_selection import GroupShuffleSplit  # slow to import; most who come here read splits
+
     classes = pd.get_dummies(strata(training)).to_numpy(float)
     splitter = GroupShuffleSplit(candidates, test_size=fraction, random_state=seed)
     drawn = [rows for _, rows in splitter.split(training, groups=_groups(training))]
@@ -158,17 +193,19 @@ def _grouped(candidates: int, training: pd.DataFrame, fraction: float, seed: int
 
 def _image_validation(training: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     """Rows for validation drawn image by image, stratified by pathology (or own label), as the authors' code does."""
+    from sklearn.model_selection import train_test_split  # as above
+
     classes = training[OWN if OWN in training else "pathology"]
     return train_test_split(training.index, test_size=fraction, random_state=seed, stratify=classes)[1]
 
 
 def _films(lesions: pd.DataFrame) -> pd.Series:
-    """What tells each row's film from others: the hash of its pixels, or its UID where that is empty, unknown."""
+    """What identifies each row's film: the hash of its pixels, or its UID where the hash is unknown."""
     return lesions["film_sha256"].where(lesions["film_sha256"] != "", lesions["film_uid"])
 
 
 def _groups(training: pd.DataFrame) -> np.ndarray:
-    """A number for each row; rows that share a patient or a film, directly or through others, have the same."""
+    """A group number per row; rows that share a patient or a film, directly or through others, have the same."""
     patients, films = (pd.factorize(key)[0] for key in (training["patient_id"], _films(training)))
     nodes = patients.max() + films.max() + 2
     graph = coo_matrix((np.ones(len(training)), (patients, patients.max() + 1 + films)), shape=(nodes, nodes))

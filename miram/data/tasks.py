@@ -1,7 +1,7 @@
 """The classification tasks: their classes, in the order of every score column, and the class or classes of a lesion.
 
 A label is the name of a class; of a multi-label task, one or more names joined by "-", each once and in the order of
-the classes. It is empty where a lesion has none: calcifications have no shape, and the case lists know not everything.
+the classes. It is empty where a lesion has none: calcifications have no shape, and the case lists are incomplete.
 """
 
 import numpy as np
@@ -23,19 +23,19 @@ CLASSES = {
     "calc_distribution": ("CLUSTERED", "SEGMENTAL", "LINEAR", "REGIONAL", "DIFFUSELY_SCATTERED"),
 }
 MULTI_LABEL = ("mass_margins", "mass_shape", "calc_type", "calc_distribution")
-OWN = "label"  # the task of one's own images: its classes are those of the table
+OWN = "label"  # the task of own images: its classes are those of the table
 SUFFIXES = {"mass": "MASS", "calcification": "CALC"}
 SAME = {"LUCENT_CENTERED": "LUCENT_CENTER"}  # two words of the case lists for one type
 JOINT = "-"
 
 
 def classes(task: str, lesions: pd.DataFrame) -> tuple[str, ...]:
-    """The class names of a task, in order; of one's own images those that occur in `lesions`, sorted.
+    """The class names of a task, in order; for own images those that occur in `lesions`, sorted.
 
     Raises ValueError for an unknown task.
     """
     if task == OWN:
-        return tuple(sorted(lesions[OWN].unique()))
+        return tuple(sorted(set(lesions[OWN]) - {""}))
     if task not in CLASSES:
         raise ValueError(f"task = {task!r}, allowed: {', '.join([*CLASSES, OWN])}")
     return CLASSES[task]
@@ -49,13 +49,15 @@ def labels(lesions: pd.DataFrame, task: str) -> pd.Series:
     allowed = classes(task, lesions)
     if task in MULTI_LABEL:
         return lesions[task].map(lambda text: _in_order(text, allowed, task))
-    named = lesions[task if task == OWN else "pathology"]
+    if task == OWN:
+        return lesions[OWN]
+    named = lesions["pathology"]
     if task == "pathology_4class":
         named = named + "_" + lesions["abnormality"].map(SUFFIXES)
     wrong = lesions[~named.isin(allowed)]
     if len(wrong):
         row = wrong.iloc[0]
-        raise ValueError(f"pathology = {row.pathology!r} with abnormality = {row.abnormality!r} is no class of {task}")
+        raise ValueError(f"pathology = {row.pathology!r}, abnormality = {row.abnormality!r} is not a class of {task}")
     return named
 
 
@@ -66,7 +68,7 @@ def targets(labels: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def strata(lesions: pd.DataFrame) -> pd.Series:
-    """The class that a division of the lesions keeps the shares of."""
+    """The class by which divisions of the lesions are stratified."""
     return labels(lesions, OWN if OWN in lesions else "pathology_4class")
 
 
@@ -74,5 +76,5 @@ def _in_order(text: str, allowed: tuple[str, ...], task: str) -> str:
     """A label of the case lists without repeats, in the order of the classes."""
     names = {SAME.get(name, name) for name in text.split(JOINT) if name}
     if names - set(allowed):
-        raise ValueError(f"{task} = {text!r} holds no class of {task}: {', '.join(sorted(names - set(allowed)))}")
+        raise ValueError(f"{task} = {text!r} contains no class of {task}: {', '.join(sorted(names - set(allowed)))}")
     return JOINT.join(name for name in allowed if name in names)

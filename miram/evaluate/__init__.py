@@ -1,1 +1,1 @@
-"""Evaluation: metrics, statistics and claims as numbers, from files alone."""
+"""Evaluation: metrics, statistics and claims as numbers, computed only from files."""

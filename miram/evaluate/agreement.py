@@ -1,14 +1,14 @@
-"""Whether two runs measured the same: every number of one metrics.csv beside that of another.
+"""Whether two runs agree: every number of one metrics.csv compared with that of another.
 
 A number is a metric of a method in a section (protocol, task, mode): the mean over the method's seeds on the test
 split. Its grade is the first of GRADES that holds:
 
-same: all digits are, those of each seed and of the validation split as well.
-numerics: none of these moves by more than NUMERICS_LIMIT, half of the last digit that the tables print.
-agrees: each of the two lies in the other's interval: that over patients, of which metrics.csv tells, widened by the
-    spread of training, where seeds tell it, at CONFIDENCE, since many numbers are judged at once. That two runs agree
-    proves them alike no further than these intervals reach.
-told apart: one lies beyond the other's interval. A number without an interval is never told apart.
+same: all digits are equal, including those of each seed and of the validation split.
+numerics: none of these differs by more than NUMERICS_LIMIT, half of the last digit that the tables print.
+agrees: each of the two is in the other's interval: that over patients in metrics.csv, widened by the spread of
+training if several seeds show it, at CONFIDENCE, since many numbers are tested at once. Agreement shows equality
+only up to these intervals.
+told apart: one is outside the other's interval. A number without an interval is never told apart.
 missing: one of the runs has no such number.
 """
 
@@ -20,8 +20,9 @@ import pandas as pd
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import METRIC_COLUMNS
-from miram.evaluate.predictions import SECTION, TEST
+from miram.evaluate.predictions import SECTION
 from miram.evaluate.statistics import between_runs_margin, widened
+from miram.predictions import TEST
 
 NUMBER = [*SECTION, "method", "metric"]
 ROW = [*NUMBER, "seed", "split"]
@@ -33,7 +34,7 @@ LAST_DIGIT = 1e-6  # of metrics.csv
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
-    """A metrics.csv, all as text; raises MiramError when it is missing or of another form."""
+    """A metrics.csv, all as text; raises MiramError if it is missing or malformed."""
     remedy = "Name the folder of a run's results, such as results/demo."
     if not path.is_file():
         raise MiramError(f"There is no {path}.", remedy)
@@ -43,12 +44,12 @@ def read_metrics(path: Path) -> pd.DataFrame:
     except (ValueError, KeyError) as error:
         raise MiramError(f"{path} is damaged: {error}", remedy) from error
     if list(table.columns) != METRIC_COLUMNS or table.duplicated(ROW).any():
-        raise MiramError(f"{path} is not a table of metrics: other columns, or a row twice.", remedy)
+        raise MiramError(f"{path} is not a table of metrics: other columns, or duplicate rows.", remedy)
     return table
 
 
 def graded(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """A row for each number of either run: NUMBER, grade, and of both runs `seeds` and MEASURES, suffixes _1 and _2."""
+    """One row per number of either run: NUMBER, grade, and for both runs `seeds` and MEASURES, suffixes _1 and _2."""
     rows = first.merge(second, on=ROW, how="outer", suffixes=("_1", "_2"), indicator="of", sort=False)
     rows["same"] = (rows["of"] == "both") & _equal(rows, [*MEASURES, *COUNTS])
     for name in MEASURES:
@@ -77,7 +78,7 @@ def _equal(rows: pd.DataFrame, names: Sequence[str]) -> pd.Series:
 
 
 def _near(rows: pd.DataFrame) -> pd.Series:
-    """Whether no measure moves by more than the limit; one that is missing on both sides does not move."""
+    """Whether no measure differs by more than the limit; measures missing on both sides are equal."""
     steps = [(rows[f"{name}_1"] - rows[f"{name}_2"]).abs() for name in MEASURES]
     absent = [rows[f"{name}_1"].isna() & rows[f"{name}_2"].isna() for name in MEASURES]
     limit = NUMERICS_LIMIT + LAST_DIGIT / 2
@@ -99,7 +100,7 @@ def _grade(row: dict) -> str:
 
 
 def _faced(row: dict) -> list[tuple[float, tuple[float, float]]]:
-    """Each run's value and the interval of the other's; where nothing is known of other patients, all that can be."""
+    """Each run's value and the interval of the other's; the full range if nothing is known of other patients."""
     seeds = [len(row[f"seeds_{run}"].split()) for run in (1, 2)]
     margin = between_runs_margin([row["sd_1"], row["sd_2"]], seeds, CONFIDENCE)
     found = []

@@ -1,195 +1,38 @@
-"""The paper's claims as rules on our measurements, with verdicts: claims.csv and claims.md.
+"""The paper's claims, each tested by its rule on our measurements: claims.csv and claims.md.
 
-A claim names its rule; MEANINGS tells what the verdicts of each rule mean. In preset demo there is never a verdict:
-phantom lesions and small models say nothing about the methods. The evidence is shown all the same.
+Preset demo never gives a verdict: phantom lesions and small models say nothing about the methods. The evidence is
+still shown.
 """
 
 import inspect
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
-from scipy.stats import norm
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.predictions import NOTE_SEPARATOR, TEST
-from miram.evaluate.statistics import (
-    NO_INTERVAL,
-    another_run_margin,
-    lesions_needed_paired,
-    lesions_needed_unpaired,
-)
+from miram.evaluate.rules import MEANINGS, OF_RUNS, RULES, Measurements, memory_growth, memory_less
+from miram.evaluate.statistics import lesions_needed_unpaired
 from miram.files import atomic_path
-from miram.kinds import FULL, OURS
 from miram.layout import FINETUNE
+from miram.predictions import TEST
 
-REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be told"
 DEMO = "demo: no verdict"
-RUN_BENCH = "a bench of the attention layers: miram --preset paper bench"
 COLUMNS = ["claim", "protocol", "verdict", "statement", "evidence", "settle", "rule", "source", "status"]
-MEANINGS = {
-    "superiority": (
-        "decided by the interval for the methods (corrected_low and corrected_high of differences.csv): over "
-        "patients and trainings, at the confidence that Holm's correction asks for. Reproduced: it lies above 0, "
-        "against each of the others. Not reproduced: against one of them it lies below the gain that is claimed, "
-        "and not above 0. Cannot be told: it holds both 0 and that gain, as one from -100 to 100 always does, or there "
-        "is none: with one seed, or where the difference is the same in all."
-    ),
-    "value": (
-        "the published figure is one run on the official test lesions, so that on them only training varies. "
-        "Decided by Student's interval for one more run of ours. Reproduced: all of it is within the claim's "
-        "margin of the published value. Not reproduced: none of it is. Cannot be told: a part is, the test set "
-        "is another, or there are no two seeds that differ."
-    ),
-    "memory_growth": (
-        "decided by what one attention layer of ours keeps for the backward pass, by the exponent that the bench fits "
-        "to it from the tokens on where constant parts weigh little. It is counted, not sampled, and has no interval. "
-        "Reproduced: it grows "
-        "with tokens to a power of at most the claim's, in all bench files. Not reproduced: in one of them it "
-        "grows faster. Cannot be told: nothing is measured."
-    ),
-    "memory_less": (
-        "decided by what one attention layer of ours keeps, at the claim's number of tokens, beside full attention in "
-        "the claim's form: naive, which keeps the matrix of all pairs of tokens, or fused, which never holds it. "
-        "Reproduced: less, in all bench files. Not reproduced: as much or more, in one of them. Cannot be told: not "
-        "measured at that number."
-    ),
-    "unmeasured": "always: cannot be told.",
-}
 LAYER_COLUMNS = ["file", "kind", "form", "tokens", "kept_mib"]
 GROWTH_COLUMNS = ["file", "kind", "form", "from_tokens", "to_tokens", "kept"]  # kept: an exponent
 DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest is its rule's
 
 
 class Limits(NamedTuple):
-    """What the claims about memory call linear, and where they compare it; None where no claim says so."""
+    """What the claims about memory call linear, and where they compare it; None if no claim says so."""
 
     exponent: float | None  # of the growth with tokens, at most
     tokens: int | None
-
-
-class Measurements(NamedTuple):
-    """What the rules read: of metrics.csv and differences.csv the rows of fine-tuning, tested, under one protocol."""
-
-    metrics: pd.DataFrame
-    differences: pd.DataFrame
-    layers: pd.DataFrame  # of the bench: LAYER_COLUMNS
-    growth: pd.DataFrame  # of the bench: GROWTH_COLUMNS
-    published: Mapping[tuple[str, str, str], float]  # (task, metric, method) -> %
-    confidence: float
-    power: float
-
-
-class Finding(NamedTuple):
-    """What a rule found; `settle` says what would settle a claim that cannot be told."""
-
-    verdict: str
-    evidence: str
-    settle: str = ""
-
-
-def superiority(
-    found: Measurements,
-    *,
-    task: str,
-    metric: str,
-    method: str,
-    over: Sequence[str],
-    gain_points: float | None = None,
-) -> Finding:
-    """`method` is better than each of `over`, by `gain_points`, or where that is None by what was published."""
-    rows = found.differences
-    rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["first"] == method)]
-    parts = []
-    for other in over:
-        own = rows[(rows["second"] == other) & rows["difference"].notna()]
-        if own.empty:
-            parts.append(Finding(OPEN, f"{method} and {other}: not compared", f"runs of all on task {task}"))
-            continue
-        row, gain = own.iloc[0], gain_points
-        if gain is None:
-            gain = found.published[task, metric, method] - found.published[task, metric, other]
-        if math.isnan(row["low"]):
-            parts.append(Finding(OPEN, _difference(row, metric), "more test patients"))
-            continue
-        low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
-        verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < gain else OPEN
-        parts.append(Finding(verdict, _difference(row, metric), _what_it_takes(row, metric, gain, found)))
-    return _all_of(parts)
-
-
-def value(found: Measurements, *, task: str, metric: str, method: str, margin_points: float, lesions: int) -> Finding:
-    """A run of `method` has the published value, within `margin_points`, on the test set of that many `lesions`."""
-    published = found.published[task, metric, method]
-    rows = found.metrics
-    rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["method"] == method)]
-    runs = 100 * rows.loc[rows["seed"].notna(), "value"].dropna()
-    if runs.nunique() < 2:
-        evidence = f"{method}: {', '.join(f'{run:.1f} %' for run in runs) or 'no run'}"
-        return Finding(OPEN, evidence, f"at least two seeds of {method} on task {task}, not all alike")
-    mean, sd, tested = runs.mean(), runs.std(), int(rows["lesions"].max())
-    half = another_run_margin(sd, len(runs), found.confidence)
-    least, most = max(mean - half, 0), min(mean + half, 100)
-    over_seeds = rows[rows["seed"].isna()].iloc[0]
-    low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
-    over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
-    evidence = (
-        f"{mean:.1f} %, {over_patients}; {len(runs)} seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; "
-        f"{tested} lesions"
-    )
-    if tested != lesions:
-        return Finding(OPEN, evidence, f"the {lesions} lesions of the official test set")
-    if least >= published - margin_points and most <= published + margin_points:
-        return Finding(REPRODUCED, evidence)
-    if least > published + margin_points or most < published - margin_points:
-        return Finding(NOT_REPRODUCED, evidence)
-    limit = norm.ppf((1 + found.confidence) / 2) * sd
-    return Finding(
-        OPEN,
-        evidence,
-        f"more seeds, if one more run came to lie within or outside {published:.1f} ± {margin_points} %; its interval "
-        f"can shrink from ± {half:.1f} to ± {limit:.1f} points at this sd",
-    )
-
-
-def memory_growth(found: Measurements, *, kinds: Sequence[str], exponent: float) -> Finding:
-    """The kept memory of `kinds` of attention grows at most with tokens to the power of `exponent`."""
-    parts = []
-    grown = found.growth[(found.growth["form"] == OURS) & found.growth["kind"].isin(kinds)]
-    for row in grown.to_dict("records"):
-        evidence = (
-            f"{row['kind']}: kept memory grows with tokens to the power of {row['kept']:.2f}, from "
-            f"{row['from_tokens']} to {row['to_tokens']} tokens ({row['file']})"
-        )
-        parts.append(Finding(REPRODUCED if row["kept"] <= exponent else NOT_REPRODUCED, evidence))
-    return _all_of(parts) if parts else Finding(OPEN, "nothing is measured", RUN_BENCH)
-
-
-def memory_less(found: Measurements, *, kinds: Sequence[str], form: str, tokens: int) -> Finding:
-    """Each of `kinds` of attention keeps less memory than full attention of that `form`, at that number of `tokens`."""
-    here = found.layers[found.layers["tokens"] == tokens]
-    parts = []
-    for file, own in here.groupby("file"):
-        kept = own.set_index(["kind", "form"])["kept_mib"]
-        for kind in (kind for kind in kinds if {(kind, OURS), (FULL, form)} <= set(kept.index)):
-            ours, full = kept[kind, OURS], kept[FULL, form]
-            evidence = f"{kind}: {ours:.1f} MiB, {form} full attention: {full:.1f} MiB at {tokens} tokens ({file})"
-            parts.append(Finding(REPRODUCED if ours < full else NOT_REPRODUCED, evidence))
-    return _all_of(parts) if parts else Finding(OPEN, f"not measured at {tokens} tokens", RUN_BENCH)
-
-
-def unmeasured(found: Measurements, *, needs: str) -> Finding:
-    """Nothing here measures it; `needs` says what would."""
-    return Finding(OPEN, "nothing here measures it", needs)
-
-
-RULES = {rule.__name__: rule for rule in (superiority, value, memory_growth, memory_less, unmeasured)}
-OF_RUNS = ("superiority", "value")  # rules that are decided for each protocol by itself
 
 
 def judge(
@@ -204,9 +47,9 @@ def judge(
     confidence: float,
     power: float,
 ) -> dict[str, object]:
-    """Write claims.csv and claims.md: a row a claim, for what is measured by runs one for each protocol.
+    """Write claims.csv and claims.md: one row per claim, or one per protocol if runs measure it.
 
-    Raises MiramError when a claim names no rule, or not what its rule asks for.
+    Raises MiramError if a claim has no known rule, or lacks values for it.
     """
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
     paper = pd.read_csv(paper_csv).dropna(subset="value")
@@ -259,7 +102,9 @@ def _claims(path: Path) -> dict[str, dict[str, Any]]:
         try:
             inspect.signature(RULES[claim["rule"]]).bind(None, **asked)
         except TypeError as error:
-            raise MiramError(f"{path}: {name}: {error}.", f"See the rule {claim['rule']} in {__name__}.") from error
+            raise MiramError(
+                f"{path}: {name}: {error}.", f"See the rule {claim['rule']} in miram.evaluate.rules."
+            ) from error
     return claims
 
 
@@ -277,57 +122,6 @@ def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], c
     return pd.DataFrame(rows, columns=columns)
 
 
-def _all_of(parts: Sequence[Finding]) -> Finding:
-    """Reproduced where all parts are, not reproduced where one is not; what would settle it, of the open ones."""
-    verdicts = [part.verdict for part in parts]
-    verdict = NOT_REPRODUCED if NOT_REPRODUCED in verdicts else OPEN if OPEN in verdicts else REPRODUCED
-    settle = [part.settle for part in parts if part.verdict == OPEN] if verdict == OPEN else []
-    return Finding(verdict, "; ".join(part.evidence for part in parts), "; ".join(dict.fromkeys(settle)))
-
-
-def _no_interval(row: pd.Series) -> str:
-    """Why a row has no interval, by its note."""
-    notes = str(row["note"]).split(NOTE_SEPARATOR)
-    return next((note for note in notes if note.startswith(NO_INTERVAL)), NO_INTERVAL)
-
-
-def _difference(row: pd.Series, metric: str) -> str:
-    points = {name: 100 * row[name] for name in ("difference", "low", "high", "corrected_low", "corrected_high")}
-    methods = "no spread over seeds, so that nothing is known of another training"
-    if not math.isnan(row["corrected_low"]):
-        methods = f"for the methods {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
-    if math.isnan(row["low"]):
-        return (
-            f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {_no_interval(row)}"
-        )
-    return (
-        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
-        f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
-        f"seeds {row['seeds']:.0f}, lesions {row['lesions']:.0f}, patients {row['patients']:.0f}"
-    )
-
-
-def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements) -> str:
-    """The numbers of lesions and seeds with which a true difference as large as claimed would be found."""
-    quantiles = norm.ppf((1 + found.confidence) / 2) + norm.ppf(found.power)
-    if metric == "accuracy":
-        disagreement, effect = max(row["disagreement"], gain / 100), row["design_effect"]  # a gain is disagreement
-        lesions = lesions_needed_paired(
-            gain / 100, disagreement, confidence=found.confidence, power=found.power, design_effect=effect
-        )
-    else:  # by the standard error, which shrinks with the root of the lesions
-        error = (row["high"] - row["low"]) / 2 / norm.ppf((1 + found.confidence) / 2)
-        lesions = math.ceil(row["lesions"] * (quantiles * 100 * error / gain) ** 2)
-    seeds = "more seeds"
-    if row["sd"] > 0:
-        seeds = f"{max(2, math.ceil((quantiles * 100 * row['sd'] / gain) ** 2))} seeds"
-    return (
-        f"to find {gain:.1f} points over {row['second']} with a power of {found.power:.0%}, about {lesions} lesions if "
-        f"only patients varied (there are {row['lesions']:.0f}), and {seeds} if only training did (there are "
-        f"{row['seeds']:.0f})"
-    )
-
-
 def _markdown(
     table: pd.DataFrame, published: Mapping[tuple[str, str, str], float], preset: str, confidence: float, power: float
 ) -> str:
@@ -340,7 +134,7 @@ def _markdown(
                 for row in table.to_dict("records")
             ]
         ),
-        "## What was claimed, and what was measured",
+        "## Claims and measurements",
     ]
     for _, own in table.groupby("claim", sort=False):
         first = own.iloc[0]
@@ -354,10 +148,10 @@ def _markdown(
     parts += [
         "## What the verdicts mean",
         "\n".join(paragraph(f"* {rule}: {MEANINGS[rule]}", indent="  ") for rule in dict.fromkeys(table["rule"])),
-        "## How many lesions would tell the published accuracies apart",
+        "## Lesions needed to distinguish the published accuracies",
         paragraph(
-            f"Each method on its own lesions, one lesion a patient; two-sided test at {1 - confidence:.0%}, power "
-            f"{power:.0%}. On the same lesions it takes fewer, the fewer the more the methods agree: differences.csv."
+            f"Each method on its own lesions, one lesion per patient; two-sided test at {1 - confidence:.0%}, power "
+            f"{power:.0%}. On the same lesions fewer are needed, the fewer the more the methods agree: differences.csv."
         ),
         aligned(_published_pairs(published, confidence, power)),
     ]

@@ -1,4 +1,4 @@
-"""Differences between methods on the same lesions: intervals, tests, and the number of lesions that it would take.
+"""Differences between methods on the same lesions: intervals, tests, and the number of lesions needed.
 
 Axis letters: N lesions of one split, R draws of patients.
 """
@@ -30,7 +30,7 @@ DIFFERENCE_COLUMNS = [
     *("p_value", "p_holm", "corrected_low", "corrected_high"),
     *("disagreement", "design_effect", "lesions_needed", "note"),
 ]
-Pairs = list[tuple[Measured, Measured]]  # the reference and another method, a pair a seed
+Pairs = list[tuple[Measured, Measured]]  # the reference and another method, one pair per seed
 
 
 def difference_rows(
@@ -47,22 +47,21 @@ def difference_rows(
     power: float,
     options: Options,
 ) -> list[dict[str, object]]:
-    """A row for each metric of `compared` and each other method: `reference` less that method, on one section's test.
+    """One row per metric of `compared` and other method: `reference` minus that method, on the test set of one section.
 
-    `measured` holds what there is of the (method, seed) of `expected`. A difference is the mean over the seeds that
+    `measured` holds the available (method, seed) of `expected`. A difference is the mean over the seeds that
     both methods have; `low` and `high` bound its interval over patients, for these networks; `sd` is its sample
     standard deviation over seeds. `p_value` is that of exchanging the two methods' answers, patient by patient and in
-    all seeds at once: with one seed, one lesion a patient and accuracy this is McNemar's exact test, which has no place
-    for more than that. `p_holm` is corrected for all methods that are compared with the reference by one metric.
+    all seeds at once: with one seed, one lesion per patient and accuracy this is McNemar's exact test, which is limited
+    to that case. `p_holm` is corrected for all methods that are compared with the reference by one metric.
 
     `corrected_low` and `corrected_high` are for the *methods*: at the confidence that Holm's step asks of this
-    comparison, and widened by the spread of training, for which they need two seeds that differ. From so few, Student's
-    interval reaches beyond what a difference can be; it is cut there, which takes nothing from its coverage, and where
-    it goes from -1 to 1 nothing is known of other trainings. What another pre-training would give no interval here can
-    know: a method is pre-trained once.
+    comparison, and widened by the spread of training, for which they need two seeds that differ. With so few seeds
+    Student's interval can exceed [-1, 1]; it is clipped, which does not reduce coverage, and [-1, 1] means that nothing
+    is known. Variation between pre-trainings is not covered: each method is pre-trained once.
 
-    `lesions_needed`, for accuracy: how many it takes to find a true difference as large as this one, from the
-    `disagreement` and the `design_effect` seen here. A pair without a common seed has a row without values; its note
+    `lesions_needed`, for accuracy: the number needed to find a true difference as large as this one, from the
+    measured `disagreement` and `design_effect`. A pair without a common seed has a row without values; its note
     names what is missing.
     """
     exchanges = patient_exchanges(patients, resamples=resamples, seed=seed)
@@ -88,9 +87,9 @@ def difference_rows(
 
 
 def _exchanged(pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Options) -> dict[str, np.ndarray]:
-    """The difference after each exchange of answers, mean over seeds, (R,) a metric; nothing without a pair.
+    """The difference after each exchange of answers, mean over seeds, (R,) per metric; nothing without a pair.
 
-    Both methods' answers make one pool of 2 N; those of weight 1 are the first method's, the others the second's.
+    Both methods' answers form one pool of 2 N; those of weight 1 are the first method's, the others the second's.
     """
     kept = np.concatenate([1 - exchanges, exchanges])
     found = []
@@ -111,7 +110,7 @@ def _family(
     confidence: float,
     min_draws_share: float,
 ) -> dict[str, dict[str, Any]]:
-    """The comparisons by one metric, which Holm's correction takes together; those without a pair hold no values."""
+    """The comparisons by one metric, corrected together by Holm's method; those without a pair have no values."""
     by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
     observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
     p_values = [permutation_p_value(value, permuted[other]) for other, value in observed.items()]

@@ -1,6 +1,9 @@
-"""Markdown that reads as well in plain text."""
+"""Markdown that is also readable as plain text."""
 
+import math
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 MODELS = {  # of each preset
     "demo": "small models",
@@ -13,12 +16,12 @@ LINE_WIDTH = 110  # characters; the files are printed on terminals too
 
 
 def preset_of(title: str) -> str:
-    """The preset that a title names, alone or before a data set."""
+    """The preset that a title names, with or without a data set."""
     return title.partition(" on ")[0]
 
 
 def subject(title: str) -> str:
-    """What results are of, in one line; `title`: a preset, or "PRESET on NAME" for the data set NAME of one's own."""
+    """The subject of results in one line; `title`: a preset, or "PRESET on NAME" for the own data set NAME."""
     preset, _, name = title.partition(" on ")
     if name:
         return f"{name}: own images, {MODELS[preset]} of preset {preset}"
@@ -30,6 +33,14 @@ def subject(title: str) -> str:
 def paragraph(text: str, indent: str = "") -> str:
     """Text in lines of LINE_WIDTH, those after the first indented."""
     return textwrap.fill(text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def measured(row: Mapping[Any, Any]) -> str:
+    """Value and interval of a row of figures, in per cent; "-" if it has no value."""
+    if math.isnan(row["value"]):
+        return "-"
+    low, high = row["low"], row["high"]
+    return f"{100 * row['value']:.1f}" + ("" if math.isnan(low) else f" ({100 * low:.1f} to {100 * high:.1f})")
 
 
 def aligned(rows: list[dict[str, str]]) -> str:

@@ -1,8 +1,17 @@
-"""Every number of the results, from the Parquet files of the classifiers alone: metrics.csv and differences.csv."""
+"""Every number of the results, computed only from the Parquet files of the classifiers.
 
-from collections.abc import Collection, Mapping, Sequence
+metrics.csv: one row per cell, split and metric (`scores`), and one without a seed for the mean over a method's seeds
+and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
+patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
+draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
+variation over patients for these networks; `sd` shows that over seeds. The majority class has one answer and no seed.
+differences.csv: `difference_rows`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -12,19 +21,18 @@ from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows
 from miram.evaluate.predictions import (
     NOTE_SEPARATOR,
     SECTION,
-    TEST,
     answers_of,
     check_same_lesions,
     majority_answer,
-    read_predictions,
 )
 from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
 from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import Cell
+from miram.predictions import TEST, Predictions, read_predictions
 
-MAJORITY = "majority class"  # the reference that always gives one answer; its rows have no seed
+MAJORITY = "majority class"  # the reference with a constant answer; its rows have no seed
 METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
@@ -33,12 +41,25 @@ BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a
 Run = tuple[str, int]  # method, seed
 
 
+class Draws(TypedDict):
+    """The draws of patients."""
+
+    resamples: int
+    seed: int
+
+
+class Limits(TypedDict):
+    """The confidence of intervals over them, and when there is none."""
+
+    confidence: float
+    min_draws_share: float
+
+
 def evaluate(
     predictions: Mapping[Cell, Path | None],
     metrics_csv: Path,
     differences_csv: Path,
     *,
-    multilabel_tasks: Collection[str],
     resamples: int,
     seed: int,
     confidence: float,
@@ -49,57 +70,36 @@ def evaluate(
     bins: int,
     compared: Sequence[str],
     reference: str,
+    positive: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Write the metrics of all cells and the differences of the methods from `reference`, as long tables.
+    """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
 
-    `predictions` names every cell that belongs into the tables. One whose file is None or missing is a gap, named in
-    the notes and in the returned facts. Raises MiramError when there is no file at all, one is damaged, or two cells
-    of a section disagree about lesions, splits, labels or classes.
-
-    metrics.csv: a row for each cell, split and metric (`scores`), and one without a seed for the mean over a method's
-    seeds and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence`
-    over patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken
-    inside the draw; one patient gives none, nor do draws of which fewer than `min_draws_share` have a value. So it
-    tells what other patients would give these networks; what other seeds would give, `sd` tells.
-    The majority class has one answer and no seed. differences.csv: `difference_rows`.
+    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
+    `predictions` has every cell of the tables. One whose file is None or missing is a gap, named in the notes and in
+    the returned facts. Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
+    about lesions, splits, labels or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
         raise MiramError("There are no predictions to evaluate.", "Run the fine-tuning first.")
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
-    draws = {"resamples": resamples, "seed": seed}
-    limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    draws: Draws = {"resamples": resamples, "seed": seed}
+    limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
     metric_rows: list[dict[str, object]] = []
     differences: list[dict[str, object]] = []
     for section in dict.fromkeys(cell[:3] for cell in predictions):
         place = dict(zip(SECTION, section, strict=True))
         runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
         files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
-        multilabel = place["task"] in multilabel_tasks
-        tables = {run: read_predictions(path, multilabel=multilabel) for run, path in files.items()}
-        check_same_lesions({files[run]: table for run, table in tables.items()})
-        for split in sorted({TEST}.union(*(table["split"] for table in tables.values()))):
-            parts = {run: table[table["split"] == split] for run, table in tables.items()}
-            parts = {run: part for run, part in parts.items() if len(part)}
-            measured, majority = _measured(parts, multilabel, draws if split == TEST else None, options)
-            patients = next(iter(parts.values()))["patient_id"].to_numpy() if parts else np.array([], dtype=str)
+        for split, parts in _by_split(files, section).items():
+            measured, majority = _measured(parts, draws if split == TEST else None, options, positive)
+            patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
-                found = difference_rows(
-                    measured,
-                    runs,
-                    patients,
-                    reference=reference,
-                    compared=compared,
-                    resamples=resamples,
-                    seed=seed,
-                    confidence=confidence,
-                    min_draws_share=min_draws_share,
-                    power=power,
-                    options=options,
-                )
+                found = difference(measured, runs, patients, **draws, **limits)
                 differences += [place | {"split": split} | row for row in found]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
@@ -110,22 +110,50 @@ def evaluate(
     }
 
 
+def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[str, dict[Run, Predictions]]:
+    """Split -> the predictions of each network that has some; the test split even if none has."""
+    found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
+    check_same_lesions({files[run]: own for run, own in found.items()})
+    splits = sorted({TEST}.union(*(own.table["split"] for own in found.values())))
+    parts = {split: {run: own.of(split) for run, own in found.items()} for split in splits}
+    return {split: {run: part for run, part in own.items() if len(part.table)} for split, own in parts.items()}
+
+
+def lesion_rows(
+    part: Predictions,
+    method: str,
+    *,
+    draws: Draws,
+    limits: Limits,
+    options: Options,
+    positive: Sequence[str] | None,
+) -> list[dict[str, object]]:
+    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+
+    `draws`: resamples and seed; `limits`: confidence and min_draws_share.
+    """
+    measured, majority = _measured({(method, 0): part}, draws, options, positive)
+    patients = part.table["patient_id"].to_numpy()
+    rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
+    return rows + _majority_rows(majority, TEST, patients, limits)
+
+
 def _measured(
-    parts: Mapping[Run, pd.DataFrame], multilabel: bool, draws: Mapping[str, int] | None, options: Options
+    parts: Mapping[Run, Predictions], draws: Draws | None, options: Options, positive: Sequence[str] | None
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
         return {}, None
     some = next(iter(parts.values()))
-    weights = patient_resamples(some["patient_id"], **draws) if draws else np.empty((len(some), 0))
+    weights = patient_resamples(some.table["patient_id"], **draws) if draws else np.empty((len(some.table), 0))
 
-    def measure(answers: Answers) -> Measured:
+    def measure(given: Answers) -> Measured:
+        answers = given._replace(positive=None if positive is None else tuple(positive))
         drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
         return Measured(answers, scores(answers, **options), drawn)
 
-    answers = {run: answers_of(part, multilabel=multilabel) for run, part in parts.items()}
-    constant, label = majority_answer(next(iter(answers.values())), some["label"])
-    return {run: measure(given) for run, given in answers.items()}, (measure(constant), label)
+    constant, label = majority_answer(some)
+    return {run: measure(answers_of(part)) for run, part in parts.items()}, (measure(constant), label)
 
 
 def _method_rows(
@@ -133,7 +161,7 @@ def _method_rows(
     runs: Sequence[Run],
     split: str,
     patients: np.ndarray,
-    limits: Mapping[str, float],
+    limits: Limits,
 ) -> list[dict[str, object]]:
     """Rows of each method: its seeds, then their mean, whose note names the seeds that are missing."""
     rows = []
@@ -148,7 +176,7 @@ def _method_rows(
 
 
 def _majority_rows(
-    majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Mapping[str, float]
+    majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Limits
 ) -> list[dict[str, object]]:
     if majority is None:
         return []
@@ -163,10 +191,10 @@ def _rows(
     split: str,
     networks: Sequence[Measured],
     patients: np.ndarray,
-    limits: Mapping[str, float],
+    limits: Limits,
     notes: Sequence[str],
 ) -> list[dict[str, object]]:
-    """A row a metric: the mean over `networks`, none of them where all are missing, and what limits its meaning."""
+    """One row per metric: the mean over `networks` (empty if all are missing), and notes that limit its meaning."""
     rows = []
     for metric in METRICS:
         row: dict[str, Any] = {"method": method, "seed": seed, "split": split, "metric": metric}
@@ -191,7 +219,7 @@ def _counts(answers: Answers) -> dict[str, int]:
 
 
 def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
-    """Classes without lesions, where the metric is a mean over classes, and why there is no value."""
+    """Notes on classes without lesions, for means over classes, and on missing values."""
     absent = [
         name
         for name, any_lesion in zip(answers.classes, np.asarray(answers.truth.any(axis=0)), strict=True)
@@ -201,7 +229,9 @@ def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) 
     if absent and metric in MEANS_OVER_CLASSES:
         rest = len(answers.classes) - len(absent)
         notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
-    if np.isnan(values).any():
+    if metric == "sensitivity" and answers.positive == ():
+        notes.append("sensitivity is not measured: sources.images.positive names no class")
+    elif np.isnan(values).any():
         notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
     return notes
 
@@ -214,7 +244,7 @@ def _draw_notes(
     patients: np.ndarray,
     min_draws_share: float,
 ) -> list[str]:
-    """What limits an interval over patients: draws without a value, and classes that rest on one patient."""
+    """Notes that limit an interval over patients: draws without a value, and classes with only one patient."""
     notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
     rests = classes_of_one_patient(answers.truth, patients, answers.classes)
     if rests and metric in BY_CLASS and len(set(patients)) > 1:

@@ -45,13 +45,15 @@ class Answers(NamedTuple):
     """What a network answered, and the truth.
 
     truth: bool (N, C), one True a row unless `multilabel`; probabilities: float64 (N, C) in [0, 1], of sum 1 a row
-    unless `multilabel`; classes: C names.
+    unless `multilabel`; classes: C names; positive: those that `sensitivity` is about, None for those of CBIS-DDSM, see
+    `detection`.
     """
 
     truth: np.ndarray
     probabilities: np.ndarray
     classes: tuple[str, ...]
     multilabel: bool
+    positive: tuple[str, ...] | None = None
 
 
 def scores(answers: Answers, *, specificity: float, threshold: float, bins: int) -> dict[str, float]:
@@ -64,7 +66,7 @@ def scores(answers: Answers, *, specificity: float, threshold: float, bins: int)
     specificity of at least `specificity`, see `detection`. ece: see `calibration_gaps`. brier: mean squared error of
     the probabilities over all pairs. Lower is better for the last two alone.
     """
-    truth, probabilities, _, multilabel = answers
+    truth, probabilities, _, multilabel, _ = answers
     decided = decisions(answers, threshold)
     present = truth.any(axis=0)
     both = present & ~truth.all(axis=0)
@@ -109,14 +111,17 @@ def detections(answers: Answers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def detection(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Truth and score, both (N, T), of what `sensitivity` is about.
 
-    Malignancy where the task tells it, its score the sum of the malignant classes' probabilities (T = 1); else each
-    class against the rest (T = C), and the sensitivity is the mean over those that have lesions with and without.
+    The positive classes, their score the sum of their probabilities (T = 1); without any nothing (T = 0). Of CBIS-DDSM
+    malignancy where the task tells it; else each class against the rest (T = C), and the sensitivity is the mean over
+    those that have lesions with and without.
     """
-    malignant = np.array([name.startswith(MALIGNANT) for name in answers.classes])
-    if not malignant.any():
-        return answers.truth, answers.probabilities
-    truth = np.asarray(answers.truth[:, malignant].any(axis=1, keepdims=True))
-    return truth, answers.probabilities[:, malignant].sum(axis=1, keepdims=True)
+    named = answers.positive
+    positive = np.array([name.startswith(MALIGNANT) if named is None else name in named for name in answers.classes])
+    if not positive.any():
+        none = slice(None) if named is None else slice(0)
+        return answers.truth[:, none], answers.probabilities[:, none]
+    truth = np.asarray(answers.truth[:, positive].any(axis=1, keepdims=True))
+    return truth, answers.probabilities[:, positive].sum(axis=1, keepdims=True)
 
 
 def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarray:
@@ -126,14 +131,17 @@ def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarra
     Confidence is the largest probability, its class the answer that is right or wrong; in a multi-label task each of
     the C probabilities counts, with its class as the truth, by 1/C.
     """
-    if answers.multilabel:
-        confidence, outcome = answers.probabilities, answers.truth
-    else:
-        confidence = answers.probabilities.max(axis=1, keepdims=True)
-        outcome = right(answers, threshold)[:, None]
+    confidence, outcome = confidences(answers, threshold)
     chosen = confidence_bins(confidence, bins)
     gaps = (outcome - confidence) / confidence.shape[1]
     return np.stack([np.where(chosen == number, gaps, 0.0).sum(axis=1) for number in range(bins)], axis=1)
+
+
+def confidences(answers: Answers, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """What `calibration_gaps` compares: confidence, and whether it was right, both (N, 1) or (N, C)."""
+    if answers.multilabel:
+        return answers.probabilities, answers.truth
+    return answers.probabilities.max(axis=1, keepdims=True), right(answers, threshold)[:, None]
 
 
 def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:

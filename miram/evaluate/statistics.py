@@ -1,6 +1,6 @@
 """Uncertainty: draws of patients, intervals, correction for several tests, and the number of lesions needed.
 
-Patients are drawn, never lesions: the lesions of one patient are alike, and drawn one by one they would give intervals
+Patients are drawn, never lesions: lesions of one patient are similar, and drawing them one by one would give intervals
 that are too short. A draw is a weight for each lesion; `weighted.weighted_scores` computes a metric for all draws.
 
 Axis letters: N lesions of one split, R draws.
@@ -21,9 +21,9 @@ ONE_PATIENT = f"{NO_INTERVAL}: all test lesions are of one patient"
 
 
 def patient_resamples(patients: ArrayLike, *, resamples: int, seed: int) -> np.ndarray:
-    """How often each lesion counts when as many patients are drawn with replacement, R times: float64 (N, R).
+    """How often each lesion counts if as many patients are drawn with replacement, R times: float64 (N, R).
 
-    One patient is never drawn, R = 0: all draws would be the same, and say that another patient changes nothing.
+    For a single patient R = 0: all draws would be equal, as if other patients changed nothing.
     """
     names, owner = np.unique(patients, return_inverse=True)
     shares, draws = np.full(len(names), 1 / len(names)), resamples if len(names) > 1 else 0
@@ -40,9 +40,9 @@ def patient_exchanges(patients: ArrayLike, *, resamples: int, seed: int) -> np.n
 def interval(value: float, drawn: np.ndarray, confidence: float, min_draws_share: float) -> tuple[float, float]:
     """The middle `confidence` of the values drawn, (R,), after moving their mean to `value`.
 
-    A draw repeats lesions and so adds error of its own, which a metric of absolute errors, such as the ECE, takes for
-    more; moved back, the interval lies about the value. Draws without a value do not count; NaN where fewer than
-    `min_draws_share` have one, as those that have are not a sample of the patients.
+    A draw repeats lesions and so adds error, which raises metrics of absolute errors such as the ECE; moved back, the
+    interval is around the value. Draws without a value do not count; NaN if fewer than `min_draws_share` have one, as
+    these would not be a sample of the patients.
     """
     if np.isnan(value) or not len(drawn) or np.isfinite(drawn).mean() < min_draws_share:
         return math.nan, math.nan
@@ -93,8 +93,9 @@ def holm(p_values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 def training_margin(sd: float, seeds: int, confidence: float) -> float:
     """Half the width of Student's interval of a mean over `seeds` trainings that differ by `sd`.
 
-    Two trainings give it 12.7 standard errors, which is right and says nearly nothing. NaN for one, and where all agree
-    to the last digit: shares of few lesions are steps, on which two trainings meet by chance, and no spread is known.
+    For two trainings it is 12.7 standard errors: correct, but hardly informative. NaN for a single seed, or if all
+    seeds agree exactly: with few lesions accuracy takes few values, so equal scores do not show that training has no
+    spread.
     """
     return student.ppf((1 + confidence) / 2, seeds - 1) * sd / math.sqrt(seeds) if seeds > 1 and sd > 0 else math.nan
 
@@ -107,7 +108,7 @@ def another_run_margin(sd: float, seeds: int, confidence: float) -> float:
 def between_runs_margin(sds: Sequence[float], seeds: Sequence[int], confidence: float) -> float:
     """Half the width of Student's interval of the difference of two runs' means over seeds, from their pooled spread.
 
-    NaN where no run has two seeds, where one has none, and where all trainings agree.
+    NaN if no run has two seeds, if one has none, or if all trainings agree.
     """
     if min(seeds) < 1 or max(seeds) < 2:
         return math.nan
@@ -126,7 +127,7 @@ def widened(value: float, low: float, high: float, margin: float) -> tuple[float
 
 
 def design_effect(values: np.ndarray, patients: ArrayLike) -> float:
-    """How many times larger the variance of a mean over lesions, (N,), is than if lesions of a patient were unlike.
+    """The variance of a mean over lesions, (N,), relative to that for independent lesions within patients.
 
     The variance of the patients' sums over that of the lesions: 1 + (lesions per patient - 1) x correlation within a
     patient, where all patients have equally many. 1 where all values are equal; NaN for one patient.
@@ -147,7 +148,7 @@ def lesions_needed_paired(
     n = (z_c sqrt(d) + z_p sqrt(d - difference^2))^2 / difference^2 x design effect, z_c and z_p the normal quantiles
     of the two-sided level and of the power (Connor 1987, Biometrics 43, 207). `disagreement` d is the share of lesions
     that one alone gets right, or the mean square of the lesions' differences where several seeds are averaged. None
-    for a difference of 0, which no number finds, and where the design effect is not known.
+    for a difference of 0, which no number suffices for, and if the design effect is unknown.
     """
     if difference == 0 or math.isnan(design_effect):
         return None

@@ -12,9 +12,9 @@ CURVE_COLUMNS = ["run", "epoch", "loss"]
 
 
 def write_summary(metrics_csv: Path, path: Path) -> None:
-    """Write the mean over seeds of every test metric as JSON, nested by what tells the rows of `metrics_csv` apart."""
+    """Write the mean over seeds of every test metric as JSON, nested by the key columns of `metrics_csv`."""
     metrics = pd.read_csv(metrics_csv)
-    names = [*metrics.columns[: metrics.columns.get_loc("seed")], "metric"]  # what stands before the seed, in its order
+    names = [*metrics.columns[: metrics.columns.get_loc("seed")], "metric"]  # the fields before the seed, in order
     tested = metrics[(metrics["split"] == "test") & metrics["seed"].notna()].dropna(subset="value")
     tree: dict = {}
     means = tested.groupby(names)["value"].mean()

@@ -1,7 +1,7 @@
 """The metrics of one split under many weightings of its lesions at once, each from one sorting of the scores.
 
-scikit-learn computes one weighting at a time; an evaluation needs millions. The tests hold every value here to
-scikit-learn's own with `sample_weight`.
+scikit-learn computes one weighting at a time; an evaluation needs millions. The tests compare every value with
+scikit-learn's with `sample_weight`.
 
 Axis letters: N lesions, C classes, R weightings, K distinct scores, from the highest down.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from miram.evaluate.scores import ROUNDING, Answers, Options, calibration_gaps, decisions, detections, right
 
-AT_ONCE = 1000  # weightings, as they all stand in memory; changes no result
+AT_ONCE = 1000  # weightings in memory at once; does not affect results
 
 
 class Measured(NamedTuple):
@@ -36,7 +36,7 @@ def weighted_scores(
 ) -> dict[str, np.ndarray]:
     """The metrics of `scores` with each column of `weights`, whole numbers (N, R): (R,) for each of `metrics`.
 
-    A class without weight is left out of the means over classes; NaN where nothing is left.
+    A class without weight is left out of the means over classes; NaN if nothing is left.
     """
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     blocks = [weights[:, start : start + AT_ONCE] for start in range(0, weights.shape[1], AT_ONCE)]
@@ -47,7 +47,7 @@ def weighted_scores(
 def _block(
     answers: Answers, weights: np.ndarray, metrics: Sequence[str], *, specificity: float, threshold: float, bins: int
 ) -> dict[str, np.ndarray]:
-    truth, probabilities, classes, _ = answers
+    truth, probabilities, classes = answers[:3]
 
     @cache
     def per_class() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -60,6 +60,7 @@ def _block(
     def detected() -> list[tuple[np.ndarray, np.ndarray]]:
         return [_curve(*pair, weights) for pair in detections(answers)]
 
+    unknown = np.full(weights.shape[1], np.nan)
     ways = {
         "accuracy": lambda: _mean_lesion(right(answers, threshold), weights),
         "balanced_accuracy": lambda: _balanced_accuracy(answers, weights, threshold),
@@ -67,7 +68,7 @@ def _block(
         "micro_ap": lambda: _average_precision(*pooled()),
         "macro_auc": lambda: _mean_defined([_auc(*curve) for curve in per_class()]),
         "micro_auc": lambda: _auc(*pooled()),
-        "sensitivity": lambda: _mean_defined([_sensitivity(*curve, specificity) for curve in detected()]),
+        "sensitivity": lambda: _mean_defined([unknown, *(_sensitivity(*curve, specificity) for curve in detected())]),
         "ece": lambda: np.abs(_mean_lesion(calibration_gaps(answers, threshold, bins), weights)).sum(axis=0),
         "brier": lambda: _mean_lesion(((truth - probabilities) ** 2).mean(axis=1), weights),
     }
@@ -84,7 +85,7 @@ def _curve(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[n
 
 
 def _running_sum(rows: np.ndarray) -> np.ndarray:
-    """The sum of each row and those above it, in place; several times faster than np.cumsum, which goes by columns."""
+    """Cumulative sum over rows, in place; several times faster than np.cumsum, which goes by columns."""
     for number in range(1, len(rows)):
         rows[number] += rows[number - 1]
     return rows

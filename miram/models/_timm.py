@@ -1,8 +1,8 @@
-"""The one place that imports timm, and what miram uses of it.
+"""The only module that imports timm, and what miram uses of it.
 
 timm imports torchvision, which registers fake kernels for its compiled operators. The registry has no CPU build of
-torchvision: beside a CPU build of torch its compiled extension does not load, the operators' schemas are missing, and
-the import fails. Declaring the two schemas that it asks for is enough; nothing here calls the operators.
+torchvision: with a CPU build of torch its compiled extension does not load, the operators' schemas are missing, and
+the import fails. Declaring the two missing schemas is enough; nothing here calls the operators.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ def _extension_loads() -> bool:
 
 
 if not _extension_loads():
-    _schemas = torch.library.Library("torchvision", "DEF")  # kept: the schemas live as long as this object
+    _schemas = torch.library.Library("torchvision", "DEF")  # kept: the schemas exist as long as this object
     for _name in ("nms", "qnms"):
         _schemas.define(_name + _SIGNATURE)
 

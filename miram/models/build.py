@@ -1,32 +1,33 @@
-"""From the name of an objective to the model that is pre-trained."""
+"""Build the model of a recipe for pre-training."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
 from miram import kinds
+from miram.errors import MiramError
 from miram.models.attention.blocks import recompute_blocks
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
+from miram.recipe import Recipe
 
 
-def build_pretrainer(
-    objective: str, *, side: int, encoder: dict, encoder_init: str | None, recompute: bool, **values: object
-) -> nn.Module:
-    """Build the model of an objective; its `.encoder` is what fine-tuning starts from.
+def build_pretrainer(recipe: Recipe) -> nn.Module:
+    """The model of a recipe, drawn from torch's generator; fine-tuning starts from its `.encoder`.
 
-    `encoder` holds patch, channels, width, depth, heads, mlp_ratio. `encoder_init`: a file whose weights the encoder
-    starts from, or None. `values` hold at least what the objective reads, see `miram.kinds.Objective`. With
-    `recompute`, a block keeps its input alone and works again in the backward pass: less memory, more time, the same
-    numbers. Raises ValueError on an unknown objective, MiramError on a file that does not fit.
+    The encoder starts from the weights of `encoder_init`, if given. With `recompute`, a block keeps only its input
+    and is recomputed in the backward pass: less memory, more time, the same numbers. Raises MiramError for values or a
+    file that do not fit.
     """
-    if objective not in kinds.OBJECTIVES:
-        raise ValueError(f"objective {objective!r}: one of {', '.join(kinds.OBJECTIVES)}")
-    entry = kinds.OBJECTIVES[objective]
-    network = Encoder(side=side, **encoder, drop_path=0.0)
-    if encoder_init:
-        load_encoder(network, Path(encoder_init))
-    model = kinds.load(entry.build)(network, **{name: values[name] for name in entry.values})
-    if recompute:
-        recompute_blocks(model)
+    entry = kinds.OBJECTIVES[recipe.objective]
+    try:
+        network = Encoder(side=recipe.side, **asdict(recipe.encoder), drop_path=0.0)
+        if recipe.encoder_init:
+            load_encoder(network, Path(recipe.encoder_init))
+        model = kinds.load(entry.build)(network, **{name: getattr(recipe, name) for name in entry.values})
+        if recipe.recompute:
+            recompute_blocks(model)
+    except ValueError as error:
+        raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error
     return model

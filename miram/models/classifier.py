@@ -1,4 +1,4 @@
-"""A classifier on a pre-trained encoder, and the features that it starts from.
+"""A classifier on a pre-trained encoder, and the pooled features that it classifies.
 
 Shapes: B images (B, C, side, side), D = width.
 """
@@ -19,9 +19,9 @@ POOLS = {"mean": _mean, "class": Encoder.class_features}
 
 
 def pooling(pool: str) -> Callable[[Encoder, Tensor], Tensor]:
-    """What makes features (B, D) of an encoder's images: "mean" of its patch tokens, or its "class" token.
+    """The function from an encoder and images to features (B, D): "mean" of the patch tokens, or the "class" token.
 
-    Both are after the encoder's norm. Raises ValueError on another pool.
+    Both are after the encoder's norm. Raises ValueError for another pool.
     """
     if pool not in POOLS:
         raise ValueError(f"pool {pool!r}: one of {', '.join(POOLS)}")
@@ -32,8 +32,8 @@ class Classifier(nn.Module):
     """Encoder, pooled tokens, linear head.
 
     `pool` "mean": mean of the patch tokens, then a LayerNorm of its own, which replaces the encoder's (MAE's
-    fine-tuning); "class": the class token after the encoder's norm (MoCo-v3's). Takes the encoder over and changes it.
-    Raises ValueError on another pool.
+    fine-tuning); "class": the class token after the encoder's norm (MoCo-v3's). Takes over the encoder and changes it.
+    Raises ValueError for another pool.
     """
 
     def __init__(self, encoder: Encoder, *, classes: int, pool: str, head_init_std: float) -> None:

@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight.view(width, -1))
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Map (B, L, P) to (B, L, D): a product, and no convolution, so that only the kept patches need embedding."""
+        """Map (B, L, P) to (B, L, D): a product instead of a convolution, so that only kept patches are embedded."""
         return F.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 
 
@@ -67,15 +67,17 @@ class Encoder(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
 
     def patchify(self, images: Tensor) -> Tensor:
-        """Patches (B, L, P) of images; raises ValueError where they have other channels or another side."""
+        """Patches (B, L, P) of images; raises ValueError for other channels or another side."""
         expected = (self.channels, self.side, self.side)
         if images.shape[1:] != expected:
             raise ValueError(f"images of shape {tuple(images.shape[1:])}; this encoder takes {expected}")
         return patchify(images, self.patch)
 
     def embed(self, patches: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Class token and embedded patches (B, 1 + K, D) with positions, of patches (B, K, P) at `kept` (B, K) or of
-        all."""
+        """Class token and embedded patches (B, 1 + K, D) with positions, of patches (B, K, P).
+
+        `kept` (B, K): their places; None: all of them.
+        """
         positions = self.pos_embed[:, 1:] if kept is None else self.pos_embed[0, 1:][kept]
         tokens = self.patch_embed(patches) + positions
         class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
@@ -97,15 +99,15 @@ class Encoder(nn.Module):
 
 
 def encoder_of(model: nn.Module) -> Encoder:
-    """The encoder of a model that has one, also through Fabric's wrapper, which passes attributes on without types."""
+    """The encoder of a model that has one, also through Fabric's wrapper, whose attributes have no types."""
     return cast(Encoder, model.encoder)
 
 
 def _class_token_of(block: Block, tokens: Tensor) -> Tensor:
-    """What a block makes of the class token alone, (B, N, D) -> (B, D): one query, and the MLP of one token.
+    """A block's output for only the class token, (B, N, D) -> (B, D): one query, and the MLP of one token.
 
-    With one query a head, H heads of width e, keys and values need no tensor of their own: their weights are applied to
-    the query and to the mixed tokens. The keys' bias adds the same to every score of the query, so softmax drops it.
+    With one query per head, H heads of width e, keys and values need no tensors: their weights are applied to the
+    query and to the mixed tokens. The keys' bias adds the same to every score of the query, so softmax cancels it.
     """
     attention, normed = block.attn, block.norm1(tokens)
     assert isinstance(attention, Attention)

@@ -4,7 +4,9 @@ import argparse
 import json
 import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,9 +38,9 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load an exported encoder, or that of a public checkpoint of a ViT (see `miram.models.public`), into `encoder`.
 
-    Weights beside the encoder (heads, decoders) are left out; positions of another side are resampled (bicubic). A
-    public file does not tell its number of heads: that one cannot be checked. Raises MiramError when the file is
-    missing, cut short, not understood, or holds another architecture.
+    Other weights (heads, decoders) are left out; positions of another side are resampled (bicubic). A public file does
+    not give its number of heads, which cannot be checked. Raises MiramError if the file is missing, truncated, not
+    understood, or holds another architecture.
     """
     state, architecture = _read(Path(path))
     wanted = encoder.state_dict()
@@ -65,18 +67,43 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     encoder.load_state_dict({name: state[name] for name in wanted})
 
 
+def encoder_of_file(path: Path) -> Encoder:
+    """An exported encoder, with the architecture in its file. Raises MiramError if there is none."""
+    _, architecture = _read(Path(path))
+    if not architecture:
+        raise MiramError(f"{path} is not an encoder exported by miram.", "Give a pre-training's encoder.safetensors.")
+    encoder = Encoder(**architecture, drop_path=0.0)
+    load_encoder(encoder, path)
+    return encoder.eval()
+
+
+class Network(NamedTuple):
+    """A classifier from its file, and the file's metadata."""
+
+    model: Classifier
+    classes: tuple[str, ...]
+    multi_label: bool
+    seen: Mapping[str, Any] | None  # how its pictures were read and cut; None in files of older versions
+
+
 def save_classifier(
-    state: dict[str, Tensor], path: Path, *, classes: tuple[str, ...], multi_label: bool, **architecture
+    state: dict[str, Tensor],
+    path: Path,
+    *,
+    classes: tuple[str, ...],
+    multi_label: bool,
+    seen: Mapping[str, Any],
+    **architecture: object,
 ) -> None:
     """Write a classifier's weights, whole or not at all; `architecture`: its encoder's, and its pool."""
-    told = {**architecture, "classes": classes, "multi_label": multi_label}
+    told = {**architecture, "classes": classes, "multi_label": multi_label, "seen": seen}
     with atomic_path(path) as temporary:
         # one entry: safetensors writes several in a random order
         temporary.write_bytes(save(state, {CLASSIFIER_KEY: json.dumps(told)}))
 
 
-def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
-    """A saved classifier, its classes, and whether a lesion may have several. Raises MiramError where there is none."""
+def load_classifier(path: Path) -> Network:
+    """A saved classifier. Raises MiramError if there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})[CLASSIFIER_KEY])
@@ -88,7 +115,7 @@ def load_classifier(path: Path) -> tuple[Classifier, tuple[str, ...], bool]:
     encoder = Encoder(**told["encoder"], drop_path=0.0)
     model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
     model.load_state_dict(state)
-    return model.eval(), tuple(told["classes"]), told["multi_label"]
+    return Network(model.eval(), tuple(told["classes"]), told["multi_label"], told.get("seen"))
 
 
 def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
@@ -100,7 +127,7 @@ def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and the architecture where the file tells it."""
+    """Tensors by name, and the architecture if the file has it."""
     if not path.is_file():
         raise MiramError(
             f"{path} does not exist", "Give the path of a .safetensors or .pth file of a Vision Transformer."
@@ -113,13 +140,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
                 if ARCHITECTURE_KEY in metadata:
                     return checkpoint, json.loads(metadata[ARCHITECTURE_KEY])
         else:
-            # facebookresearch/mae keeps its command line, a Namespace, beside the weights.
+            # facebookresearch/mae saves its command line, a Namespace, with the weights.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise MiramError(
-            f"{path} cannot be read as a checkpoint: cut short, or not one ({error})",
-            "Delete it and run the stage that writes it again, or fetch the public file again.",
+            f"{path} cannot be read as a checkpoint: truncated, or not one ({error})",
+            "Delete it and run the stage that writes it again, or download the public file again.",
         ) from error
     try:
         return encoder_state(checkpoint), {}
@@ -128,7 +155,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, float]:
-    """The architecture as the shapes of a public file tell it, as far as they do."""
+    """The architecture of a public file, as far as it follows from its shapes."""
     embedding, inner = state["patch_embed.proj.weight"], state.get("blocks.0.mlp.fc1.weight")
     if embedding.ndim != 4:
         return {}

@@ -12,6 +12,7 @@ from miram.models.blocks import NORM_EPS, init_linear, transformer_blocks
 from miram.models.encoder import Encoder
 from miram.models.patches import patch_errors, random_masking, take
 from miram.models.positions import sincos_2d
+from miram.recipe import Decoder
 
 LOSS_ON = ("removed", "all")
 
@@ -46,11 +47,10 @@ class PatchDecoder(nn.Module):
 class MAE(nn.Module):
     """Masked autoencoder (He et al. 2022; facebookresearch/mae): reconstruct the removed patches from the kept ones.
 
-    `decoder` holds width, depth, heads and mlp_ratio; `loss_on` names the patches in the loss, "removed" or "all".
-    Raises ValueError on another word.
+    `loss_on` names the patches in the loss, "removed" or "all"; ValueError for another word.
     """
 
-    def __init__(self, encoder: Encoder, *, decoder: dict, mask_ratio: float, loss_on: str) -> None:
+    def __init__(self, encoder: Encoder, *, decoder: Decoder, mask_ratio: float, loss_on: str) -> None:
         super().__init__()
         if loss_on not in LOSS_ON:
             raise ValueError(f"loss_on {loss_on!r}: one of {', '.join(LOSS_ON)}")
@@ -58,12 +58,11 @@ class MAE(nn.Module):
             raise ValueError(f"mask_ratio {mask_ratio}: above 0 and below 1")
         self.mask_ratio, self.loss_on = mask_ratio, loss_on
         self.encoder = encoder
-        width = decoder["width"]
-        self.decoder_embed = nn.Linear(encoder.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_embed = nn.Linear(encoder.width, decoder.width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
         self.lowres = PatchDecoder(
-            transformer_blocks(width, decoder["depth"], decoder["heads"], decoder["mlp_ratio"], drop_path=0.0),
-            width=width,
+            transformer_blocks(decoder.width, decoder.depth, decoder.heads, decoder.mlp_ratio, drop_path=0.0),
+            width=decoder.width,
             grid=encoder.grid,
             values=encoder.patch**2 * encoder.channels,
         )
@@ -71,8 +70,7 @@ class MAE(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def decoder_tokens(self, patches: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode the kept patches, put them in place among mask tokens: (B, 1 + L, E) without positions; mask (B,
-        L)."""
+        """Encode the kept patches and insert mask tokens: (B, 1 + L, E) without positions; mask (B, L)."""
         kept, restore, mask = random_masking(noise, self.mask_ratio)
         tokens = self.decoder_embed(self.encoder.encode(take(patches, kept), kept))
         removed = self.mask_token.to(tokens.dtype).expand(len(tokens), noise.shape[1] - kept.shape[1], -1)

@@ -1,4 +1,4 @@
-"""MoCo-v3: two augmented views of an image shall have features closer to each other than to those of other images.
+"""MoCo-v3: two augmented views of an image should have features closer to each other than to those of other images.
 
 Shapes: B images, D = width of the encoder, F = features that are compared; W processes.
 """
@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from miram.models.encoder import Encoder
+from miram.recipe import Moco
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class ContrastiveOutput(NamedTuple):
-    """Loss, and the spread of the features: 0 where all images get the same (collapse), 1 where they fill a sphere."""
+    """Loss, and the spread of the features: 0 if all images get the same (collapse), 1 where they fill a sphere."""
 
     loss: Tensor  # ()
     feature_std: Tensor  # (), standard deviation over the batch of the unit-length class tokens, times √D
@@ -37,9 +38,9 @@ def mlp(layers: int, inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class MoCoV3(nn.Module):
     """MoCo-v3 on a ViT with a frozen patch projection (Chen et al. 2021; facebookresearch/moco-v3).
 
-    Departures from the reference's start values: the encoder is initialised as that of the masked methods (the
-    reference draws query, key and value apart and the class token with 1e-6), and its positions are MAE's. In training,
-    biases and norms are spared weight decay as in the masked methods; the reference decays every parameter.
+    Departures from the reference: the encoder is initialised like that of the masked methods (the reference draws
+    query, key and value separately and the class token with 1e-6), and its positions are MAE's. Biases and norms have
+    no weight decay, as in the masked methods; the reference decays every parameter.
     """
 
     def __init__(self, encoder: Encoder, *, projector_width: int, projector_out: int, temperature: float) -> None:
@@ -61,9 +62,9 @@ class MoCoV3(nn.Module):
     def forward(self, first: Tensor, second: Tensor, momentum: float) -> ContrastiveOutput:
         """Two views (B, C, side, side) of the same images; the key encoder is updated before it computes the keys.
 
-        A momentum of 1 leaves the key encoder alone: for the micro-batches after the first of an accumulated step.
+        A momentum of 1 leaves the key encoder unchanged: for all micro-batches of a step but the first.
         """
-        views = torch.cat([first, second])  # one pass; only BatchNorm must see the views apart
+        views = torch.cat([first, second])  # one pass; only BatchNorm must see the views separately
         features = self.encoder.class_features(views)
         queries = [self.predictor(self.projector(view)) for view in features.chunk(2)]
         with torch.no_grad():
@@ -73,7 +74,7 @@ class MoCoV3(nn.Module):
         return ContrastiveOutput(loss, _spread(features.detach().chunk(2)[0]))
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """2T x cross-entropy of each query (B, F) picking its own among the keys of all processes, by cosine / T."""
+        """2T x cross-entropy of each query (B, F) finding its own key among those of all processes, by cosine / T."""
         candidates = _gather(F.normalize(keys, dim=1))
         logits = F.normalize(queries, dim=1) @ candidates.mT / self.temperature
         own = torch.arange(len(queries), device=queries.device)
@@ -82,9 +83,11 @@ class MoCoV3(nn.Module):
         return 2 * self.temperature * F.cross_entropy(logits, own)
 
 
-def build(encoder: Encoder, *, moco: dict) -> MoCoV3:
-    """Return the model of the objective `mocov3`; `moco` holds its three keywords, and may hold more."""
-    return MoCoV3(encoder, **{name: moco[name] for name in ("projector_width", "projector_out", "temperature")})
+def build(encoder: Encoder, *, moco: Moco) -> MoCoV3:
+    """Return the model of the objective `mocov3`; the rest of `moco` concerns its views."""
+    return MoCoV3(
+        encoder, projector_width=moco.projector_width, projector_out=moco.projector_out, temperature=moco.temperature
+    )
 
 
 def _copy(module: M) -> M:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def grid_of(side: int, patch: int) -> int:
-    """Patches along a side; raises ValueError where the patch does not divide it."""
+    """Patches along a side; raises ValueError if the patch does not divide it."""
     if side % patch:
         raise ValueError(f"side {side} px is not a multiple of the patch of {patch} px")
     return side // patch
@@ -57,8 +57,8 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 def patch_errors(predicted: Tensor, patches: Tensor, channels: int) -> Tensor:
     """Mean squared error of predictions (B, L, P) against normalised target patches (B, L, Q), per patch: (B, L).
 
-    Q < P says that each pixel of the target stands for r x r pixels of the prediction, r = √(P/Q): the target enlarged
-    r times, without its copy in memory.
+    If Q < P, each pixel of the target counts for r x r pixels of the prediction, r = √(P/Q): the target enlarged r
+    times, without a copy in memory.
     """
     repeat = math.isqrt(predicted.shape[-1] // patches.shape[-1])
     side = math.isqrt(patches.shape[-1] // channels)

@@ -1,7 +1,7 @@
-"""An encoder inside a checkpoint of a public training program: which of its parts it is, and under timm's names.
+"""Find the encoder in a checkpoint of a public training program, and rename its weights as in timm.
 
-Known forms: timm's and MAE's files; what timm's train.py, moco-v3, DINO, DINOv2 and Lightning write around a model;
-prefixes of DataParallel, FSDP and torch.compile.
+Known formats: files of timm and MAE; checkpoints of timm's train.py, moco-v3, DINO, DINOv2 and Lightning; prefixes
+of DataParallel, FSDP and torch.compile.
 """
 
 import re
@@ -12,25 +12,23 @@ from torch import Tensor
 
 from miram.errors import MiramError
 
-# parts of a checkpoint that may hold the weights; the first that is there is taken, averaged weights before others
+# parts of a checkpoint that may hold the weights; the first present one is used, averaged weights before others
 PARTS = ("state_dict_ema", "model_ema", "teacher", "model", "state_dict", "module", "encoder", "backbone", "student")
 WRAPPERS = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
-SECOND = re.compile(r"momentum|student")  # in the prefix of an encoder beside which another is the one that is used
+SECOND = re.compile(r"momentum|student")  # in the prefix of an encoder of which another copy is used
 ANCHOR = "patch_embed.proj.weight"  # what follows is the prefix of an encoder
 CHUNKED = re.compile(r"^blocks\.\d+\.(\d+\.)")  # DINOv2 groups its blocks, and numbers them through
 NORMS = ("norm.weight", "norm.bias")
-SCALE = re.compile(
-    r"(?P<block>blocks\.\d+\.)(?P<which>ls[12])\.gamma"
-)  # LayerScale: a factor for each output of a layer
+SCALE = re.compile(r"(?P<block>blocks\.\d+\.)(?P<which>ls[12])\.gamma")  # LayerScale: one factor per output of a layer
 SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
-REMEDY = "Give a file of a Vision Transformer's weights by timm's names, alone or as its training program saved them."
+REMEDY = "Give a file of a Vision Transformer's weights by timm's names, bare or as its training program saved them."
 
 
 def encoder_state(checkpoint: object) -> dict[str, Tensor]:
-    """The weights of the encoder in a checkpoint, by timm's names, with what lies beside them.
+    """The weights of the encoder in a checkpoint, by timm's names, with other weights of the same part.
 
-    Of a fine-tuned MAE `fc_norm` becomes `norm`. LayerScale is taken into the layers before it, which changes nothing
-    but rounding. Raises MiramError that names what the checkpoint holds where no encoder is found, or several.
+    For a fine-tuned MAE `fc_norm` becomes `norm`. LayerScale is merged into the layers before it, which changes only
+    rounding. Raises MiramError naming the content of the checkpoint unless there is exactly one encoder.
     """
     state = {WRAPPERS.sub("", name): value for name, value in _weights(checkpoint).items()}
     prefixes = [name.removesuffix(ANCHOR) for name in state if name == ANCHOR or name.endswith(f".{ANCHOR}")]

@@ -1,4 +1,4 @@
-"""Reading a parameter file: one preset resolved and checked, each fault named with its key."""
+"""Reading a parameter file: one preset resolved and checked, each error named with its key."""
 
 import json
 import re
@@ -18,30 +18,30 @@ from miram.params.stages import EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
-RENAMED = {  # by what a value is called now
+RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",
     ("finetune.modes", "full"): "finetune",
 }
-UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the fault
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the error
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, where YAML's own rule keeps the last one silently."""
+    """Safe YAML that refuses duplicate keys, of which YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """As the parent, after a look at the keys."""
+        """As the parent, after checking the keys."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def load(path: Path, preset: str | None = None) -> Params:
     """Read a parameter file; `preset` replaces the file's own choice.
 
-    All presets are checked, so that a slip in another one does not wait for the day it is used. Raises
-    ParameterError with the key, its value and what is allowed.
+    All presets are checked, so that errors in another one show early. Raises ParameterError with the key, its value and
+    what is allowed.
     """
     path = Path(path)
     try:
@@ -51,7 +51,7 @@ def load(path: Path, preset: str | None = None) -> Params:
             f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}", "Mend the line that it names.") from error
+        raise ParameterError(f"{path} is not valid YAML: {error}", "Correct the line that it names.") from error
     if not isinstance(document, dict) or not isinstance(document.get("presets"), dict):
         raise ParameterError(f"{path} has no mapping `presets`.", "Start from the project's own params.yaml.")
     chosen = document.get("preset") if preset is None else preset
@@ -111,7 +111,9 @@ def _preset_values(presets: dict[str, Any], preset: str) -> Any:
     if not is_based:
         return own
     if not isinstance(own, dict) or not set(own) <= set(TRAINING):
-        raise ParameterError(f"presets.{preset} is {own!r}", f"Beside its base it sets {', '.join(TRAINING)} at most.")
+        raise ParameterError(
+            f"presets.{preset} is {own!r}", f"In addition to its base it may set only {', '.join(TRAINING)}."
+        )
     return _replaced(presets[base], own)
 
 
@@ -131,7 +133,7 @@ def _check_name(name: Any, path: Path) -> None:
 
 
 def _check_data_name(name: str, path: Path) -> None:
-    """A data set of one's own shares no folder with a preset or the bench."""
+    """Own data sets share no folder with a preset or the bench."""
     taken = (*PRESETS, layout.BENCH.name)
     if not re.fullmatch(layout.NAME, name) or name in taken or name.startswith(f"{layout.BASE}-"):
         raise ParameterError(
@@ -161,13 +163,13 @@ def _check_attention(method: WrittenMethod, path: Path, place: str) -> None:
     if kinds.PACKAGE not in entry.forms and method.backend is not None:
         raise ParameterError(
             f"{place}.backend: {method.backend!r} in {path}",
-            f"Remove the line: attention {method.attention} has one form and no backend.",
+            f"Remove the line: attention {method.attention} has no choice of backend.",
         )
     _validated(entry.options, method.options or {}, path, f"{place}.options")
 
 
 def _check_together(params: Params, path: Path) -> None:
-    """What no field can tell by itself."""
+    """Checks of values that depend on each other."""
     finetune, moco, tcia = params.finetune, params.moco, params.sources.tcia
     embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
     widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
@@ -190,19 +192,19 @@ def _check_together(params: Params, path: Path) -> None:
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),
-        f"statistics.reference: {params.statistics.reference!r} is no method": (
+        f"statistics.reference: {params.statistics.reference!r} is not a method": (
             params.statistics.reference not in params.methods
         ),
-        f"sources.tcia: api_url and csv_url are `embedded` both, with an archive section, in {DEMO} alone": (
+        f"sources.tcia: api_url and csv_url are both `embedded`, with an archive section, only in {DEMO}": (
             {*embedded, params.archive is not None} != {params.preset == DEMO}
         ),
-        f"sources.tcia: fallback {tcia.fallback} holds nothing of an archive that is `embedded`": (
+        f"sources.tcia: fallback {tcia.fallback} has no series of an `embedded` archive": (
             is_embedded(params) and tcia.fallback is not None
         ),
-        f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] goes with images, and with no other": (
+        f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] is only for source images": (
             set(own) != {params.source == IMAGES}
         ),
-        "sources.idc: films `rows` leaves no films for transfer.keep_dicom true to keep; `whole` does": (
+        "sources.idc: with films `rows` there are no films for transfer.keep_dicom true to keep; use `whole`": (
             params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
         ),
     }
@@ -214,7 +216,7 @@ def _check_together(params: Params, path: Path) -> None:
 
 
 def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool]:
-    """By its text, each fault that a method's values can have together, and whether they have it."""
+    """Message -> whether it applies, for each conflict between a method's values."""
     own, devices, entry = method.pretrain, params.compute.devices, kinds.OBJECTIVES[method.objective]
     patches = (own.side // params.encoder.patch) ** 2
     kept = int(patches * (1 - own.mask_ratio))
@@ -233,7 +235,7 @@ def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool
 
 
 def _attention_faults(params: Params, method: Method, attention: str, place: str, patches: int) -> dict[str, bool]:
-    """The same of its attention."""
+    """The same for its attention."""
     is_package = method.backend == kinds.PACKAGE
     setting = kinds.Setting(
         tokens=1 + params.highres.scale**2 * patches,
@@ -248,9 +250,9 @@ def _attention_faults(params: Params, method: Method, attention: str, place: str
 
 
 def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:
-    """`shared` with the preset's own keys added; a key that stands in both is refused."""
+    """`shared` with the preset's own keys added; a key in both is refused."""
     if not isinstance(own, dict):
-        raise ParameterError(f"{place} is {own!r}", "A mapping of sections belongs there.")
+        raise ParameterError(f"{place} is {own!r}", "It must be a mapping of sections.")
     merged = dict(shared)
     for key, value in own.items():
         name = f"{prefix}{key}"
@@ -259,9 +261,7 @@ def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[st
         elif isinstance(merged[key], dict) and isinstance(value, dict):
             merged[key] = _merge(merged[key], value, place, f"{name}.")
         else:
-            raise ParameterError(
-                f"{name} stands twice: shared, and under {place}", "Each value has one place: remove one of them."
-            )
+            raise ParameterError(f"{name} occurs twice: in shared, and in {place}", "Remove one of them.")
     return merged
 
 
@@ -269,7 +269,7 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        # a slip in a name also leaves the right one missing: name the slip
+        # a misspelt name also leaves the right one missing: report the misspelt one
         faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN_KEY)
         raise _explained(faults[0], path, place) from error
 
@@ -277,9 +277,11 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
 def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
-        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or mend its name.")
+        return ParameterError(
+            f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or correct its name."
+        )
     if fault["type"] in ("missing", "missing_argument"):
-        return ParameterError(f"{key} is missing in {path}", "Add it, shared or under the presets.")
+        return ParameterError(f"{key} is missing in {path}", "Add it to shared or to the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."
     value = fault["input"]
     new = RENAMED.get((re.sub(r"\.\d+$", "", key), str(value)))

@@ -12,12 +12,12 @@ from miram.kinds import STRICT, Count, Precision, Whole
 from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
-IMAGES = "images"  # the source of one's own images, the only one whose task is `label`
+IMAGES = "images"  # the source of own images, the only one whose task is `label`
 Preset = Literal["demo", "paper", "paper-448", "paper-896"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
-Metric = Literal[  # those of miram.evaluate.scores, as a test holds
+Metric = Literal[  # those of miram.evaluate.scores; a test compares them
     "accuracy",
     "balanced_accuracy",
     "macro_ap",
@@ -35,7 +35,7 @@ Task = Literal["pathology_4class", "pathology", "mass_margins", "mass_shape", "c
 class Tcia:
     """TCIA by its NBIA API: base addresses, or `embedded`; `csv_url` may be a folder here and in the other sources.
 
-    `fallback`: the source that gives what this one does not.
+    `fallback`: the source of series that this one does not deliver.
     """
 
     collection: str
@@ -64,17 +64,19 @@ class Local:
 
 @dataclass(frozen=True, config=STRICT)
 class Images:
-    """Images of one's own, the table of them, and the name of the folders of what is made of them."""
+    """Own images, their table, and the name of the folders for their results."""
 
     name: str
     folder: str
     table_csv: str
     levels: Literal["stored", "data", "image", "window"]
+    positive: str | None
+    set_aside_max: Fraction
 
 
 @dataclass(frozen=True, config=STRICT)
 class Sources:
-    """A block for each kind of source."""
+    """One block per kind of source."""
 
     tcia: Tcia
     idc: Idc
@@ -150,7 +152,7 @@ class Pretrain:
 
 @dataclass(frozen=True, config=STRICT)
 class CommonPretrain(Pretrain):
-    """What all methods share beside it: the images that they see beside the lesions."""
+    """The images that all methods see in addition to the lesions."""
 
     backgrounds_per_film: Whole
     backgrounds_seed: Whole
@@ -189,7 +191,7 @@ class Finetune:
 class Statistics:
     """Intervals, tests and verdicts; see `miram.evaluate`."""
 
-    resamples: Annotated[int, Field(ge=2000)]  # fewer leave a handful of draws beyond Holm's limits
+    resamples: Annotated[int, Field(ge=2000)]  # with fewer only a handful of draws are beyond Holm's limits
     seed: Whole
     confidence: OpenFraction
     min_draws_share: OpenFraction
@@ -213,7 +215,7 @@ class Compute:
 
 
 def _entry_of(registry: Mapping[str, object]) -> AfterValidator:
-    """A check that a name is one of the registry's, whose entries may come and go."""
+    """A check that a name is in the registry, whose entries may change."""
 
     def check(name: str) -> str:
         if name not in registry:
@@ -237,7 +239,7 @@ class WrittenMethod:
 class Method(WrittenMethod):
     """A method with all its values."""
 
-    pretrain: Pretrain  # this method's own, its overrides applied
+    pretrain: Pretrain  # with this method's overrides applied
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -270,10 +272,10 @@ class Params(WrittenParams):
 
     @property
     def name(self) -> str:
-        """The name of the run, and so of its folders: the preset's, or that of a data set of one's own."""
+        """The name of the run and its folders: the preset's, or that of an own data set."""
         return self.sources.images.name if self.source == IMAGES else self.preset
 
     @property
     def title(self) -> str:
-        """What the results are of, as `miram.evaluate.markdown.subject` reads it: the preset, and where it ran."""
+        """The subject of the results for `miram.evaluate.markdown.subject`: the preset and the name of the run."""
         return f"{self.preset} on {self.name}" if self.source == IMAGES else self.preset

@@ -1,35 +1,26 @@
-"""What a preset's values mean for the stages: which jobs there are, and which values decide each."""
+"""The jobs of a preset, and the values that decide each."""
 
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
+from miram.data.crop_rules import WINDOW, Cutting
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
-from miram.recipe import Recipe, Tuning
+from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
+from miram.stages import STAGES, Stage
 
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
-UNPROBED = (  # values of a fine-tuning that train the encoder or its head
-    *("batch", "epochs", "warmup_epochs", "lr", "weight_decay", "layer_decay", "drop_path", "mixup"),
-    *("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift", "head_init_std", "keep_network"),
-)
-OWN = (
-    "folder",
-    "table_csv",
-    "levels",
-)  # values of `sources.images` that decide a result; the name decides folders alone
-WINDOW = ("shape", "margin", "side_min", "bits")  # values of `crops` that images of one's own read
-READING = ("catalogue", "crops", "images")  # the stages that read the source
-TRAINING = ("pretrain", "finetune", "probe", "explain")  # those that compute on a GPU where there is one
-EXAMINED = (*READING, *TRAINING)  # those before which the machine is examined
-PROBES = {"linear": ("linear_c", "linear_iterations"), "knn": ("knn_neighbours",)}  # those that do not, by mode
+# values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
+OWN = ("folder", "table_csv", "levels", "set_aside_max")
 
 
 def cells(params: Params) -> list[Cell]:
     """Every fine-tuning of a preset, in the order of the table's rows.
 
-    Nothing is drawn on the features of a frozen encoder: those modes are done once, with the first seed.
+    Modes with a frozen encoder have no randomness: they run once, with the first seed.
     """
     tuning = params.finetune
     baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
@@ -44,61 +35,88 @@ def cells(params: Params) -> list[Cell]:
 
 
 def headline(params: Params) -> tuple[str, str, str]:
-    """Protocol, task and mode of what is shown first: the first of each list."""
+    """Protocol, task and mode of the headline: the first of each list."""
     return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
 
 
 def kept(params: Params) -> list[Cell]:
-    """The fine-tunings whose network stays on the disk, of the first seed: no other one is looked into or asked."""
+    """The fine-tunings whose network is kept, those of the first seed: only they are explained or used to predict."""
     return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
 
 
 def explained(params: Params) -> list[Cell]:
-    """The networks that the stage `explain` looks into: fine-tuned, on the headline's task, of the first seed."""
+    """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
     return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
 
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
     """The values that decide a stage's result, by name: its record holds them, and a change makes it run again.
 
-    `place` is what tells the stage's jobs apart, as in `layout.PLACES`.
+    `place` identifies the job, as in `Stage.place`.
     """
     if stage == "splits":
         values = asdict(params.splits)
-        del values["protocols"]  # a job each
+        del values["protocols"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]))
     if stage in ("finetune", "probe"):
         cell = Cell(*map(str, place))
-        return asdict(tuning_of(params, cell)) if stage == "finetune" else _probe_values(params, cell)
+        return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
     pretrain, statistics = params.pretrain, params.statistics
-    sampling = {name: getattr(pretrain, name) for name in ("backgrounds_per_film", "backgrounds_seed")}
     if stage == "explain":
-        machine = {name: getattr(params.compute, name) for name in ("accelerator", "precision", "threads")}
-        return {"task": headline(params)[1], "encoder": asdict(params.encoder), **machine}
-    own = {name: getattr(params.sources.images, name) for name in OWN}
+        return asdict(explaining_of(params))
+    images = params.sources.images
+    own = {name: getattr(images, name) for name in OWN}
+    positive = {"positive": [images.positive] if images.positive else []} if params.source == IMAGES else {}
     sections = {
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
-        "images": {"images": own | {name: getattr(params.crops, name) for name in WINDOW}},
-        "crops": {**_source_values(params), "crops": asdict(params.crops) | sampling},
-        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": params.sources.images.levels}},
+        "images": {"images": own | {name: getattr(params.crops, name) for name in (*WINDOW, "bits")}},
+        "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
+        "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
-        "evaluate": {"statistics": asdict(statistics)},
+        "evaluate": {"statistics": asdict(statistics), **positive},
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
-        "table": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")}},
-        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}},
+        "table": {
+            "statistics": {name: getattr(statistics, name) for name in ("confidence", "specificity")},
+            **positive,
+        },
+        "report": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "bins")}, **positive},
         "crate": {},
     }[stage]
     return {name: asdict(value) if isinstance(value, Archive) else value for name, value in sections.items()}
 
 
-def final_stages(params: Params) -> tuple[str, ...]:
-    """The stages that only the crate follows; images of one's own have no audit, and no claims of a paper."""
-    judged = () if params.source == IMAGES else ("audit", "claims")
-    return (*judged, "efficiency", "table", "report")
+def stages_of(params: Params) -> list[Stage]:
+    """The stages that a run of a preset has; own images have no audit and no claims of a paper."""
+    own = params.source == IMAGES
+    has = {"": True, "embedded": is_embedded(params), "films": not own, "images": own}
+    has["networks"] = bool(explained(params))
+    return [stage for stage in STAGES.values() if has[stage.only]]
+
+
+def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
+    """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
+    values = {"protocol": params.splits.protocols, "method": params.methods}
+    found: list[tuple[Stage, tuple[int | str, ...]]] = []
+    for stage in stages_of(params):
+        if stage.modes:
+            found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
+        else:
+            found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
+    return found
+
+
+def cutting_of(params: Params) -> Cutting:
+    """What decides the crops, and the background patches of pre-training."""
+    pretrain = params.pretrain
+    return Cutting(
+        **vars(params.crops),
+        backgrounds_per_film=pretrain.backgrounds_per_film,
+        backgrounds_seed=pretrain.backgrounds_seed,
+    )
 
 
 def given_paths(params: Params) -> dict[str, Path]:
@@ -122,13 +140,13 @@ def _source_values(params: Params) -> dict[str, Any]:
     if settings.get("fallback"):
         other = settings["fallback"]
         own = asdict(getattr(params.sources, other))
-        # Whole, as films of TCIA come: the data lock then names the same instances, wherever they came from.
+        # Whole, like films from TCIA: the data lock then names the same instances for either source.
         settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
     return {"source": params.source, "settings": settings}
 
 
 def recipe_of(params: Params, name: str) -> Recipe:
-    """What decides the weights that pre-training of the method `name` ends with."""
+    """What decides the pre-trained weights of the method `name`."""
     method = params.methods[name]
     own, read = method.pretrain, kinds.OBJECTIVES[method.objective].values
     return Recipe(
@@ -161,7 +179,7 @@ def recipe_of(params: Params, name: str) -> Recipe:
 
 
 def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
-    """The recipe without what its objective does not read, where it is computed, and how often it is saved."""
+    """The recipe without unread values, the device, and the interval of checkpoints."""
     recipe, compute = recipe_of(params, name), params.compute
     unread = {*kinds.SECTIONS, *kinds.MASKED_ONLY, *kinds.ATTENTION_FIELDS}
     unread -= set(kinds.OBJECTIVES[recipe.objective].values)
@@ -179,26 +197,22 @@ def kinds_of(params: Params) -> dict[str, str]:
 
 
 def kind_of(method: Method) -> str:
-    """The attention where the objective has one to choose, and otherwise the objective."""
+    """The attention if the objective has a choice of it, otherwise the objective."""
     return method.attention or method.objective
+
+
+def side_of(params: Params, method: str) -> int:
+    """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
+    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
 
 
 def tuning_of(params: Params, cell: Cell) -> Tuning:
     """What decides a fine-tuning."""
-    own, compute, method = params.finetune, params.compute, params.methods.get(cell.method)
-    pool, seed = _pool(method), int(cell.seed)
+    own, shared = params.finetune, _classifying(params, cell)
     return Tuning(
-        task=cell.task,
-        seed=seed,
-        encoder=params.encoder,
-        side=(method.pretrain if method else params.pretrain).side,
-        pool=pool,
-        threshold=own.threshold,
-        accelerator=compute.accelerator,
-        precision=compute.precision,
-        threads=compute.threads,
-        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[pool],
-        keep_network=seed == own.seeds[0],
+        **vars(shared),
+        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[shared.pool],
+        keep_network=shared.seed == own.seeds[0],
         batch=own.batch,
         epochs=own.epochs,
         warmup_epochs=own.warmup_epochs,
@@ -214,13 +228,31 @@ def tuning_of(params: Params, cell: Cell) -> Tuning:
     )
 
 
-def _probe_values(params: Params, cell: Cell) -> dict[str, Any]:
-    """Those of a fine-tuning that do not train the encoder, and what the mode reads."""
-    shared = {name: value for name, value in asdict(tuning_of(params, cell)).items() if name not in UNPROBED}
-    own = {name: getattr(params.finetune, name) for name in PROBES[cell.mode]}
-    return {**shared, "mode": cell.mode, **own}
+def probe_of(params: Params, cell: Cell) -> LinearProbe | NeighbourProbe:
+    """What decides a probe of the cell's mode."""
+    own, shared = params.finetune, _classifying(params, cell)
+    if cell.mode == "knn":
+        return NeighbourProbe(**vars(shared), knn_neighbours=own.knn_neighbours)
+    return LinearProbe(**vars(shared), linear_c=own.linear_c, linear_iterations=own.linear_iterations)
 
 
-def _pool(method: Method | None) -> str:
-    """The tokens that a classifier reads; those of the masked objectives where nothing was pre-trained."""
-    return "mean" if method is None else kinds.OBJECTIVES[method.objective].pool
+def explaining_of(params: Params) -> Explaining:
+    """What decides the stage `explain`."""
+    compute = params.compute
+    return Explaining(headline(params)[1], params.encoder, compute.accelerator, compute.precision, compute.threads)
+
+
+def _classifying(params: Params, cell: Cell) -> Classifying:
+    """The values of all modes; without pre-training the tokens are those of the masked objectives."""
+    method, compute = params.methods.get(cell.method), params.compute
+    return Classifying(
+        task=cell.task,
+        seed=int(cell.seed),
+        encoder=params.encoder,
+        side=side_of(params, cell.method),
+        pool="mean" if method is None else kinds.OBJECTIVES[method.objective].pool,
+        threshold=params.finetune.threshold,
+        accelerator=compute.accelerator,
+        precision=compute.precision,
+        threads=compute.threads,
+    )

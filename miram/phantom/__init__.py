@@ -1,1 +1,1 @@
-"""The embedded archive: a phantom CBIS-DDSM, small and as awkward as the real one, and the server that serves it."""
+"""The embedded archive: a small phantom CBIS-DDSM with the defects of the real one, and a server for it."""

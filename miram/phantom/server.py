@@ -1,6 +1,6 @@
-"""The phantom archive on loopback, speaking the calls of the NBIA REST API v4 that TCIA is downloaded with.
+"""The phantom archive on loopback, with those calls of the NBIA REST API v4 that downloads from TCIA use.
 
-Like the real server it streams zips without announcing their length, and answers 400 to what it does not know.
+Like the real server it streams zips without their length, and answers 400 to unknown calls.
 """
 
 import csv
@@ -24,9 +24,9 @@ from miram.errors import MiramError
 COLLECTION = "CBIS-DDSM"
 API, UPLOADS = "/nbia-api/services/v4/", "/uploads/"
 LICENSE_NAME, LICENSE_URI = "CC BY 3.0", "http://creativecommons.org/licenses/by/3.0/"
-TAGS = ("PatientID", "StudyInstanceUID", "SeriesDescription", "Modality")  # of a series, beside its own UID
+TAGS = ("PatientID", "StudyInstanceUID", "SeriesDescription", "Modality")  # of a series, in addition to its UID
 FILTERS = {"Collection", "SeriesInstanceUID", "PatientID", "StudyInstanceUID", "Modality"}  # of getSeries
-POSTED_NAMES = {  # of the columns of getSeriesMetadata, where they are not those of getSeries
+POSTED_NAMES = {  # of the columns of getSeriesMetadata that differ from those of getSeries
     "SeriesInstanceUID": "Series Instance UID",
     "PatientID": "Patient ID",
     "StudyInstanceUID": "Study Instance UID",
@@ -55,7 +55,7 @@ def running(archive: Path, port: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def serve(archive: Path, port: int) -> None:
-    """Serve `archive` until interrupted, and say where."""
+    """Serve `archive` until interrupted, and print the address."""
     with _server(archive, port) as server:
         print(
             *(f"{name}: {url}" for name, url in zip(("api_url", "csv_url"), _addresses(server), strict=True)), sep="\n"
@@ -79,7 +79,7 @@ def _addresses(server: ThreadingHTTPServer) -> tuple[str, str]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request; `server.archive` is the folder that it is answered from."""
+    """One request, answered from the folder `server.archive`."""
 
     server: "ArchiveServer"
     protocol_version = "HTTP/1.1"
@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, "text/html", b"<html>Not Found</html>")
 
     def do_POST(self) -> None:
-        """The one call that is posted: metadata of a list of series, as CSV."""
+        """The one POST call: metadata of a list of series, as CSV."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         if urlsplit(self.path).path != f"{API}getSeriesMetadata":
             self._answer(404, "text/html", b"<html>Not Found</html>")
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, "text/csv", text.getvalue().encode())
 
     def log_message(self, format: str, *values: object) -> None:
-        """Nothing: the client says what it does."""
+        """No log: the client reports its work."""
 
     def _get_collections(self, query: dict[str, str]) -> None:
         self._answer_json(query, set(), lambda: [{"Collection": COLLECTION}])
@@ -164,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
         files = sorted(folder.iterdir())
         try:
             header: Dataset = dcmread(files[0], stop_before_pixels=True, specific_tags=list(TAGS))
-        except InvalidDicomError:  # listed all the same: a file that is damaged in the archive is the client's to find
+        except InvalidDicomError:  # listed all the same: the client should find files that are damaged in the archive
             header = Dataset()
         return {
             "SeriesInstanceUID": folder.name,
@@ -195,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _stream(self, kind: str, body: bytes) -> None:
-        """Chunked, as the real server: the client is not told how long the body should be."""
+        """Chunked, like the real server: the client does not learn the length of the body."""
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
@@ -207,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class ArchiveServer(ThreadingHTTPServer):
-    """A server of the archive in a folder."""
+    """A server for the archive in a folder."""
 
     daemon_threads = True
 

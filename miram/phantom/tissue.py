@@ -4,6 +4,7 @@ Films are (H, W) float32 in [0, 1], 1 the brightest grey that a film holds.
 """
 
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +12,12 @@ from pydicom import dcmread
 from scipy import ndimage
 
 VIEWS = {"CC": ("1-130", "1-132", "1-280", "1-282"), "MLO": ("1-131", "1-133", "1-281", "1-283")}
-AIR = 0.08  # grey below which a film shows no breast
+AIR = 0.08  # grey level below which there is no breast
 GREYS = 65535
 
 
 class Breast(NamedTuple):
-    """A film and where its tissue is; both (H, W), the mask bool. The chest wall is at the left border."""
+    """A film and its mask of tissue; both (H, W), the mask bool. The chest wall is at the left border."""
 
     film: np.ndarray
     tissue: np.ndarray
@@ -30,7 +31,7 @@ def load_breasts(rows: int, columns: int) -> dict[str, list[Breast]]:
 
 
 def vary(breast: Breast, rows: int, columns: int, random: np.random.Generator) -> Breast:
-    """Another breast of the same tissue: shifted, perhaps upside down, of another contrast; (rows, columns)."""
+    """Another breast from the same tissue: shifted, perhaps flipped, with another contrast; (rows, columns)."""
     height, width = breast.film.shape
     top = int(random.integers(height - rows + 1))
     left = int(random.integers(min(width - columns, columns // 10) + 1))
@@ -42,7 +43,7 @@ def vary(breast: Breast, rows: int, columns: int, random: np.random.Generator) -
     return Breast(film.astype(np.float32), tissue.copy())
 
 
-def _load(path, rows: int, columns: int) -> Breast:
+def _load(path: Traversable, rows: int, columns: int) -> Breast:
     with path.open("rb") as stream:
         pixels = dcmread(stream).pixel_array
     factor = min(pixels.shape[0] // rows, pixels.shape[1] // columns)

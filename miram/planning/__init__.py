@@ -1,1 +1,1 @@
-"""Before a run: the preflight, and what training will take of memory and hours."""
+"""Before a run: the preflight, and the memory and hours that training will take."""

@@ -1,4 +1,4 @@
-"""The preflight: can this machine do what the preset asks? Each finding is ok, a warning or a stop, with its remedy."""
+"""The preflight: can this machine run the preset? Each finding is ok, a warning or a stop, with its remedy."""
 
 import configparser
 import shutil
@@ -15,14 +15,15 @@ from miram.planning.finding import Finding
 from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 from miram.planning.sources import REMOTE, check_source
+from miram.recipe import Encoder, Recipe
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
-LINE_RATES = (5, 25, 100)  # MB/s, for the time that a download may take
-# ESTIMATE: 8 bits a pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
+LINE_RATES = (5, 25, 100)  # MB/s, to estimate the time of a download
+# ESTIMATE: 8 bits per pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
 CROP_BYTES = 0.4e6
 CROP_COPIES = 3  # times those bytes: packed, and as PNG files of up to 16 bits
-REST_GB = 1.0  # ESTIMATE: results, logs, and the films under way
+REST_GB = 1.0  # ESTIMATE: results, logs, and films in progress
 
 
 def examine(
@@ -30,7 +31,7 @@ def examine(
     *,
     source: str,
     settings: Mapping[str, Any],
-    methods: Mapping[str, Mapping[str, Any]],
+    methods: Mapping[str, Recipe],
     accelerator: str | None,
     devices: int,
     elsewhere: bool,
@@ -41,12 +42,12 @@ def examine(
     timeout_seconds: float,
     hours: Mapping[str, str],
 ) -> list[Finding]:
-    """Print a line a check and return the findings; raises MiramError when one of them is a stop.
+    """Print one line per check and return the findings; raises MiramError if one of them is a stop.
 
-    `source`, `settings`: as in `check_source`, of a source that is not read an empty block; `methods` are the values
-    of each pre-training; `accelerator` is None when nothing is trained; `elsewhere`: not this machine trains and
-    downloads; `crops_bytes` the size of the packed crops, `made_gb` what is still to be made on the disk, `hours` those
-    of all trainings by the device that they are known for.
+    `source`, `settings`: as in `check_source`, with an empty block for a source that is not read; `methods` are the
+    pre-trainings; `accelerator` is None if nothing is trained; `elsewhere`: another machine trains and
+    downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`: those of all
+    trainings, by measured device.
     """
     disk = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
     remote = bool(settings) and source in REMOTE
@@ -54,7 +55,7 @@ def examine(
     if accelerator is not None and not elsewhere:
         findings.append(find_accelerator(accelerator, devices, preset))
         if methods:
-            findings.append(check_memory(methods, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
+            findings.append(check_memory(methods, devices, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
     findings += [
         check_hours(hours),
         check_disk(
@@ -74,7 +75,7 @@ def examine(
     if stops:
         sys.stdout.flush()
         raise MiramError(
-            f"{len(stops)} of {len(findings)} checks stop this preset.", "Do what stands below each `stop` above."
+            f"{len(stops)} of {len(findings)} checks stop this preset.", "Follow the remedy below each `stop` above."
         )
     return findings
 
@@ -92,79 +93,75 @@ def _gpu_bytes() -> int | None:
     return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
 
 
-def check_memory(methods: Mapping[str, Mapping[str, Any]], gpu_bytes: int | None, crops_bytes: float) -> Finding:
-    """Room on each GPU for all crops and a micro-batch of every method, as `miram.planning.memory` predicts it.
+def check_memory(methods: Mapping[str, Recipe], devices: int, gpu_bytes: int | None, crops_bytes: float) -> Finding:
+    """Whether each GPU can hold all crops and a micro-batch of every method, predicted by `miram.planning.memory`.
 
     `gpu_bytes` is None without a GPU.
     """
     peaks = {
-        name: memory_of(values, values["batch"] // (values["accumulate"] * values["devices"])).peak
-        for name, values in methods.items()
+        name: memory_of(recipe, recipe.batch // (recipe.accumulate * devices)).peak for name, recipe in methods.items()
     }
     largest = max(peaks, key=peaks.__getitem__)
-    text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted of {largest}"
+    text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted for {largest}"
     if gpu_bytes is None:
         return Finding("ok", f"{text}; no GPU to compare it with.")
     text = f"{text}, and {crops_bytes / 1e9:.1f} GB of crops; the GPU has {gpu_bytes / 1e9:.1f} GB."
     full = [name for name, peak in peaks.items() if peak + crops_bytes > USABLE * gpu_bytes]
     if not full:
         return Finding("ok", text)
-    return Finding("stop", text, " ".join(_smaller(name, methods[name], gpu_bytes, crops_bytes) for name in full))
+    return Finding(
+        "stop", text, " ".join(_smaller(name, methods[name], devices, gpu_bytes, crops_bytes) for name in full)
+    )
 
 
-def _smaller(name: str, values: Mapping[str, Any], gpu_bytes: int, crops_bytes: float) -> str:
+def _smaller(name: str, recipe: Recipe, devices: int, gpu_bytes: int, crops_bytes: float) -> str:
     try:
-        found = fit(values, gpu_bytes, devices=values["devices"], crops_bytes=crops_bytes)
+        found = fit(recipe, gpu_bytes, devices=devices, crops_bytes=crops_bytes)
         return f"Set methods.{name}.accumulate: {found.accumulate}."
     except MiramError as error:
         return f"methods.{name}: {error.message} {error.remedy}"
 
 
 def check_hours(hours: Mapping[str, str]) -> Finding:
-    """How long all trainings will take, by the rates that `miram bench` measured."""
+    """How long all trainings will take, from the rates that `miram bench` measured."""
     if hours:
         known = "; ".join(f"{text} on {device}" for device, text in hours.items())
-        return Finding("ok", f"Time of all trainings, one after the other: {known}. `miram plan` lists them.")
+        return Finding("ok", f"Time of all trainings if run sequentially: {known}. `miram plan` lists them.")
     return Finding(
         "ok",
         "Time of all trainings: not known.",
-        "`miram bench` (on a GPU with --device cuda) measures a device; `miram plan` then tells the hours.",
+        "`miram bench` (on a GPU with --device cuda) measures a device; `miram plan` then reports the hours.",
     )
 
 
 def all_made_gb(
-    methods: Mapping[str, Mapping[str, Any]],
-    *,
-    encoder: dict[str, Any],
-    protocols: int,
-    networks: int,
-    crops_bytes: float,
+    methods: Mapping[str, Recipe], *, encoder: Encoder, protocols: int, networks: int, crops_bytes: float
 ) -> float:
-    """What a preset leaves on the disk beside the archive, an upper estimate in 1e9 bytes.
+    """What a preset leaves on disk in addition to the archive, an upper estimate in 1e9 bytes.
 
-    Of each pre-training, under each of so many `protocols`, an encoder and a checkpoint, and a second checkpoint while
-    it is written; so many fine-tuned `networks`; and the crops, whose packed store has `crops_bytes`.
+    An encoder and a checkpoint per pre-training and protocol (and a second checkpoint while it is written), the
+    fine-tuned `networks`, and the crops, whose packed store has `crops_bytes`.
     """
-    checkpoints = [checkpoint_bytes(values) for values in methods.values()]
+    checkpoints = [checkpoint_bytes(recipe) for recipe in methods.values()]
     encoders = protocols * len(methods) + networks
     trained = protocols * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
     return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB
 
 
 def held_gb(place: Path) -> float:
-    """Size of a file, or of all files in a folder, in 1e9 bytes; 0 where there is none."""
+    """Size of a file, or of all files in a folder, in 1e9 bytes; 0 if it does not exist."""
     return sum(file.stat().st_size for file in (place, *place.rglob("*")) if file.is_file()) / 1e9
 
 
 def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool, free_gb: float) -> Finding:
-    """Room for what is kept of the archive and for what is made of it; GB are 1e9 bytes."""
+    """Disk space for what is kept of the archive and made from it; GB are 1e9 bytes."""
     missing_gb = max(0.0, archive_gb - held_gb(folder / "dicom"))
     kept_gb = missing_gb if keep_dicom else 0.0
     hours = ", ".join(f"{missing_gb * 1e3 / rate / 3600:.1f} h at {rate} MB/s" for rate in LINE_RATES)
     transfer = f"{missing_gb:.1f} GB to download ({hours}), {kept_gb:.1f} GB of it to keep, and " if missing_gb else ""
     text = (
-        f"Disk: {transfer}up to {made_gb:.1f} GB to make (`dvc repro` stores most of it twice, unless the disk can "
-        f"reflink); {free_gb:.1f} GB free."
+        f"Disk: {transfer}up to {made_gb:.1f} GB to write (`dvc repro` stores most of it twice, unless the disk "
+        f"supports reflinks); {free_gb:.1f} GB free."
     )
     if free_gb >= kept_gb + made_gb:
         return Finding("ok", text)
@@ -172,14 +169,14 @@ def check_disk(folder: Path, archive_gb: float, made_gb: float, keep_dicom: bool
 
 
 def check_container(found: Iterable[str]) -> Finding:
-    """A program that runs the image; nothing but the ways through a container needs one."""
+    """A program that runs the image; only runs in a container need one."""
     names = ", ".join(found)
     if names:
         return Finding("ok", f"Containers: {names}")
     return Finding(
         "warning",
         f"Containers: none of {', '.join(CONTAINERS)} is on PATH.",
-        "Install one if the workflow is to run in its image; it runs without as well.",
+        "Install one to run the workflow in its image; it also runs without.",
     )
 
 

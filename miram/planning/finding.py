@@ -1,4 +1,4 @@
-"""What the preflight finds."""
+"""The findings of the preflight."""
 
 from typing import Literal, NamedTuple
 

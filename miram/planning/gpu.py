@@ -1,4 +1,4 @@
-"""The GPUs that this torch can use: what the preflight looks for, and each training before it begins."""
+"""The GPUs that this torch can use, checked by the preflight and before each training."""
 
 import ctypes
 import re
@@ -10,6 +10,8 @@ import torch
 from miram.errors import MiramError
 from miram.planning.finding import Finding
 
+TORCH = f"torch {torch.__version__}"
+
 
 class Gpu(NamedTuple):
     """A device that torch finds."""
@@ -19,7 +21,7 @@ class Gpu(NamedTuple):
 
 
 def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
-    """`check_accelerator` of this machine."""
+    """`check_accelerator` for this machine."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return check_accelerator(
         accelerator,
@@ -33,7 +35,7 @@ def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
 
 
 def require_accelerator(accelerator: str, preset: str) -> None:
-    """Raise MiramError where this machine has not the GPU that a training of the preset means to find."""
+    """Raise MiramError if this machine lacks the GPU that a training of the preset needs."""
     found = find_accelerator(accelerator, 1, preset)
     if found.level == "stop":
         raise MiramError(found.text, found.remedy)
@@ -49,59 +51,66 @@ def check_accelerator(
     gpus: Sequence[Gpu],
     kernels: Iterable[str],
 ) -> Finding:
-    """So many GPUs that this torch can use, unless the CPU is asked for or enough.
+    """Whether torch can use this many GPUs, unless the CPU is requested or enough.
 
     `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
-    driver knows, None without one. `gpus`: those that torch finds. `kernels`: what it was compiled to, see `runs_on`.
+    driver supports, None without a driver. `gpus`: those that torch finds. `kernels`: its builds, see `runs_on`.
     """
-    torch_text = f"torch {torch.__version__}"
-    if gpus and accelerator != "cpu":
-        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
-        foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
-        if foreign:
-            return Finding(
-                "stop",
-                f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {torch_text} "
-                f"holds no kernels: it has {', '.join(kernels)}.",
-                "Take another GPU, or a build of the same torch for another CUDA that holds them.",
-            )
-        if len(gpus) < devices:
-            return Finding(
-                "stop",
-                f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
-                f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
-                f"{len(gpus)}.",
-            )
-        return Finding("ok", f"GPU: {len(gpus)} x {names}, {torch_text}, driver for CUDA {_dotted(driver)}")
     if accelerator == "cpu" and preset != "demo":
         return Finding(
             "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
         )
-    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo"):
-        return Finding("ok", f"CPU, {torch_text}: enough for this preset.")
+    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo" and not gpus):
+        return Finding("ok", f"CPU, {TORCH}: enough for this preset.")
+    return _check_found(gpus, devices, driver, kernels) if gpus else _why_none(built, driver, preset)
+
+
+def _check_found(gpus: Sequence[Gpu], devices: int, driver: tuple[int, int] | None, kernels: Iterable[str]) -> Finding:
+    """Whether torch finds enough GPUs, and has kernels for them."""
+    names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
+    foreign = [gpu for gpu in gpus[:devices] if not runs_on(gpu.capability, kernels)]
+    if foreign:
+        return Finding(
+            "stop",
+            f"{foreign[0].name} has compute capability {_dotted(foreign[0].capability)}, for which {TORCH} has no "
+            f"kernels: it has {', '.join(kernels)}.",
+            "Use another GPU, or a build of the same torch for another CUDA that has them.",
+        )
+    if len(gpus) < devices:
+        return Finding(
+            "stop",
+            f"compute.devices is {devices}, and torch finds {len(gpus)} GPU(s): {names}.",
+            f"Make more of them visible (CUDA_VISIBLE_DEVICES, a cluster's reservation), or set compute.devices: "
+            f"{len(gpus)}.",
+        )
+    return Finding("ok", f"GPU: {len(gpus)} x {names}, {TORCH}, driver for CUDA {_dotted(driver)}")
+
+
+def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) -> Finding:
+    """Why torch finds no GPU."""
     if driver is None:
         return Finding(
             "stop",
             "There is no NVIDIA driver here"
             + ("." if preset == "demo" else ", and without a GPU this preset takes months."),
             "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
-            "(Apptainer); or set compute.accelerator: cpu if you mean it.",
+            "(Apptainer); or set compute.accelerator: cpu to accept that.",
         )
     if built is None:
         return Finding(
             "stop",
-            f"{torch_text} is a build for CPUs, though the driver here knows CUDA {_dotted(driver)}.",
-            "Remove .venv and run `make setup` on this machine: it takes the CUDA build where it sees a driver.",
+            f"{TORCH} is a CPU build, although the driver here supports CUDA {_dotted(driver)}.",
+            "Remove .venv and run `make setup` on this machine: it installs the CUDA build if there is a driver.",
         )
     if int(built.split(".")[0]) > driver[0]:
         return Finding(
             "stop",
-            f"{torch_text} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
+            f"{TORCH} is built for CUDA {built}, newer than the driver's {_dotted(driver)}.",
             "Update the NVIDIA driver, or install the same torch built for the driver's CUDA.",
         )
     return Finding(
         "stop",
-        f"{torch_text} for CUDA {built} finds no device, though the driver knows CUDA {_dotted(driver)}.",
+        f"{TORCH} for CUDA {built} finds no device, although the driver supports CUDA {_dotted(driver)}.",
         "See `nvidia-smi` and CUDA_VISIBLE_DEVICES: is a GPU there, visible and free?",
     )
 
@@ -109,8 +118,8 @@ def check_accelerator(
 def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
     """Whether a GPU runs one of torch's builds, named as `torch.cuda.get_arch_list` does.
 
-    Machine code (sm_86) runs on its own generation, not below its own capability; PTX (compute_90) on that and all
-    later ones. A letter binds either: `a` to the very capability, `f` to the generation.
+    Machine code (sm_86) runs on its generation from its capability on; PTX (compute_90) on that and all later ones. A
+    letter restricts both: `a` to exactly that capability, `f` to the generation.
     """
     for name in kernels:
         build = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
@@ -130,7 +139,7 @@ def runs_on(capability: tuple[int, int], kernels: Iterable[str]) -> bool:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA version that the NVIDIA driver knows; None without a driver."""
+    """The newest CUDA version that the NVIDIA driver supports; None without a driver."""
     number = ctypes.c_int()
     try:
         failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))

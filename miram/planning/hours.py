@@ -1,12 +1,13 @@
-"""Hours of the complete table: by measured rates before it starts, beside what finished trainings took.
+"""Hours of the complete table: predicted from measured rates, and compared with finished trainings.
 
-A rate is images/s of a whole training step, from a file of `miram bench` on the device in question; a forward pass
-alone counts as a third of a step.
+A rate is images/s of a whole training step, from a file of `miram bench` on the device; a forward pass
+counts as a third of a step.
 """
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,27 +15,28 @@ import pandas as pd
 
 from miram.data import tasks
 from miram.data.cbis_ddsm.cases import carried_lesions
-from miram.data.splits import SEEN, pretraining_backgrounds, split_lesions
+from miram.data.splits import PRETRAIN, SEEN, pretraining_backgrounds, split_lesions
 from miram.layout import FINETUNE, Cell
+from miram.recipe import Encoder, Recipe
 
 FORWARD = 1 / 3  # of the operations of a training step
 HOUR, DAY = 3600, 24
 
 
 class Images(NamedTuple):
-    """How many images the trainings under one protocol see."""
+    """The number of images that the trainings under one protocol see."""
 
     lesions: int  # by pre-training
-    backgrounds: int  # by pre-training, beside them
+    backgrounds: int  # by pre-training, in addition
     tasks: Mapping[str, Sequence[int]]  # lesions with a label in training, validation and test
 
 
 class Job(NamedTuple):
-    """A training, with what tells its rate."""
+    """A training, with what decides its rate."""
 
     what: str
     side: int  # px
-    images: float  # that a training step is made for, all epochs together
+    images: float  # of training steps, over all epochs
     record: Path
 
 
@@ -48,7 +50,7 @@ def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, nam
 def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: int, **division: Any) -> Images:
     """The images of a protocol by the case lists of CBIS-DDSM, before any lesion is set aside.
 
-    `names` are tasks, `division` the values of `split_lesions`. No film counts as known by its pixels.
+    `names` are tasks, `division` the values of `split_lesions`. Pixel hashes of films count as unknown.
     """
     lesions = carried_lesions().assign(film_sha256="")
     splits = split_lesions(lesions, protocol=protocol, **division)
@@ -60,13 +62,13 @@ def listed_images(protocol: str, names: Iterable[str], *, backgrounds_per_film: 
 def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: Iterable[str]) -> Images:
     labelled = {name: split[tasks.labels(lesions, name) != ""].value_counts() for name in names}
     counts = {name: [int(n.get(part, 0)) for part in ("train", "validation", "test")] for name, n in labelled.items()}
-    return Images(int(split.isin(SEEN).sum()), backgrounds, counts)
+    return Images(int(split.isin((*SEEN, PRETRAIN)).sum()), backgrounds, counts)
 
 
-def pretraining_job(name: str, values: Mapping[str, Any], images: int, record: Path) -> Job:
-    """Pre-training of method `name` with the `values` of its stage on so many images."""
-    seen = images // values["batch"] * values["batch"] * values["epochs"]
-    return Job(f"pre-training {name}", values["side"], seen / values["devices"], record)
+def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path) -> Job:
+    """Pre-training of method `name` on this many images, shared by this many devices."""
+    seen = images // recipe.batch * recipe.batch * recipe.epochs
+    return Job(f"pre-training {name}", recipe.side, seen / devices, record)
 
 
 def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
@@ -77,15 +79,15 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
     return Job("probes", side, FORWARD * (train + validation + test), record)
 
 
-def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
-    """Device -> a row for each kind of job and side: runs, images/s, hours, and of finished ones planned and taken.
+def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
+    """Device -> one row per kind of job and side: runs, images/s, hours, and planned and actual hours of finished ones.
 
-    Benches of another `encoder` than that one do not count. Where no rate was measured for a kind, hours are NaN.
+    Benches of another `encoder` do not count. If no rate was measured for a kind, hours are NaN.
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
     table["taken"] = [_taken(path) for path in table["record"]]
     measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in benches}
-    own = {name: found for name, found in measured.items() if found.get("encoder") == encoder}
+    own = {name: found for name, found in measured.items() if found.get("encoder") == asdict(encoder)}
     return {
         f"{found['machine']['gpu'] or found['machine']['processor']} ({name})": _on_device(table, _rates(found))
         for name, found in own.items()
@@ -93,7 +95,7 @@ def hours(jobs: Iterable[Job], encoder: Mapping[str, Any], benches: Iterable[Pat
 
 
 def _rates(measured: Mapping[str, Any]) -> dict[tuple[str, int], float]:
-    """Images/s of each kind of job at each side, as `miram bench` wrote them; of whole pre-trainings where it did."""
+    """Images/s of each kind of job at each side, from `miram bench`; of whole pre-trainings if measured."""
     own = [row for row in measured.get("training", []) if row["form"] == "fused" and row["images_per_second"]]
     rates = {
         (f"pre-training {row['method']}", row["side"]): row["images_per_second"] for row in [*measured["steps"], *own]
@@ -131,7 +133,7 @@ def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:
 
 
 def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
-    """The hours on each device that was measured; the finished trainings may have run on another."""
+    """The hours on each measured device; finished trainings may have run on another one."""
     if not plans:
         return "No rates were measured: run `miram bench` on the device."
     parts = []
@@ -145,13 +147,13 @@ def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
         parts += [
             f"{device}, {devices} device(s) for a pre-training:",
             shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
-            f"All of it, one after the other: {totals({device: plan})[device]}.",
+            f"Total if run sequentially: {totals({device: plan})[device]}.",
         ]
     return "\n\n".join(parts)
 
 
 def _text(value: object) -> object:
-    """Two decimals; "-" for what was not measured."""
+    """Two decimals; "-" if not measured."""
     if not isinstance(value, float):
         return value
     return "-" if math.isnan(value) else f"{value:,.2f}"

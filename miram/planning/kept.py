@@ -1,4 +1,4 @@
-"""What a computation keeps in memory between its forward and its backward pass, counted while it runs."""
+"""What a computation keeps in memory from its forward to its backward pass, counted while it runs."""
 
 from collections.abc import Callable
 from typing import Self
@@ -8,10 +8,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 class SavedTensors(saved_tensors_hooks):
-    """Counts, while it is entered, the bytes of the storages that autograd saves, each once.
+    """While entered, counts the bytes of the storages that autograd saves, each once.
 
-    Parameters are not counted: they are there with or without a graph. Every other saved tensor is, inputs included.
-    Fake tensors count as real ones would.
+    Parameters are not counted, as they exist without a graph too. All other saved tensors are, including inputs.
+    Fake tensors count like real ones.
     """
 
     def __init__(self) -> None:

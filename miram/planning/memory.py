@@ -1,16 +1,15 @@
 """How much memory a step of pre-training takes, and the batch that fits.
 
-Parameters, and what is kept for the backward pass, are counted on the model itself, which runs on torch's fake tensors:
-these have shapes and no values, so that any size takes seconds and no memory. `values` are those of the stage
-`pretrain`, with the names of params.yaml. Weights, gradients and Adam's moments have 4 bytes a number in every
-precision.
+Parameters and the tensors kept for the backward pass are counted on the model itself, run on torch's fake tensors:
+these have shapes but no values, so any size takes seconds and no memory. Weights, gradients and Adam's moments have 4
+bytes per number in every precision.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -20,15 +19,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from miram import kinds
 from miram.errors import MiramError
 from miram.models.attention.blocks import is_block
+from miram.models.build import build_pretrainer
 from miram.models.encoder import Encoder
 from miram.planning.kept import SavedTensors
+from miram.recipe import Encoder as EncoderSizes
 from miram.recipe import Recipe
-from miram.train.recipe import build, random_inputs
+from miram.train.recipe import random_inputs
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
-FULL = 4  # bytes of a number
+FULL = 4  # bytes per number
 LOSS_WORKSPACE = 4  # times the largest prediction, measured
-BLOCK_WORKSPACE = 6  # times the largest input of a block: what its backward pass makes and drops, measured
+BLOCK_WORKSPACE = 6  # times the largest input of a block: temporary tensors of its backward pass, measured
 MEASURED_IMAGES = (2, 3)
 RECIPES = 64  # whose measurements are remembered
 
@@ -40,11 +41,11 @@ class Memory(NamedTuple):
     gradients: float
     moments: float
     kept: float  # activations, from the forward to the backward pass
-    workspace: float  # what lives within one block
+    workspace: float  # temporary, within one block
 
     @property
     def peak(self) -> float:
-        """Gradients appear while activations go: the larger of the two ends of the backward pass decides."""
+        """Gradients are added while activations are freed: the larger of the two ends of the backward pass decides."""
         return self.weights + self.moments + max(self.kept + self.workspace, self.gradients)
 
 
@@ -57,119 +58,120 @@ class Fit(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What a forward pass was seen to make, in bytes; tokens and predictions as numbers of 32 bits."""
+    """What a forward pass was measured to allocate, in bytes; tokens and predictions as 32-bit numbers."""
 
     kept: int
     block: int  # the most that one block keeps
-    tokens: int  # the largest input of a norm: that of a block
+    tokens: int  # the largest input of a norm, and so of a block
     prediction: int  # the largest tensor that the model returns
     shared: int  # trained parameters used more than once: the gradient of each use, and their sum
 
 
-def memory_of(values: Mapping[str, Any], images: int) -> Memory:
-    """What a step takes with `images` at once on one device."""
-    trained, frozen = parameters(values)
-    kept, workspace = _activations(values, images)
+def memory_of(recipe: Recipe, images: int) -> Memory:
+    """The memory of a step with `images` at once on one device."""
+    trained, frozen = parameters(recipe)
+    kept, workspace = _activations(recipe, images)
     return Memory(FULL * (trained + frozen), FULL * trained, 2 * FULL * trained, kept, workspace)
 
 
-def fit(values: Mapping[str, Any], vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
-    """The fewest micro-batches of the batch that fit into `vram_bytes` on each of so many devices.
+def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
+    """The fewest micro-batches per batch that fit into `vram_bytes` on each of this many devices.
 
-    A GPU keeps all crops at native size beside them, `crops_bytes`. Raises MiramError where not even one image fits.
+    Each GPU also keeps all crops at native size, `crops_bytes`. Raises MiramError if not even one image fits.
     """
-    share = values["batch"] // devices
-    least = least_images(values)
+    share = recipe.batch // devices
+    least = least_images(recipe)
     for accumulate in range(1, share // least + 1):
         if share % accumulate:
             continue
-        memory = memory_of(values, share // accumulate)
+        memory = memory_of(recipe, share // accumulate)
         if memory.peak + crops_bytes <= USABLE * vram_bytes:
             return Fit(share // accumulate, accumulate, memory)
-    needed = (memory_of(values, least).peak + crops_bytes) / USABLE / 1e9
+    needed = (memory_of(recipe, least).peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"{least} image(s) at side {values['side']}, with all crops, take {needed:.1f} GB, and there are "
+        f"{least} image(s) at side {recipe.side}, with all crops, take {needed:.1f} GB; there are only "
         f"{vram_bytes / 1e9:.1f}.",
-        "Set pretrain.recompute: true, lower pretrain.side, or take a linear attention.",
+        "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
 
 
-def least_images(values: Mapping[str, Any]) -> int:
-    """Images at once that a method needs: two where BatchNorm takes their statistics."""
-    return kinds.OBJECTIVES[values["objective"]].least_images
+def least_images(recipe: Recipe) -> int:
+    """The least images at once: two if BatchNorm computes their statistics."""
+    return kinds.OBJECTIVES[recipe.objective].least_images
 
 
-def as_table(methods: Mapping[str, dict[str, Any]], vram_bytes: float, *, devices: int, crops_bytes: float) -> str:
-    """What each method takes with the batch divided so that it fits, with recomputed activations and without."""
+def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, crops_bytes: float) -> str:
+    """The memory of each method with a batch divided so that it fits, with recomputed activations and without."""
     rows = []
-    for name, values in methods.items():
-        for recompute in (False,) if values.get("backend") == kinds.PACKAGE else (False, True):
-            row = {"method": name, "side": values["side"], "recompute": "yes" if recompute else "no"}
+    for name, recipe in methods.items():
+        for recompute in (False,) if recipe.backend == kinds.PACKAGE else (False, True):
+            own = dataclasses.replace(recipe, recompute=recompute)
+            row = {"method": name, "side": recipe.side, "recompute": "yes" if recompute else "no"}
             try:
-                found = fit({**values, "recompute": recompute}, vram_bytes, devices=devices, crops_bytes=crops_bytes)
+                found = fit(own, vram_bytes, devices=devices, crops_bytes=crops_bytes)
             except MiramError:
                 rows.append({**row, "at once": "does not fit"})
                 continue
             sizes = {part: f"{size / 1e9:.2f}" for part, size in found.memory._asdict().items()}
-            divided = {"batch": values["batch"], "at once": found.images, "accumulate": found.accumulate}
+            divided = {"batch": recipe.batch, "at once": found.images, "accumulate": found.accumulate}
             rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
-    precision = next(iter(methods.values()))["precision"]
+    precision = next(iter(methods.values())).precision
     return (
         f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
-        f"{USABLE:.0%} are counted on, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
-        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate stay as they are.\n"
-        "Only MoCo-v3 sees it: it contrasts what is at once.\n\n"
+        f"{USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate do not change.\n"
+        "It affects only MoCo-v3, which contrasts the images of one micro-batch.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
 
 
-def parameters(values: Mapping[str, Any]) -> tuple[int, int]:
+def parameters(recipe: Recipe) -> tuple[int, int]:
     """Trained and frozen parameters; buffers are small and left out."""
-    _, model = _fake_model(_deciding(values, recompute=False))
+    _, model = _fake_model(_deciding(recipe, recompute=False))
     counts = {True: 0, False: 0}
     for parameter in model.parameters():
         counts[parameter.requires_grad] += parameter.numel()
     return counts[True], counts[False]
 
 
-def encoder_parameters(encoder: Mapping[str, Any]) -> int:
-    """Of the encoder alone: what a pre-training hands on, and a classifier but for its head."""
+def encoder_parameters(sizes: EncoderSizes) -> int:
+    """Of the encoder only: the result of a pre-training, and a classifier without its head."""
     with FakeTensorMode():
-        model = Encoder(side=encoder["patch"], **encoder, drop_path=0.0)
+        model = Encoder(side=sizes.patch, **dataclasses.asdict(sizes), drop_path=0.0)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def checkpoint_bytes(values: Mapping[str, Any]) -> float:
+def checkpoint_bytes(recipe: Recipe) -> float:
     """Size of checkpoint.pt: weights, and Adam's moments of the trained ones."""
-    trained, frozen = parameters(values)
+    trained, frozen = parameters(recipe)
     return FULL * (3 * trained + frozen)
 
 
-def _activations(values: Mapping[str, Any], images: int) -> tuple[float, float]:
+def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
     """Bytes that are kept, and those of the workspace."""
-    whole = _seen(_deciding(values, recompute=False), images)
+    whole = _seen(_deciding(recipe, recompute=False), images)
     workspace = max(BLOCK_WORKSPACE * whole.tokens, LOSS_WORKSPACE * whole.prediction, whole.shared)
-    if not values["recompute"]:
+    if not recipe.recompute:
         return whole.kept, workspace
-    kept = _seen(_deciding(values, recompute=True), images).kept
+    kept = _seen(_deciding(recipe, recompute=True), images).kept
     return kept, max(workspace, whole.block)
 
 
 def _seen(recipe: str, images: int) -> Forward:
-    """What a forward pass with so many images makes, by the line through the measurements with MEASURED_IMAGES.
+    """What a forward pass with this many images allocates, by a line through the measurements with MEASURED_IMAGES.
 
-    Exact but for one image, of which some tensors are views, and for MoCo-v3, whose products of all images with all
-    others grow with their square; both are small.
+    Exact except for one image, where some tensors are views, and for MoCo-v3, whose products between all images grow
+    with their square; both errors are small.
     """
     few, more = (_forward(recipe, count) for count in MEASURED_IMAGES)
     beyond = images - MEASURED_IMAGES[0]
     return Forward(*(a + beyond * (b - a) for a, b in zip(few, more, strict=True)))
 
 
-def _deciding(values: Mapping[str, Any], *, recompute: bool) -> str:
-    """The recipe as text, with one value for everything that does not change what is kept."""
-    recipe = dataclasses.replace(
-        Recipe.of(values),
+def _deciding(recipe: Recipe, *, recompute: bool) -> str:
+    """The recipe as text, as a cache key, with fixed values for everything that does not change the memory."""
+    deciding = dataclasses.replace(
+        recipe,
         seed=0,
         batch=1,
         accumulate=1,
@@ -179,14 +181,14 @@ def _deciding(values: Mapping[str, Any], *, recompute: bool) -> str:
         recompute=recompute,
         compile=False,
     )
-    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    return json.dumps(dataclasses.asdict(deciding), sort_keys=True)
 
 
 @lru_cache(RECIPES)
 def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
     mode = FakeTensorMode()
     with mode:
-        return mode, build(Recipe.of(json.loads(text)))
+        return mode, build_pretrainer(Recipe.of(json.loads(text)))
 
 
 @lru_cache(2 * RECIPES)
@@ -203,7 +205,7 @@ def _forward(text: str, images: int) -> Forward:
 
 
 class _Watch:
-    """Looks at every module while a model runs; `remove` ends that."""
+    """Watches every module while a model runs; `remove` ends that."""
 
     def __init__(self, model: nn.Module, saved: SavedTensors) -> None:
         self.saved, self.block, self.tokens, self.before = saved, 0, 0, 0
@@ -215,13 +217,13 @@ class _Watch:
                 self.hooks.append(module.register_forward_hook(self._leave))
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for hook in self.hooks:
             hook.remove()
 
     @property
     def shared(self) -> int:
-        """Bytes of the gradients of what is used more than once: one of each use, and their sum."""
+        """Bytes of the gradients of parameters used more than once: one per use, and their sum."""
         return sum(
             (uses + 1) * FULL * sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
             for module, uses in self.uses.items()

@@ -1,4 +1,4 @@
-"""What a container needs beside the working folder, which alone is mounted: folders of the user's elsewhere."""
+"""The user's folders that a container needs in addition to the working folder, the only one mounted by default."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from miram.provenance.record import IMAGE
 
 
 def folders_outside(given: Iterable[Path], files: Iterable[Path], made: Iterable[Path]) -> list[Path]:
-    """The existing folders, none below another, that jobs reach beyond the working folder.
+    """The existing folders, none below another, outside the working folder that jobs use.
 
     `given`: files and folders that the parameters name. `files`: images below those, which may be links to elsewhere.
     `made`: folders that the stages write; one of them may be a link to a larger disk.
@@ -27,15 +27,15 @@ def folders_outside(given: Iterable[Path], files: Iterable[Path], made: Iterable
 
 
 def bind_options(folders: Iterable[Path]) -> list[str]:
-    """Apptainer's option for each folder, under its own name inside. Raises MiramError for one that it cannot take."""
+    """Apptainer's option for each folder, under its own name inside. Raises MiramError for one that it cannot mount."""
     for folder in folders:
         if set(",:") & set(str(folder)):
-            raise MiramError(f"Apptainer cannot mount {folder}: there is a comma or a colon in it.", "Rename it.")
+            raise MiramError(f"Apptainer cannot mount {folder}: its path has a comma or a colon.", "Rename it.")
     return [f"--bind {shlex.quote(str(folder))}" for folder in folders]
 
 
 def check_mounted(given: Mapping[str, Path]) -> None:
-    """Raise MiramError, with what to mount, when a path that a parameter names is missing in a container of ours."""
+    """Raise MiramError, with what to mount, if a path that a parameter names is missing in a container of ours."""
     lost = {name: path for name, path in given.items() if not path.exists()}
     if lost and os.environ.get(IMAGE):
         options = " ".join(f"--volume YOURS:{place}:ro" for place in _widest(map(_whole, lost.values())))
@@ -54,6 +54,6 @@ def _folder(path: Path) -> Path:
 
 
 def _widest(places: Iterable[Path]) -> list[Path]:
-    """Those of the places that do not lie below another one."""
+    """Those of the folders that are not below another one."""
     places = set(places)
     return sorted(place for place in places if places.isdisjoint(place.parents))

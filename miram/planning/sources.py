@@ -1,4 +1,4 @@
-"""Whether the source of the data answers a real question as it should, each by the client that the stages use."""
+"""Whether the source of the data answers a real request correctly, asked with the client that the stages use."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ ELSEWHERE = "`source: local` in params.yaml, with a folder that holds the archiv
 
 
 def check_source(source: str, settings: Mapping[str, Any], timeout_seconds: float) -> list[Finding]:
-    """What is found of a kind of source with its block of parameters; nothing of an empty block.
+    """The findings for a kind of source with its block of parameters; none for an empty block.
 
-    A finding is ok when the answer is what a stage needs: the collection, the files of a series, a DICOM file, a case
-    list. `fallback` in the block is asked when the source itself does not answer so.
+    A finding is ok if the answer is what a stage needs: the collection, the files of a series, a DICOM file, a case
+    list. `fallback` in the block is asked if the source itself does not answer correctly.
     """
     if not settings:
         return []
@@ -44,7 +44,7 @@ def _check_tcia(http: Http, settings: Mapping[str, Any]) -> Finding:
         if fallback is None:
             return Finding(
                 "stop",
-                f"TCIA does not answer as it should: {url}: {fault}",
+                f"TCIA does not answer correctly: {url}: {fault}",
                 f"{NETWORK}, or set sources.tcia.fallback: idc, `source: idc`, or {ELSEWHERE}.",
             )
         answers = _ask_buckets(http, fallback["settings"])
@@ -52,14 +52,14 @@ def _check_tcia(http: Http, settings: Mapping[str, Any]) -> Finding:
         if good:
             return Finding(
                 "warning",
-                f"TCIA does not answer as it should: {url}: {fault}",
-                f"The run will take IDC, which does ({good[0]}) and has the same files; nothing need be done. "
-                "`source: idc` asks it from the start, and reads only the needed rows of the films.",
+                f"TCIA does not answer correctly: {url}: {fault}",
+                f"The run will use IDC, which does ({good[0]}) and has the same files; nothing need be done. "
+                "`source: idc` uses it from the start, and reads only the needed rows of the films.",
             )
         return Finding(
             "stop",
-            f"Neither TCIA nor IDC answers as it should: {url}: {fault}; {_named(answers)}",
-            f"{NETWORK}. Where it has a mirror of the bucket, name that in sources.idc.bucket_urls and set "
+            f"Neither TCIA nor IDC answers correctly: {url}: {fault}; {_named(answers)}",
+            f"{NETWORK}. If there is a mirror of the bucket, name it in sources.idc.bucket_urls and set "
             f"`source: idc`; or set {ELSEWHERE}.",
         )
     return Finding("ok", f"Source: {url} has collection {settings['collection']}")
@@ -72,20 +72,20 @@ def _check_idc(http: Http, settings: Mapping[str, Any]) -> Finding:
     if not good:
         return Finding(
             "stop",
-            f"IDC does not answer as it should: {_named(bad)}",
+            f"IDC does not answer correctly: {_named(bad)}",
             f"{NETWORK}, or set sources.idc.bucket_urls to a mirror, `source: tcia`, or {ELSEWHERE}.",
         )
     if bad:
-        text = f"A bucket of IDC does not answer as it should: {_named(bad)}"
-        return Finding("warning", text, f"The run will take {good[0]}, which does; nothing need be done.")
+        text = f"A bucket of IDC does not answer correctly: {_named(bad)}"
+        return Finding("warning", text, f"The run will use {good[0]}, which does; nothing need be done.")
     return Finding("ok", f"Source: {', '.join(good)} has collection {settings['collection']}")
 
 
 def _ask_buckets(http: Http, settings: Mapping[str, Any]) -> dict[str, Fault | None]:
-    """By the address of each bucket what is wrong with its answer; None where nothing is."""
+    """Address of each bucket -> what is wrong with its answer; None: nothing."""
     try:
         return Idc(http, **own_settings(settings)).ask()
-    except Fault as fault:  # the index knows no such collection
+    except Fault as fault:  # the index has no such collection
         return dict.fromkeys(settings["bucket_urls"], fault)
 
 
@@ -105,7 +105,9 @@ def _check_images(_: Http, settings: Mapping[str, Any]) -> Finding:
     if Path(settings["folder"]).is_dir():
         return Finding("ok", f"Source: folder {settings['folder']}")
     return Finding(
-        "stop", f"There is no folder {settings['folder']}.", "Mend sources.images.folder in params.yaml, or mount it."
+        "stop",
+        f"There is no folder {settings['folder']}.",
+        "Correct sources.images.folder, or mount it.",
     )
 
 
@@ -114,6 +116,6 @@ def _check_case_lists(http: Http, source: str, csv_url: str) -> Finding:
         case_list(http, csv_url, CASE_CSVS[0])
     except MiramError as error:
         if holds_none(csv_url):
-            return Finding("warning", error.message, "The run will take the case lists that come with this software.")
-        return Finding("stop", error.message, f"{NETWORK}, or mend sources.{source}.csv_url in params.yaml.")
+            return Finding("warning", error.message, "The run will use the case lists that come with this software.")
+        return Finding("stop", error.message, f"{NETWORK}, or correct sources.{source}.csv_url in params.yaml.")
     return Finding("ok", f"Source: case lists at {csv_url}")

@@ -1,1 +1,1 @@
-"""Where numbers come from: the record of each stage, the check of results against records, and their description."""
+"""Where numbers come from: the record of each stage, checks of results against records, and the RO-Crate."""

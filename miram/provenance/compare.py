@@ -1,7 +1,7 @@
-"""Two results folders beside each other: do their numbers agree, and what differs between the runs that made them?
+"""Compare two results folders: do their numbers agree, and what differs between the runs that made them?
 
-Each folder is checked against its own crate first: a file that is not the one that the crate names makes it damaged.
-Then `miram.evaluate.agreement` grades the numbers, and the crates say what differs: parameters, code, machines.
+Each folder is first checked against its own crate: a file that differs from the crate makes it damaged. Then
+`miram.evaluate.agreement` grades the numbers, and the crates show what differs: parameters, code, machines.
 """
 
 import io
@@ -37,25 +37,25 @@ from miram.provenance.crate import METADATA, read_crate, read_origin
 from miram.provenance.record import GIT
 from miram.provenance.verify import differing
 
-SHOWN = 3  # numbers of a method that the page shows, the farthest first
+SHOWN = 3  # numbers per method on the page, largest difference first
 SHORT = 12  # hexadecimal digits of a digest or a commit
 NOT_RECORDED = "not recorded"
-# how the crate names what a record tells -> how the page does; names of packages follow by themselves
+# name in the crate -> name on the page; packages keep their names
 ORIGINS = {"commit": "commit", "requirements.lock": "lock", "image": "container image", "processor": "processor"}
 ORIGINS |= {"cpu_capability": "torch's CPU capability", "threads": "torch's threads", "device": "device"}
 ORIGINS |= {"system": "system"}
-ALWAYS = [*ORIGINS, "torch"]  # that these are not recorded is said; other packages then say nothing
+ALWAYS = [*ORIGINS, "torch"]  # reported if not recorded, unlike other packages
 LEGEND = (
     "A number is a metric of a method in a section (protocol, task, mode): the mean over the seeds on the test split. "
-    f"numerics: nothing moves by more than {NUMERICS_LIMIT}, half of the last digit that the tables print. "
+    f"numerics: nothing differs by more than {NUMERICS_LIMIT}, half of the last digit that the tables print. "
     "agrees: each value lies in the other's 95% interval over patients, widened by the spread over the seeds of both "
     "runs (Student, 99%). told apart: one lies beyond. Between runs with other seeds about one number in "
-    "a hundred is told apart by chance alone; a number without an interval never is."
+    "a hundred is told apart by chance; a number without an interval never is."
 )
 
 
 class Comparison(NamedTuple):
-    """What `compare` found: whether the second run's numbers stand, in one line and as a page."""
+    """The result of `compare`: whether the numbers agree, in one line and as a page."""
 
     agrees: bool
     verdict: str
@@ -64,16 +64,16 @@ class Comparison(NamedTuple):
 
 @contextmanager
 def committed(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What git has of `folder` at HEAD, in a temporary folder, and the commit; MiramError where it has nothing."""
+    """The content of `folder` at HEAD, in a temporary folder, and the commit; MiramError if git has none."""
     remedy = "Name the folder to compare with: miram compare A B."
     git = [*GIT, "-C", str(folder)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True).stdout
         archive = subprocess.run([*git, "archive", "--format=tar", "HEAD"], check=True, capture_output=True).stdout
     except FileNotFoundError as error:
-        raise MiramError(f"There is no git here to ask for {folder} as committed.", remedy) from error
+        raise MiramError(f"git is not installed, so {folder} as committed is not available.", remedy) from error
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["it does not say why"])[-1]
+        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise MiramError(f"git has no {folder} at HEAD ({reason}).", remedy) from error
     with TemporaryDirectory(prefix="miram-compare-") as place:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -86,7 +86,7 @@ def committed(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def compare(first: Path, second: Path, names: tuple[str, str]) -> Comparison:
-    """Compare two results folders; `names` stand for them on the page. Raises MiramError where one has no metrics."""
+    """Compare two results folders; `names` are theirs on the page. Raises MiramError if one has no metrics."""
     folders = Path(first), Path(second)
     numbers = graded(*(read_metrics(folder / "metrics.csv") for folder in folders))
     damage = {name: list(_damage(folder, name)) for folder, name in zip(folders, names, strict=True)}
@@ -103,7 +103,7 @@ def compare(first: Path, second: Path, names: tuple[str, str]) -> Comparison:
 
 
 def _damage(folder: Path, name: str) -> Iterator[str]:
-    """What a folder holds that is not what its crate describes."""
+    """The files of a folder that differ from its crate."""
     try:
         files, _ = read_crate(folder)
     except MiramError as fault:
@@ -128,7 +128,7 @@ def _verdict(numbers: pd.DataFrame, damage: dict[str, list[str]], names: tuple[s
     if apart:
         return f"{differ}: {len(apart)} {methods} beyond their intervals ({', '.join(apart)})"
     if rest in (TOLD_APART, MISSING):
-        return f"{differ}: the {MAJORITY} is measured on other test lesions"
+        return f"{differ}: the {MAJORITY} was measured on other test lesions"
     if rest == SAME:
         return f"{agree}: {len(grades)} {methods} the same, to the last digit"
     if rest == NUMERICS:
@@ -143,7 +143,7 @@ def _by_method(numbers: pd.DataFrame) -> pd.Series:
 
 
 def _numbers_text(numbers: pd.DataFrame, names: tuple[str, str]) -> Iterator[str]:
-    """A line for each method with the grades of its metrics, and below it the numbers that are farthest apart."""
+    """One line per method with the grades of its metrics, and below it the largest differences."""
     width = numbers["method"].str.len().max()
     for method, grade in _by_method(numbers).items():
         own = numbers[numbers["method"] == method]
@@ -156,14 +156,14 @@ def _numbers_text(numbers: pd.DataFrame, names: tuple[str, str]) -> Iterator[str
 
 
 def _seeds(own: pd.DataFrame) -> Iterator[str]:
-    """Where the two runs have a method's numbers of other seeds."""
+    """Where the two runs have different seeds of a method."""
     other = own[(own["seeds_1"] != own["seeds_2"]) & (own["grade"] != MISSING)]
     for (first, second), part in other.groupby(["seeds_1", "seeds_2"], sort=False):
         yield f"seeds {first or 'none'} against {second or 'none'} ({', '.join(dict.fromkeys(part['mode']))})"
 
 
 def _missing(own: pd.DataFrame, names: tuple[str, str]) -> Iterator[str]:
-    """In which section and by which metrics numbers of a method are only in one run."""
+    """The sections and metrics of a method that only one run has."""
     lacking = own[own["grade"] == MISSING]
     for section, part in lacking.groupby(list(SECTION), sort=False):
         for run, other in ((0, 1), (1, 0)):
@@ -173,7 +173,7 @@ def _missing(own: pd.DataFrame, names: tuple[str, str]) -> Iterator[str]:
 
 
 def _farthest(own: pd.DataFrame, grade: str) -> Iterator[str]:
-    """The numbers of a method that give it its grade, those that move most, with both intervals."""
+    """The numbers that decide a method's grade, largest difference first, with both intervals."""
     if grade not in (AGREES, TOLD_APART):
         return
     found = own[own["grade"] == grade]
@@ -193,17 +193,17 @@ def _files_text(folders: tuple[Path, Path]) -> str:
     every = sorted((found[0].keys() | found[1].keys()) - {METADATA})
     others = [name for name in every if found[0].get(name) != found[1].get(name)]
     text = f"Of {len(every)} files {len(every) - len(others)} have the same bytes"
-    return paragraph(f"{text}; other or missing in one: {', '.join(others)}." if others else f"{text}.")
+    return paragraph(f"{text}; different, or missing in one: {', '.join(others)}." if others else f"{text}.")
 
 
 def _differences_text(folders: tuple[Path, Path]) -> list[str]:
-    """A line for each thing in which the two runs differ, or that one of them did not record."""
+    """One line per difference between the two runs, or per fact that one of them did not record."""
     lines = [*_parameter_lines(folders), *_origin_lines(folders), *_lock_lines(folders)]
     return [paragraph(f"  {line}", "    ") for line in lines] or ["  nothing that is recorded"]
 
 
 def _parameter_lines(folders: tuple[Path, Path]) -> Iterator[str]:
-    """Each parameter with both values; one that several stages read has one line."""
+    """One line per parameter, with both values and the stages that read it."""
     first, second = (_or_nothing(lambda folder: read_crate(folder)[1], folder) for folder in folders)
     shared: dict[tuple[str, str], list[str]] = {}
     for name in sorted(first.keys() | second.keys()):
@@ -237,19 +237,19 @@ def _origin_lines(folders: tuple[Path, Path]) -> Iterator[str]:
 
 
 def _lock_lines(folders: tuple[Path, Path]) -> Iterator[str]:
-    """How many instances of the data are others."""
+    """The number of different instances of the data."""
     locks = [folder / LOCK for folder in folders]
     first, second = (set(lock.read_bytes().splitlines()[1:]) if lock.is_file() else None for lock in locks)
     if first is None or second is None:
         if first != second:
-            yield f"data lock {LOCK}: there is one in the {'first' if second is None else 'second'} folder alone"
+            yield f"data lock {LOCK}: there is one in the {'first' if second is None else 'second'} folder only"
     elif first != second:
         counts = f"{len(first - second)} of {len(first)} against {len(second - first)} of {len(second)}"
-        yield f"data lock {LOCK}: other instances, {counts}"
+        yield f"data lock {LOCK}: different instances, {counts}"
 
 
 def _or_nothing(read: Callable[[Path], dict[str, list]], folder: Path) -> dict[str, list]:
-    """What a damaged crate tells: nothing. That it is damaged stands at the top of the page."""
+    """A damaged crate counts as empty; the top of the page says that it is damaged."""
     try:
         return read(folder)
     except MiramError:

@@ -1,8 +1,8 @@
-"""The results folder as an RO-Crate: ro-crate-metadata.json tells a clone without records what made the results.
+"""The results folder as an RO-Crate: ro-crate-metadata.json says what made the results, even without records.
 
-https://w3id.org/ro/crate, with the profiles of `workflow_run`. The crate names each results file with its SHA-256 and,
-of all records behind them, the values, commits, code, images, packages and machines, so that `miram verify` and
-`miram compare` can compare them where only the results folder is at hand.
+https://w3id.org/ro/crate, with the profiles of `workflow_run`. The crate lists each results file with its SHA-256 and,
+from all records behind them, the values, commits, code, images, packages and machines. So `miram verify` and
+`miram compare` need only the results folder.
 """
 
 import json
@@ -39,18 +39,18 @@ def write_crate(
 ) -> dict[str, object]:
     """Describe the files in `out_dir` that `final_records`, or a record that they are made from, wrote.
 
-    `data_files` are copied there and described as well: the lock of the data, which stays with the results where the
-    data cannot. So is `workflow`, the file that was run: it is the crate's main entity. What an earlier run left there,
-    and none of the records names, is removed; files of other names stay. The source and the licence of own images are
-    not known here. Two runs on one day from the same records write the same bytes. Returns counts. Raises MiramError
-    when a record does not fit its files.
+    `data_files` are copied there and described as well: the lock of the data, since the data cannot be published with
+    the results. So is `workflow`, the file that was run: the crate's main entity. Files of an earlier run that no
+    record names are removed; files of other names stay. The source and licence of own images are unknown. Two
+    runs on one day from the same records write the same bytes. Returns counts. Raises MiramError if a record does not
+    match its files.
     """
     out_dir = Path(out_dir)
     records = _behind(final_records)
     crate = ROCrate(version=ROCRATE)
     of_cbis = all(made["stage"] != "images" for made in records.values())
     crate.name = f"MIRAM on {'lesions of CBIS-DDSM' if of_cbis else 'own images'}, preset {preset}"
-    crate.description = "Tables and figures, with what made them. Demo results mean nothing medically."
+    crate.description = "Tables and figures with their provenance. Demo results have no medical meaning."
     crate.license = add_entity(crate, {"@id": LICENCE, "@type": "CreativeWork", "name": "Apache License 2.0"})
     crate.datePublished = datetime.now(UTC).date()
     add_profiles(crate)
@@ -76,9 +76,9 @@ def write_crate(
 
 
 def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
-    """The SHA-256 of each file that the crate in `folder` names, and its parameters in the form of `summary`.
+    """The SHA-256 of each file in the crate of `folder`, and its parameters in the form of `summary`.
 
-    Raises MiramError when there is no crate or it is damaged.
+    Raises MiramError if there is no crate or it is damaged.
     """
     with _opened(folder) as crate:
         action = crate.get(RUN)
@@ -89,10 +89,10 @@ def read_crate(folder: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
 
 
 def read_origin(folder: Path) -> dict[str, list[str]]:
-    """What the crate in `folder` tells of the code and the machines: the distinct values of each name, as text.
+    """What the crate in `folder` says about the code and the machines: the distinct values of each name, as text.
 
-    Names: `commit`, `image`, `requirements.lock`, `code <stage>`, the packages, and those of `machines`. What the crate
-    does not tell has no name: one of an earlier miram tells of no packages and of no machine. Raises as `read_crate`.
+    Names: `commit`, `image`, `requirements.lock`, `code <stage>`, the packages, and those of `machines`. Unknown facts
+    are left out: crates of earlier versions have no packages and no machines. Raises as `read_crate`.
     """
     found: dict[str, list[str]] = {}
     with _opened(folder) as crate:
@@ -112,9 +112,9 @@ def read_origin(folder: Path) -> dict[str, list[str]]:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[ROCrate]:
-    """The crate in `folder`; in the block, what is missing or of another form raises MiramError."""
+    """The crate in `folder`; in the block, missing or malformed entries raise MiramError."""
     path = Path(folder) / METADATA
-    remedy = "Take it from the repository again, or run the workflow."
+    remedy = "Restore it from the repository, or run the workflow."
     if not path.is_file():
         raise MiramError(f"There is no {path}.", remedy)
     try:
@@ -133,7 +133,7 @@ def summary(jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[Any
 
 
 def machines(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The distinct values of what records tell of their machines: of torch's stages also what it computed on."""
+    """The distinct facts of the records' machines; for stages that use torch also the device."""
     told = [
         made["machine"] | {name: made["facts"][name] for name in TORCH if name in made["facts"]} for made in records
     ]
@@ -151,7 +151,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-    """Records, each checked against its files, and those that they were made from, whose files may be left behind."""
+    """Records, each checked against its files, and those that they depend on, whose files may be missing."""
     records = {Path(path): record.read(path) for path in paths}
     waiting = [name for made in records.values() for name in made["inputs"]]
     while waiting:
@@ -163,7 +163,7 @@ def _behind(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
 
 
 def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, str]:
-    """Name -> SHA-256 of what the records wrote into `folder`."""
+    """Name -> SHA-256 of the files that the records wrote into `folder`."""
     written = {Path(name): sha256 for made in records for name, sha256 in made["outputs"].items()}
     return {
         path.relative_to(folder).as_posix(): sha256 for path, sha256 in written.items() if path.is_relative_to(folder)
@@ -171,7 +171,7 @@ def _outputs(records: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, st
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:
-    """Remove what another run made: a README that someone put there has no such name."""
+    """Remove files of another run; others, such as a user's README, have different names."""
     for path in folder.iterdir():
         if path.name not in kept and is_result(path.name) and not path.is_dir():
             path.unlink()
@@ -184,7 +184,7 @@ def _copied(path: Path, folder: Path) -> Path:
 
 
 def _software(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Version and what the records tell of the code, each distinct value once."""
+    """The version and the distinct code facts of the records."""
     records = list(records)
     commits = {f"{made['git']['commit']}{'+changes' * made['git']['dirty']}" for made in records if made["git"]}
     images = {made["image"] for made in records if made.get("image")}

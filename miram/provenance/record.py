@@ -1,9 +1,8 @@
-"""Records: the small JSON file that a stage writes last, with what made its outputs. The next stage depends on it.
+"""Records: the small JSON file that a stage writes last, with the provenance of its outputs. Later stages depend on it.
 
-A record holds the stage's values (its seeds among them), the digests of what it read and wrote, of its code, of the
-lock and of the container's image (None outside one), the commit, the versions, the machine, and when the stage started
-and ended; one of training also its device, and what torch had of the CPU. Presence of a file proves nothing: a reader
-checks it against its record.
+A record holds the stage's values (including seeds), the digests of its inputs, outputs, code, lock and container image
+(None outside one), the commit, the versions, the machine, and start and end; for training also the device and torch's
+CPU capability. Presence of a file proves nothing: a reader checks it against its record.
 """
 
 import ast
@@ -24,9 +23,10 @@ from typing import Any
 from miram import __version__
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
+from miram.stages import STAGES
 
 PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "pandas", "pydicom", "scikit-learn", "snakemake", "dvc")
-INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record")}
+INFRASTRUCTURE = {f"miram.{name}" for name in ("errors", "files", "layout", "progress", "provenance.record", "stages")}
 ROOT = Path(__file__).parent.parent  # of the package
 KEYS = {"stage", "values", "inputs", "outputs"}
 NAMED_CODE = re.compile(rf"{ROOT.name}(\.\w+)+:\w+")  # how miram.kinds names the code that it does not import
@@ -34,39 +34,20 @@ BUILDERS = {f"{ROOT.name}.models.{name}" for name in ("build", "attention")}  # 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LOCK = ROOT.parent / "requirements.lock"
 IMAGE = "MIRAM_IMAGE"  # environment variable with the digest of the container's image, which the image sets
-IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock from which the image got its packages
+IMAGE_LOCK = "MIRAM_LOCK"  # another, with the lock of the image's packages
 CPU_INFO = Path("/proc/cpuinfo")  # Linux names the processor's model there
-BUILT_FROM = ROOT.parent / "commit.json"  # in an image, beside the code: the commit that it was copied from
-STAGE_MODULES = {  # where a stage's code begins
-    "archive": "miram.phantom.archive",
-    "catalogue": "miram.data.transfer.catalogue",
-    "crops": "miram.data.transfer.films",
-    "images": "miram.data.own_images",
-    "pack": "miram.train.store",
-    "splits": "miram.data.splits",
-    "audit": "miram.data.audit",
-    "pretrain": "miram.train.pretrain",  # whose lesions miram.data.splits chooses
-    "finetune": "miram.train.finetune",
-    "probe": "miram.train.probe",
-    "explain": "miram.train.explain",
-    "evaluate": "miram.evaluate.metrics",
-    "claims": "miram.evaluate.claims",
-    "efficiency": "miram.report.efficiency",
-    "table": "miram.report.table",
-    "report": "miram.report.report",
-    "crate": "miram.provenance.crate",
-}
-# git tells nothing of a repository that another user owns (a shared clone, a bind mount), lest it run what that one has
-# configured; here that owner's code runs anyway
+BUILT_FROM = ROOT.parent / "commit.json"  # in an image, next to the code: the commit that it was copied from
+# git refuses repositories of another user (a shared clone, a bind mount), whose configuration it might run; here that
+# user's code runs anyway
 GIT = ("git", "-c", "safe.directory=*", "--no-optional-locks")
 OUTSIDE = "not a git repository"  # what git says, in English, where there is none
-PAGES = {"miram.report.report": "report/page/*"}  # files that are code of a module too
+PAGES = {"miram.report.report": "report/page/*"}  # non-Python files that are code of a module
 
 
 def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Path]) -> dict[str, Any]:
-    """Take down what a stage starts from, before it works: later, code and inputs may differ. The old record goes.
+    """Record inputs, code and environment before the stage runs, as they may change meanwhile; delete the old record.
 
-    Raises MiramError in an image that holds other packages than those of the lock beside the code.
+    Raises MiramError in an image whose packages are not those of the lock next to the code.
     """
     _check_image()
     path.unlink(missing_ok=True)
@@ -85,7 +66,7 @@ def begin(path: Path, *, stage: str, values: dict[str, Any], inputs: Iterable[Pa
 
 
 def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts: dict[str, Any]) -> None:
-    """Write the record of a stage that has ended well; `facts` are what it measured."""
+    """Write the record of a stage that succeeded; `facts` are its measurements."""
     written = {str(file): sha256_file(file) for file in outputs}
     record = {**begun, "outputs": written, "facts": facts, "ended": _now()}
     with atomic_path(path) as temporary:
@@ -93,10 +74,10 @@ def finish(path: Path, begun: dict[str, Any], *, outputs: Iterable[Path], facts:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A stage's record, after checking that the files it names are still the ones it wrote and that it read.
+    """A stage's record, after checking that its inputs and outputs are unchanged.
 
-    An input that is missing is no fault: what made a file may be left behind. Raises MiramError when the record is
-    missing or damaged, when an output is missing, or when an output or an input has other bytes.
+    A missing input is allowed, as it may have been left behind. Raises MiramError if the record is missing or damaged,
+    an output is missing, or an output or input has other bytes.
     """
     remedy = f"Delete {path} and run again: the stage that writes it is then repeated."
     try:
@@ -115,12 +96,12 @@ def read(path: Path) -> dict[str, Any]:
             raise MiramError(f"{file} is not the file that {path} describes: its SHA-256 differs.", remedy)
     for file, digest in inputs.items():
         if Path(file).exists() and sha256_file(Path(file)) != digest:
-            raise MiramError(f"{path} was made from another {file} than the one that is there now.", remedy)
+            raise MiramError(f"{path} was made from another {file} than the present one.", remedy)
     return record
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file is the record of a stage, be it right or not."""
+    """Whether a file is the record of a stage, valid or not."""
     try:
         return path.suffix == ".json" and json.loads(path.read_text(encoding="utf-8")).keys() >= KEYS
     except (OSError, ValueError, AttributeError):
@@ -128,12 +109,12 @@ def is_record(path: Path) -> bool:
 
 
 def lock_digest() -> str | None:
-    """SHA-256 of requirements.lock; None where the package lies without it."""
+    """SHA-256 of requirements.lock; None if the package comes without it."""
     return sha256_file(LOCK) if LOCK.exists() else None
 
 
 def processor_name() -> str:
-    """The processor's model; where the system does not name it, the kind of machine."""
+    """The processor's model; if the system does not name it, the kind of machine."""
     lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
@@ -142,22 +123,21 @@ def processor_name() -> str:
 def _check_image() -> None:
     built_with = os.environ.get(IMAGE_LOCK)
     if built_with and LOCK.exists() and sha256_file(Path(built_with)) != lock_digest():
-        raise MiramError(f"The image was built with another lock than {LOCK}.", "Build it anew: make image sif.")
+        raise MiramError(f"The image was built with another lock than {LOCK}.", "Build it again: make image sif.")
 
 
 def code_digest(stage: str) -> str:
     """SHA-256 of the code of a stage; see `module_digest`."""
-    return module_digest(STAGE_MODULES[stage])
+    return module_digest(STAGES[stage].module)
 
 
 @cache
 def module_digest(module: str) -> str:
-    """SHA-256 of the syntax trees of a module and of all of this package that it imports.
+    """SHA-256 of the syntax trees of a module and of all modules of this package that it imports.
 
-    Where it builds models, the modules that `miram.kinds` names count as well.
-
-    It reacts to a change of code anywhere below a stage, and not to one of comments, layout or docstrings, nor of the
-    modules in INFRASTRUCTURE, which change no result. Another Python version may give another digest.
+    If it builds models, this includes the modules that `miram.kinds` names.
+    It changes with any code below a stage, but not with comments, layout or docstrings, nor with the modules in
+    INFRASTRUCTURE, which do not affect results. Another Python version may give another digest.
     """
     digest = hashlib.sha256()
     for name, tree in sorted(_closure(module).items()):
@@ -185,9 +165,9 @@ def _closure(module: str) -> dict[str, str]:
 
 @cache
 def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
-    """The syntax tree of a file without docstrings, as text, and the modules that it imports and those that it names.
+    """The syntax tree of a file without docstrings, as text, and the modules that it imports and names.
 
-    Remembered, as most stages share most files.
+    Cached, as most stages share most files.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported, named = [], []
@@ -198,7 +178,9 @@ def _parsed(path: Path) -> tuple[str, list[str], list[str]]:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and NAMED_CODE.fullmatch(str(node.value)):
             named.append(str(node.value).partition(":")[0])
-    return ast.dump(_without_docstrings(tree)), imported, named
+        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree), imported, named
 
 
 def _source(module: str) -> Path | None:
@@ -211,20 +193,13 @@ def _source(module: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return tree
-
-
 def _now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source and whether the tree differs from it, new code included; None where git does not tell."""
+    """Commit of the source and whether the tree differs from it, including new code; None if git does not say."""
     if BUILT_FROM.exists():
         return json.loads(BUILT_FROM.read_text(encoding="utf-8"))
     try:
@@ -235,7 +210,7 @@ def _git() -> dict[str, Any] | None:
         return None
     except subprocess.CalledProcessError as error:
         if OUTSIDE not in error.stderr:
-            print(f"warning: the record will name no commit, since git says: {error.stderr.strip()}", file=sys.stderr)
+            print(f"warning: the record will name no commit, because git says: {error.stderr.strip()}", file=sys.stderr)
         return None
     return {"commit": commit, "dirty": bool(changed or added)}
 

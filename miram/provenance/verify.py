@@ -1,8 +1,8 @@
-"""Verification: does a results folder still agree with what made it? Every mismatch is named.
+"""Verification: does a results folder still match its records? Every mismatch is named.
 
-The records of the run in data/ and runs/ beside it are followed where they are present. A clone without them is checked
-against the crate in the results folder itself: its files and its parameters, not the runs behind them. A quick look, at
-the records and the results alone, tells whether a table may be shown as that of the present parameters.
+The records of the run in data/ and runs/ are followed if present. A clone without them is checked against the crate in
+the results folder: its files and parameters, not the runs behind them. A quick check of only records and results
+decides whether a table may be shown as that of the present parameters.
 """
 
 import json
@@ -24,9 +24,9 @@ UNRECORDED = {"archive", "dicom", "crops", "backgrounds"}  # of data/: thousands
 
 
 def shortfalls(expected: Expected) -> list[str]:
-    """What keeps the results here from being those of the present parameters; empty when they are.
+    """Why the results here are not those of the present parameters; empty if they are.
 
-    All records are read, and the files of the results; no data and no network is, so that this takes no time.
+    Reads all records and the files of the results, but neither data nor networks, so it is fast.
     """
     lost = [str(path) for path in expected if not path.is_file()]
     there = [path for path in expected if str(path) not in lost]
@@ -38,8 +38,8 @@ def shortfalls(expected: Expected) -> list[str]:
 def verify(results: Path, expected: Expected, *, name: str, films: bool) -> dict[str, int]:
     """Print every mismatch of the folder `results` of the run `name`, whose project is the folder two above it.
 
-    With `films` the DICOM files that are kept are compared with the data lock, each read whole. Returns the number of
-    records. Raises MiramError when anything does not fit.
+    With `films` the kept DICOM files are read and compared with the data lock. Returns the number of records. Raises
+    MiramError if anything does not match.
     """
     project = Path(os.path.relpath(results.resolve().parent.parent))
     if not results.is_dir():
@@ -57,21 +57,23 @@ def verify(results: Path, expected: Expected, *, name: str, films: bool) -> dict
         findings.update(_unnamed(results, _outputs(results, of_run), "no record of this run"))
     for folder in (folder for folder in (data, runs) if folder.is_dir()):
         lost = {path for path in wanted - found if path.is_relative_to(folder)}
-        findings |= {f"The record {path} is missing: its job did not finish, or was undone." for path in lost}
+        findings |= {
+            f"The record {path} is missing: its job did not finish, or its outputs were deleted." for path in lost
+        }
     for path in paths:
         findings.update(_against_record(project, path, expected))
     for folder in (data, runs):
         if not folder.is_dir():
-            print(f"note      {folder} is not here: what belongs into it was not checked.")
+            print(f"note      {folder} is not here: its files were not checked.")
     for path in sorted(left):
         print(f"note      {path} belongs to no job of the parameters: not checked.")
     for finding in sorted(findings):
         print(f"mismatch  {finding}")
     if findings:
         raise MiramError(
-            f"{len(findings)} mismatches between {results} and what made it.",
+            f"{len(findings)} mismatches between {results} and its records.",
             "Restore each file that is named, or delete the record that names it and run the workflow again; "
-            "what this run did not make belongs elsewhere.",
+            "move files of other origin elsewhere.",
         )
     print(f"ok        {results} agrees with its crate, with the parameters and with {len(paths)} records.")
     return {"records": len(paths)}
@@ -84,7 +86,7 @@ def _json_files(folder: Path) -> Iterator[Path]:
 
 
 def _outputs(results: Path, records: Iterable[Path]) -> set[str]:
-    """The names in `results` of the files that the records say they wrote; a damaged record says nothing."""
+    """The names of the files in `results` that the records list as outputs; damaged records are skipped."""
     folder, written = results.resolve(), set()
     for path in records:
         try:
@@ -95,7 +97,7 @@ def _outputs(results: Path, records: Iterable[Path]) -> set[str]:
 
 
 def _unnamed(results: Path, known: Collection[str], witness: str) -> Iterator[str]:
-    """Files that are not `known`; hidden ones are no results."""
+    """Files that are not `known`, except hidden ones."""
     for file in sorted(path for path in results.rglob("*") if not path.is_dir()):
         name = file.relative_to(results)
         if name.as_posix() not in known and not any(part.startswith(".") for part in name.parts):
@@ -103,9 +105,9 @@ def _unnamed(results: Path, known: Collection[str], witness: str) -> Iterator[st
 
 
 def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterator[str]:
-    """Files that are not the ones that the crate describes, and parameters that are not those of the runs.
+    """Files that differ from the crate's description, and parameters that differ from those of the runs.
 
-    Where it stands alone, without records beside it, files that it does not describe as well.
+    Without records also files that the crate does not describe.
     """
     try:
         files, made = read_crate(results)
@@ -120,15 +122,15 @@ def _against_crate(results: Path, expected: Expected, *, alone: bool) -> Iterato
 
 
 def _against_record(project: Path, path: Path, expected: Expected, *, light: bool = False) -> Iterator[str]:
-    """Files that a record wrote or read and that are others now, and values that are not the parameters' any more.
+    """Changed inputs and outputs of a record, and values that differ from the present parameters.
 
-    A file whose whole folder is missing was left behind on purpose, but for those of runs/: an archive or films, which
-    can be had again. With `light` only records and small files are read.
+    Outside runs/, a file whose whole folder is missing was left behind on purpose: an archive or films, which can be
+    downloaded again. With `light` only records and small files are read.
     """
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
         if KEYS.isdisjoint(made) and path.relative_to(project) not in expected:
-            return  # JSON of another kind
+            return  # JSON of another form
         files = {**made["inputs"], **made["outputs"]}
         stage, values = made["stage"], made["values"]
     except (ValueError, KeyError, TypeError) as error:
@@ -145,8 +147,8 @@ def _against_record(project: Path, path: Path, expected: Expected, *, light: boo
 
 
 def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
-    """Data of another release than that of the results, and DICOM files that are not the data's."""
-    from miram.data.transfer.lock import read_lock  # pandas and pydicom, seconds that `shortfalls` need not wait
+    """Data of another release than that of the results, and DICOM files that do not belong to the data."""
+    from miram.data.transfer.lock import read_lock  # pandas and pydicom take seconds, which `shortfalls` avoids
 
     locks = [folder / layout.LOCK for folder in (results, data) if (folder / layout.LOCK).is_file()]
     if len({sha256_file(lock) for lock in locks}) > 1:
@@ -168,7 +170,7 @@ def _against_lock(results: Path, data: Path, films: bool) -> Iterator[str]:
 
 
 def differing(file: Path, sha256: str, witness: Path) -> Iterator[str]:
-    """What is wrong with a file of which `witness` tells the SHA-256, if anything."""
+    """The mismatch of a file whose SHA-256 is in `witness`, if any."""
     if not file.is_file():
         yield f"{file}, named by {witness}, is missing."
     elif sha256_file(file) != sha256:

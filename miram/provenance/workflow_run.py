@@ -1,4 +1,4 @@
-"""The run in the terms of the Workflow Run RO-Crate profiles: the workflow, and when each of its stages did what.
+"""The run in the terms of the Workflow Run RO-Crate profiles: the workflow, and the times and files of its stages.
 
 https://w3id.org/ro/wfrun/provenance/0.5. A stage is one tool, one step and one action, however many jobs it has.
 """
@@ -12,7 +12,7 @@ from rocrate.model.computationalworkflow import ComputationalWorkflow
 from rocrate.rocrate import ROCrate
 from rocrate.utils import as_list
 
-from miram.provenance.record import STAGE_MODULES
+from miram.stages import STAGES
 
 ROCRATE = "1.1"  # the version of RO-Crate that these profiles extend
 PROFILES = {
@@ -33,13 +33,13 @@ class _Workflow(ComputationalWorkflow):
 
 
 def add_entity(crate: ROCrate, properties: Mapping[str, Any]) -> ContextEntity:
-    """An entity that is no file, in the crate; `properties` hold its `@id`."""
+    """An entity of the crate that is not a file; `properties` hold its `@id`."""
     own = {name: value for name, value in properties.items() if name != "@id"}
     return crate.add(ContextEntity(crate, properties["@id"], properties=own))
 
 
 def add_profiles(crate: ROCrate) -> None:
-    """Say to which profiles the crate conforms, and define the terms beyond those of RO-Crate."""
+    """State the profiles that the crate conforms to, and define terms beyond those of RO-Crate."""
     crate.metadata.extra_terms.update(TERMS)
     crate.root_dataset["conformsTo"] = [
         add_entity(crate, {"@id": uri, "@type": "CreativeWork", "name": name, "version": uri.rpartition("/")[2]})
@@ -48,7 +48,7 @@ def add_profiles(crate: ROCrate) -> None:
 
 
 def add_workflow(crate: ROCrate, file: Path, facts: Mapping[str, Any]) -> Entity:
-    """The workflow's `file`, which lies in the crate's folder, as the crate's main entity."""
+    """The workflow's `file`, in the crate's folder, as the crate's main entity."""
     properties = {"name": "The workflow of miram", "encodingFormat": "text/plain", **facts}
     return crate.add_workflow(file, file.name, properties=properties, main=True, lang="snakemake", cls=_Workflow)
 
@@ -62,12 +62,12 @@ def add_run(
     parameters: Mapping[str, Sequence[Entity]],
     files: Mapping[Path, Entity],
 ) -> None:
-    """The run of the main workflow and of each stage, with their times where the records tell them.
+    """The run of the main workflow and of each stage, with their times if recorded.
 
     `parameters`: stage -> its values. `files`: those of the crate, by their path in the records.
     """
     workflow, agent = crate.mainEntity, add_entity(crate, AGENT)
-    stages = sorted({made["stage"] for made in records.values()}, key=list(STAGE_MODULES).index)
+    stages = sorted({made["stage"] for made in records.values()}, key=list(STAGES).index)
     jobs = {stage: [made for made in records.values() if made["stage"] == stage] for stage in stages}
     results = {stage: _results(crate, stage, jobs[stage], files) for stage in stages}
     given = [*datasets, *(value for stage in stages for value in parameters.get(stage, []))]
@@ -102,21 +102,21 @@ def _action(
     jobs: Collection[Mapping[str, Any]],
     **links: Entity | Sequence[Entity],
 ) -> Entity:
-    """One action with the times of its jobs; a link to nothing is left out, and one to one thing is no list."""
+    """One action with the times of its jobs; empty links are left out, and a single link is not a list."""
     properties = {"@id": identifier, "@type": "CreateAction", **told, **_times(jobs)}
     several = {name: as_list(value) for name, value in links.items()}
     return add_entity(crate, properties | {name: v if len(v) > 1 else v[0] for name, v in several.items() if v})
 
 
 def _times(jobs: Collection[Mapping[str, Any]]) -> dict[str, str]:
-    """From the first start to the last end; nothing where a record, of an earlier miram, does not tell."""
+    """From the first start to the last end; nothing if a record of an earlier version lacks them."""
     if not all("ended" in made for made in jobs):
         return {}
     return {"startTime": min(made["started"] for made in jobs), "endTime": max(made["ended"] for made in jobs)}
 
 
 def _results(crate: ROCrate, stage: str, jobs: Sequence[Mapping[str, Any]], files: Mapping[Path, Entity]) -> list:
-    """The files of the crate that a stage wrote, and one entity for all that it wrote elsewhere."""
+    """The files of the crate that a stage wrote, and one entity for all its files elsewhere."""
     written = sorted({Path(name) for made in jobs for name in made["outputs"]})
     elsewhere = [path for path in written if path not in files]
     told = {"@type": "CreativeWork", "name": f"{len(elsewhere)} files of the stage {stage} that are not in this crate"}

@@ -48,7 +48,7 @@ def given(run: Run) -> pd.DataFrame:
 
 
 def confusion(runs: Sequence[Run]) -> list[dict[str, object]]:
-    """A row a true class: its name, its lesions, and the share of them that got each answer, over all seeds."""
+    """One row per true class: its name, its lesions, and the share of them that got each answer, over all seeds."""
     classes = list(runs[0].answers.classes)
     every = pd.concat([given(run) for run in runs])
     counts = confusion_matrix(every["label"], every["answer"], labels=classes)

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.predictions import SECTION, TEST
+from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
 from miram.looks import PALE, Look, looks
+from miram.predictions import TEST
 from miram.provenance import record
 from miram.report.charts import draw_growth
 from miram.report.figures import STYLE, save

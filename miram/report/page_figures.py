@@ -9,8 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from miram.evaluate.claims import Limits
-from miram.evaluate.predictions import TEST
 from miram.looks import Look, looks_of_classes
+from miram.predictions import TEST
 from miram.report import charts, curves
 from miram.report.efficiency import COSTS, Bench, verdicts
 from miram.report.figures import RECONSTRUCTION_COLUMNS

@@ -9,8 +9,9 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION, TEST
+from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
 from miram.files import sha256_file
+from miram.predictions import TEST
 from miram.report.charts import Look
 from miram.report.study import Study
 
@@ -54,7 +55,11 @@ def verdict_counts(claims: pd.DataFrame | None, protocol: str) -> str:
 
 
 def metric_groups(
-    metrics: pd.DataFrame | None, paper: pd.DataFrame, looks: Mapping[str, Look], headline: tuple[str, str, str]
+    metrics: pd.DataFrame | None,
+    paper: pd.DataFrame,
+    looks: Mapping[str, Look],
+    headline: tuple[str, str, str],
+    positive: Sequence[str] | None,
 ) -> list[dict[str, Any]]:
     """A table for each (protocol, task, mode) that was measured, the headline's first; test lesions only."""
     if metrics is None:
@@ -65,14 +70,30 @@ def metric_groups(
         for (protocol, task, mode), part in test.groupby(list(SECTION), sort=False)
     }
     ordered = sorted(parts, key=lambda group: group != headline)
-    return [_group(group, parts[group], paper, looks) for group in ordered]
+    return [_group(group, parts[group], paper, looks, positive) for group in ordered]
+
+
+def headings(positive: Sequence[str] | None) -> dict[str, tuple[str, str]]:
+    """METRICS, where sensitivity is that of the positive classes, or left out where there is none."""
+    heads = dict(METRICS)
+    if positive:
+        name, meaning = METRICS["sensitivity"]
+        heads["sensitivity"] = name, meaning.replace("malignant lesions", f"lesions of class {' or '.join(positive)}")
+    elif positive is not None:
+        del heads["sensitivity"]
+    return heads
 
 
 def _group(
-    group: tuple[str, str, str], part: pd.DataFrame, paper: pd.DataFrame, looks: Mapping[str, Look]
+    group: tuple[str, str, str],
+    part: pd.DataFrame,
+    paper: pd.DataFrame,
+    looks: Mapping[str, Look],
+    positive: Sequence[str] | None,
 ) -> dict[str, Any]:
     protocol, task, mode = group
-    shown = [metric for metric in METRICS if (part["metric"] == metric).any()]
+    heads = headings(positive)
+    shown = [metric for metric in heads if (part["metric"] == metric).any()]
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
     has_paper = mode == "finetune" and published.notna().any()
     rows = []
@@ -94,7 +115,7 @@ def _group(
         "protocol": protocol,
         "task": task,
         "mode": mode,
-        "metrics": [{"name": name, "label": METRICS[name][0], "meaning": METRICS[name][1]} for name in shown],
+        "metrics": [{"name": name, "label": heads[name][0], "meaning": heads[name][1]} for name in shown],
         "lesions": NOTHING if pd.isna(lesions) else int(lesions),
         "has_paper": has_paper,
         "rows": rows,
@@ -113,10 +134,11 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
     return {"text": f"{value:.1f}", "sort": f"{value:.4f}", "interval": interval, "below": below, "range": place}
 
 
-def documents(study: Study, results: Path, *, audited: bool) -> list[dict[str, Any]]:
-    """The audit and the list of lesions set aside, their Markdown as HTML."""
+def documents(study: Study, results: Path, overview_md: Path | None, *, audited: bool) -> list[dict[str, Any]]:
+    """The audit, or what was understood of one's own images, and the lesions set aside, their Markdown as HTML."""
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
-    texts = {title: study.text(results / name) for name, title in DOCUMENTS.items() if audited or name != AUDIT}
+    texts = {"What the images are": study.text(overview_md)} if overview_md else {}
+    texts |= {title: study.text(results / name) for name, title in DOCUMENTS.items() if audited or name != AUDIT}
     return [
         {"title": title, "html": None if text is None else Markup(renderer.render(text))}
         for title, text in texts.items()

@@ -1,9 +1,10 @@
 """The report: one HTML file that opens without a network, made from the files of a preset, its gaps named."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,8 +15,8 @@ from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
 from miram.files import atomic_path
 from miram.layout import FINETUNE, Cell
+from miram.looks import Look, looks_of_kinds
 from miram.looks import looks as looks_of
-from miram.looks import looks_of_kinds
 from miram.report import curves, page_figures, page_tables
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
@@ -28,129 +29,179 @@ MODES = {
 }
 
 
-def report(
-    html: Path,
-    *,
-    preset: str,
-    headline: tuple[str, str, str],
-    multilabel_tasks: Collection[str],
-    cells: Mapping[Cell, Path],
-    pretrained: Mapping[str, Path],
-    stages: Mapping[str, Path],
-    logs: Mapping[Path, Path],
-    results: Path,
-    explained: Path,
-    explained_cells: Collection[Cell],
-    crops: Path,
-    data_lock: Path | None,
-    paper_csv: Path,
-    claims_yaml: Path,
-    bench_jsons: Iterable[Path],
-    parameters: Mapping[str, Any],
-    kinds: Mapping[str, str],
-    confidence: float,
-    bins: int,
-) -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a report is made of; records go by what they are of, and all that there should be are named."""
+
+    preset: str
+    headline: tuple[str, str, str]  # protocol, task, mode: what the figures show; learning curves are of fine-tuning
+    cells: Mapping[Cell, Path]  # records
+    pretrained: Mapping[str, Path]  # records by method, of the headline's protocol
+    stages: Mapping[str, Path]  # records; claims.csv, audit.md and embedding.csv are read where their stages are named
+    logs: Mapping[Path, Path]  # of a missing record what its job said
+    results: Path  # folder of metrics.csv, differences.csv, set_aside.md, claims.csv, audit.md
+    explained: Path  # folder of relevance.npz and embedding.csv
+    explained_cells: Collection[Cell]  # the networks of relevance.npz
+    crops: Path  # folder of the lesions' pictures
+    data_lock: Path | None  # lists all instances of the archive
+    paper_csv: Path
+    claims_yaml: Path  # tells what is linear
+    bench_jsons: Iterable[Path]
+    parameters: Mapping[str, Any]
+    kinds: Mapping[str, str]  # of the methods, which give their looks
+    confidence: float  # of the intervals
+    bins: int  # of the calibration error
+    positive: Sequence[str] | None = None  # as in `table.comparison`
+    overview_md: Path | None = None
+
+
+class Found(NamedTuple):
+    """What was read of it for several parts of the page."""
+
+    study: Study
+    looks: Mapping[str, Look]
+    finished: Mapping[Cell, dict[str, Any]]
+    pretrainings: Mapping[str, dict[str, Any]]
+    stages: Mapping[str, dict[str, Any]]
+    metrics: pd.DataFrame | None
+    differences: pd.DataFrame | None
+
+
+def report(html: Path, contents: Contents) -> dict[str, object]:
     """Write the report of a preset.
 
-    `headline` (protocol, task, mode) is what the figures show; learning curves are of fine-tuning. `cells`,
-    `pretrained` (of the headline's protocol) and `stages` name the records of all runs that there should be, `logs`
-    what the jobs of missing ones said. `results` is the folder of metrics.csv, differences.csv, set_aside.md and, where
-    `stages` names them, claims.csv and audit.md; `explained` that of relevance.npz, of the networks `explained_cells`,
-    and of embedding.csv, if `stages` names `explain`; `crops` that of the lesions' pictures; `data_lock` lists all
-    instances of the archive; `claims_yaml` tells what is linear; `bench_jsons` are files that `miram bench`
-    wrote. `kinds` are those of the methods, which give their looks. `confidence` is that of the intervals, `bins` are
-    those of the calibration error. What is missing or damaged is named in the page and in the returned facts, and stops
-    nothing.
+    What is missing or damaged is named in the page and in the returned facts, and stops nothing.
     """
-    study, looks = Study(logs), looks_of(kinds)
-    finished = study.records(cells, "fine-tuning")
-    pretrainings = study.records(pretrained, "pre-training of")
-    stage_records = study.records(stages, "stage")
-    metrics, differences = (study.table(results / f"{name}.csv") for name in ("metrics", "differences"))
-    claims = study.table(results / "claims.csv") if "claims" in stages else None
-    paper = pd.read_csv(paper_csv)
-    looked = "explain" in stage_records
-    own = {cell: cells[cell].parent for cell in finished if cell.protocol == headline[0]}
-    by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == headline[2]}, multilabel_tasks)
-    shown = by_task.pop(headline[1], {})
-    tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (headline[1], FINETUNE)}
-    one_class = headline[1] not in multilabel_tasks  # only then is an answer one class
-    answered = shown if one_class else {}
-    looked_into = {cell: own[cell] for cell in explained_cells if cell in own} if one_class else {}
-    mapped = _runs(study, looked_into, multilabel_tasks).get(headline[1], {})
-    lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
-    limits, benches = read_limits(claims_yaml), read_benches(bench_jsons)
-    groups = page_tables.metric_groups(metrics, paper, looks, headline)
+    study = Study(contents.logs)
+    finished = study.records(contents.cells, "fine-tuning")
+    pretrainings = study.records(contents.pretrained, "pre-training of")
+    stages = study.records(contents.stages, "stage")
+    tables = (study.table(contents.results / f"{name}.csv") for name in ("metrics", "differences"))
+    found = Found(study, looks_of(contents.kinds), finished, pretrainings, stages, *tables)
     page = {
-        "preset": preset_of(preset),
-        "command": f"miram --preset {preset_of(preset)}",
-        "demo": preset == "demo",
-        "judged": "claims" in stages,
-        "label": subject(preset),
-        "modes": MODES,
-        "looks": looks,
-        "percent": f"{100 * confidence:g} %",
-        "level": f"{1 - confidence:.2g}",
-        "headline": headline,
-        "seeds": len({cell.seed for cell in cells if cell[:3] == headline}),
-        "lesions": len(lesions),
-        "patients": lesions["patient_id"].nunique() if len(lesions) else 0,
-        "published": paper.dropna(subset="value").sort_values("value", ascending=False).to_dict("records"),
-        "claims": page_tables.claim_cards(claims),
-        "verdicts": page_tables.verdict_counts(claims, headline[0]),
-        "groups": groups,
-        "choices": {name: list(dict.fromkeys(group[name] for group in groups)) for name in SECTION},
-        "protocols": page_tables.protocol_rows(groups, headline),
-        "leaks": stage_records["audit"]["facts"]["effect_on_test"] if "audit" in stage_records else {},
-        "leader": page_tables.leader(groups[0]) if groups else None,
-        "told_apart": page_tables.told_apart(differences, headline, confidence),
-        "forests": page_figures.forests(differences, headline, confidence),
-        "class_rocs": page_figures.class_curves(shown, looks, "roc"),
-        "class_prs": page_figures.class_curves(shown, looks, "pr"),
-        "mean_curves": [
-            figure for task, runs in by_task.items() for figure in page_figures.mean_curves(runs, looks, task)
-        ],
-        "confusions": page_figures.confusions(answered),
-        "reliabilities": page_figures.reliabilities(answered, looks, bins),
-        "learning": page_figures.learning(_logs(study, tuned), looks),
-        "losses": page_figures.losses(_loss_logs(study, pretrained, pretrainings), looks),
-        "costs": page_figures.costs(metrics, pretrainings, looks, headline),
-        "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(benches)],
-        "kind_looks": looks_of_kinds(kind for bench in benches for kind in bench.layers["kind"].unique()),
-        "limit_text": f"{linear_text(limits)} {compared_text(limits)}",
-        "reconstructions": page_figures.reconstructions(study, _reconstruction_files(pretrained, pretrainings)),
-        "relevance": page_figures.relevance(study, explained / "relevance.npz", crops, mapped) if looked else [],
-        **page_figures.embeddings(study.table(explained / "embedding.csv") if looked else None),
-        "errors": page_figures.errors(answered, crops),
-        "documents": page_tables.documents(study, results, audited="audit" in stages),
-        "stages": page_tables.stage_rows([*stage_records.items(), *pretrainings.items()]),
-        "provenance": page_tables.provenance([*stage_records.values(), *pretrainings.values(), *finished.values()])
-        | ({} if data_lock is None else {"data lock": page_tables.lock_text(study, data_lock)}),
-        "parameters": json.dumps(parameters, indent=1),
-        "facts": json.dumps({name: record["facts"] for name, record in stage_records.items()}, indent=1),
-        "style": Markup((PAGE / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((PAGE / "script.js").read_text(encoding="utf-8")),
+        **_heading(contents),
+        **_verdicts(contents, found),
+        **_figures(contents, found),
+        **_sources(contents, found),
     }
     gaps = list(dict.fromkeys(study.gaps))
     environment = Environment(
         loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["readable"] = page_tables.readable
-    text = environment.get_template("page.html").render(**page, gaps=gaps)
+    text = environment.get_template("page.html").render(**page, looks=found.looks, gaps=gaps)
     with atomic_path(html) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return {"gaps": gaps, "bytes": len(text.encode())}
 
 
-def _runs(study: Study, folders: Mapping[Cell, Path], multilabel_tasks: Collection[str]) -> dict[str, curves.Runs]:
+def _heading(contents: Contents) -> dict[str, Any]:
+    """What the page is of."""
+    preset = preset_of(contents.preset)
+    return {
+        "preset": preset,
+        "command": f"miram --preset {preset}",
+        "demo": contents.preset == "demo",
+        "judged": "claims" in contents.stages,
+        "label": subject(contents.preset),
+        "modes": MODES,
+        "percent": f"{100 * contents.confidence:g} %",
+        "level": f"{1 - contents.confidence:.2g}",
+        "headline": contents.headline,
+        "seeds": len({cell.seed for cell in contents.cells if cell[:3] == contents.headline}),
+        "style": Markup((PAGE / "style.css").read_text(encoding="utf-8")),
+        "script": Markup((PAGE / "script.js").read_text(encoding="utf-8")),
+    }
+
+
+def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
+    """The tables of the metrics, their differences, and what follows for the claims."""
+    headline, confidence = contents.headline, contents.confidence
+    claims = found.study.table(contents.results / "claims.csv") if "claims" in contents.stages else None
+    paper = pd.read_csv(contents.paper_csv)
+    groups = page_tables.metric_groups(found.metrics, paper, found.looks, headline, contents.positive)
+    return {
+        "published": paper.dropna(subset="value").sort_values("value", ascending=False).to_dict("records"),
+        "claims": page_tables.claim_cards(claims),
+        "verdicts": page_tables.verdict_counts(claims, headline[0]),
+        "groups": groups,
+        "choices": {name: list(dict.fromkeys(group[name] for group in groups)) for name in SECTION},
+        "protocols": page_tables.protocol_rows(groups, headline),
+        "leaks": found.stages["audit"]["facts"]["effect_on_test"] if "audit" in found.stages else {},
+        "leader": page_tables.leader(groups[0]) if groups else None,
+        "told_apart": page_tables.told_apart(found.differences, headline, confidence),
+        "forests": page_figures.forests(found.differences, headline, confidence),
+    }
+
+
+def _figures(contents: Contents, found: Found) -> dict[str, Any]:
+    """The figures of the networks' answers, of the trainings and of what they cost."""
+    study, looks, (protocol, task, mode) = found.study, found.looks, contents.headline
+    own = {cell: contents.cells[cell].parent for cell in found.finished if cell.protocol == protocol}
+    by_task = _runs(study, {cell: own[cell] for cell in own if cell.mode == mode})
+    shown = by_task.pop(task, {})
+    tuned = {cell: own[cell] for cell in own if (cell.task, cell.mode) == (task, FINETUNE)}
+    answered = _of_one_class(shown)
+    looked_into = _runs(study, {cell: own[cell] for cell in contents.explained_cells if cell in own})
+    mapped = _of_one_class(looked_into.get(task, {}))
+    lesions = next((seeds[0].lesions for seeds in shown.values()), pd.DataFrame())
+    limits, benches = read_limits(contents.claims_yaml), read_benches(contents.bench_jsons)
+    maps, points = contents.explained / "relevance.npz", contents.explained / "embedding.csv"
+    looked = "explain" in found.stages
+    return {
+        "lesions": len(lesions),
+        "patients": lesions["patient_id"].nunique() if len(lesions) else 0,
+        "class_rocs": page_figures.class_curves(shown, looks, "roc"),
+        "class_prs": page_figures.class_curves(shown, looks, "pr"),
+        "mean_curves": [
+            figure for task, runs in by_task.items() for figure in page_figures.mean_curves(runs, looks, task)
+        ],
+        "confusions": page_figures.confusions(answered),
+        "reliabilities": page_figures.reliabilities(answered, looks, contents.bins),
+        "learning": page_figures.learning(_logs(study, tuned), looks),
+        "losses": page_figures.losses(_loss_logs(study, contents.pretrained, found.pretrainings), looks),
+        "costs": page_figures.costs(found.metrics, found.pretrainings, looks, contents.headline),
+        "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(benches)],
+        "kind_looks": looks_of_kinds(kind for bench in benches for kind in bench.layers["kind"].unique()),
+        "limit_text": f"{linear_text(limits)} {compared_text(limits)}",
+        "reconstructions": page_figures.reconstructions(
+            study, _reconstruction_files(contents.pretrained, found.pretrainings)
+        ),
+        "relevance": page_figures.relevance(study, maps, contents.crops, mapped) if looked else [],
+        **page_figures.embeddings(study.table(points) if looked else None),
+        "errors": page_figures.errors(answered, contents.crops),
+    }
+
+
+def _sources(contents: Contents, found: Found) -> dict[str, Any]:
+    """What was left out, and what all of it was made by."""
+    records = [*found.stages.values(), *found.pretrainings.values(), *found.finished.values()]
+    lock = contents.data_lock
+    return {
+        "documents": page_tables.documents(
+            found.study, contents.results, contents.overview_md, audited="audit" in contents.stages
+        ),
+        "stages": page_tables.stage_rows([*found.stages.items(), *found.pretrainings.items()]),
+        "provenance": page_tables.provenance(records)
+        | ({} if lock is None else {"data lock": page_tables.lock_text(found.study, lock)}),
+        "parameters": json.dumps(contents.parameters, indent=1),
+        "facts": json.dumps({name: record["facts"] for name, record in found.stages.items()}, indent=1),
+    }
+
+
+def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:
     """Task -> method -> its seeds."""
     found: dict[str, dict[str, list[Run]]] = {}
     for cell, folder in folders.items():
-        run = study.run(folder / "predictions.parquet", multilabel=cell.task in multilabel_tasks)
+        run = study.run(cell, folder)
         if run is not None:
             found.setdefault(cell.task, {}).setdefault(cell.method, []).append(run)
     return {**found}
+
+
+def _of_one_class(runs: curves.Runs) -> curves.Runs:
+    """Nothing where a lesion may have several classes: no answer is one of them then."""
+    return {method: seeds for method, seeds in runs.items() if not seeds[0].answers.multilabel}
 
 
 def _logs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, list[pd.DataFrame]]:

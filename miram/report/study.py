@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.predictions import TEST, answers_of, read_predictions
+from miram.evaluate.predictions import answers_of
 from miram.evaluate.scores import Answers
+from miram.layout import PREDICTIONS, Cell
+from miram.predictions import TEST, read_predictions
 from miram.provenance import record
 
 TEXT = {"lesion_id": str, "label": str}  # columns whose values may look like numbers: a label may be 0
@@ -75,12 +77,11 @@ class Study:
         found = {key: self.record(path, f"{what} {key}") for key, path in paths.items()}
         return {key: value for key, value in found.items() if value is not None}
 
-    def run(self, predictions: Path, *, multilabel: bool) -> Run | None:
+    def run(self, cell: Cell, folder: Path) -> Run | None:
         """The test predictions of one network; None where there are none."""
         try:
-            table = read_predictions(predictions, multilabel=multilabel)
+            test = read_predictions(folder / PREDICTIONS, cell).of(TEST)
         except MiramError as error:
             self.gaps.append(error.message)
             return None
-        test = table[table["split"] == TEST].reset_index(drop=True)
-        return Run(test, answers_of(test, multilabel=multilabel))
+        return Run(test.table, answers_of(test))

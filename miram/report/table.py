@@ -1,20 +1,22 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import aligned, paragraph, subject
+from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET, Cell
+from miram.layout import FINETUNE, Cell
 from miram.looks import looks
 from miram.provenance import record
+from miram.report.about import about
 from miram.report.figures import draw_comparison
+from miram.report.table_text import BASELINES, as_latex, as_markdown
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [
@@ -25,36 +27,7 @@ COLUMNS = [
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
-SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
 WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
-LABELS = {  # of the first table of a section, and of the second
-    "accuracy": "accuracy, %",
-    "macro_ap": "macro AP, %",
-    "macro_auc": "macro AUC, %",
-}
-MORE_LABELS = {
-    "balanced_accuracy": "balanced acc., %",
-    "micro_ap": "micro AP, %",
-    "micro_auc": "micro AUC, %",
-    "sensitivity": "sensitivity, %",
-    "ece": "ECE, %",
-    "brier": "Brier, %",
-}
-DEMO_NOTE = (
-    "The numbers show that the whole pipeline runs. The paper's accuracies stand beside them for completeness only: "
-    "they are for real films and models of full size, and cannot be compared with these."
-)
-PROTOCOLS = {
-    "strict": "no patient and no film in two splits",
-    "published": "the authors' split, in which validation and some test lesions are of training patients",
-}
-MODES = {
-    FINETUNE: "Fine-tuning",
-    "linear": "Linear probe on frozen features",
-    "knn": "Nearest neighbours, frozen features",
-}
-BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
-NOTHING = "-"
 BYTES_PER_MIB = 2**20
 
 
@@ -70,15 +43,18 @@ def comparison(
     kinds: Mapping[str, str],
     confidence: float,
     specificity: float,
+    positive: Sequence[str] | None = None,
+    overview_md: Path | None = None,
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
     All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). `kinds` are those of the methods, which give their looks. Only pretrain_seconds and
-    pretrain_peak_memory_mib differ between two runs with the same seeds and parameters. Raises MiramError when a
-    pre-training record is damaged, differs from its files or lacks a fact.
+    method). `kinds` are those of the methods, which give their looks. Of one's own images `positive` holds the class
+    whose sensitivity is measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
+    Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
+    Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
     runs = metrics[metrics["split"] == "test"]
@@ -102,9 +78,11 @@ def comparison(
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        temporary.write_text(_markdown(table, paper, preset, confidence, specificity), encoding="utf-8")
+        words = about(confidence, specificity, positive)
+        text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
+        temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(_latex(table, preset, confidence), encoding="utf-8")
+        temporary.write_text(as_latex(table, preset, confidence), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
@@ -147,11 +125,7 @@ def _pretraining(path: Path) -> dict[str, object]:
 
 
 def _provenance(
-    own: pd.DataFrame,
-    method: str,
-    classifiers: Mapping[int, Path],
-    pretraining: Path | None,
-    logs: Mapping[Path, Path],
+    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None, logs: Mapping[Path, Path]
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
@@ -165,136 +139,6 @@ def _provenance(
         "finetune_records": NOTE_SEPARATOR.join(str(path) for path in evaluated.values() if path.exists()),
         "notes": NOTE_SEPARATOR.join(dict.fromkeys(note for note in notes if note)),
     }
-
-
-def _markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, confidence: float, specificity: float) -> str:
-    """The table as Markdown that reads as well in plain text."""
-    memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
-    sections = [part for _, part in table.groupby(SECTION, sort=False)]
-    own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
-    parts = [
-        f"# Comparison of methods, preset {preset}",
-        paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        paragraph(
-            f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
-            "for other patients and the same networks, and ± the sample standard deviation over the seeds, which tells "
-            "what training anew would change. Without training of the encoder there is one seed. AP is average "
-            "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
-            "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
-            f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}; "
-            "ECE is the expected calibration error and Brier the mean squared error of the probabilities: the lower "
-            "the better. How methods differ: differences.csv. What follows for the paper's claims: claims.md."
-        ),
-        *(text for part in sections for text in _section(part)),
-        "## Pre-training",
-        paragraph(
-            "Parameters include all that is trained with the encoder. "
-            f"Peak memory: {', '.join(memory_kinds) or 'not known'}. "
-            "The records of the classifiers are named in comparison.csv."
-        ),
-        aligned([_pretraining_row(row) for _, row in own_start.iterrows()]),
-        "## Notes",
-        "\n".join(paragraph(f"* {note}.", indent="  ") for note in _notes(table, paper)),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _section(part: pd.DataFrame) -> list[str]:
-    """The rows of one task, protocol and mode, under their heading."""
-    first = part.iloc[0]
-    lesions = _text(part["test_lesions"].max(), "d")
-    rows = [row for _, row in part.iterrows()]
-    return [
-        f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']].lower()}",
-        f"{lesions} test lesions; {PROTOCOLS[first['protocol']]}.",
-        aligned([_result_row(row) for row in rows]),
-        aligned([{"method": row["method"]} | _intervals(row, MORE_LABELS) for row in rows]),
-    ]
-
-
-def _notes(table: pd.DataFrame, paper: pd.DataFrame) -> list[str]:
-    """What the rows note, each note once with the places that it holds for."""
-    noted = table[table["notes"] != ""]
-    places = noted[SECTION].agg(", ".join, axis=1)
-    notes = [
-        f"{method} ({'; '.join(own) if len(own) < table.groupby(SECTION).ngroups else 'everywhere'}): {text}"
-        for (method, text), own in places.groupby([noted["method"], noted["notes"]], sort=False)
-    ]
-    for source, group in paper[paper["task"].isin(table["task"])].groupby("source", sort=False):
-        notes.append(f"paper's accuracy of {', '.join(group['method'])}: {source}")
-    return notes
-
-
-def _result_row(row: pd.Series) -> dict[str, str]:
-    return {
-        "method": row["method"],
-        **{label: _mean_and_interval(row, metric) + _spread(row, metric) for metric, label in LABELS.items()},
-        "seeds": _text(row["seeds"] or None, "d"),
-        "paper accuracy, %": _published_text(row["paper_accuracy_percent"], row["paper_status"]),
-    }
-
-
-def _latex(table: pd.DataFrame, preset: str, confidence: float) -> str:
-    """The first table of each section for a LaTeX document; needs the package booktabs."""
-    rows = [_result_row(row) for _, row in table.iterrows()]
-    lines = [
-        f"% Preset {preset}: {subject(preset)}.",
-        f"% Mean over seeds, [{confidence:.0%} interval over patients], ± standard deviation over seeds.",
-        f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
-        "\\toprule",
-        _latex_row(rows[0]),
-    ]
-    previous = None
-    for row, place in zip(rows, table[SECTION].itertuples(index=False, name=None), strict=True):
-        if place != previous:
-            heading = _latex_text(", ".join(place))
-            lines += ["\\midrule", f"\\multicolumn{{{len(row)}}}{{l}}{{{heading}}} \\\\"]
-        lines.append(_latex_row(row.values()))
-        previous = place
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _latex_row(texts: Iterable[str]) -> str:
-    return " & ".join(_latex_text(text) for text in texts) + " \\\\"
-
-
-def _latex_text(text: str) -> str:
-    for sign in "%_&#":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("±", "$\\pm$")
-
-
-def _pretraining_row(row: pd.Series) -> dict[str, str]:
-    return {
-        "protocol": row["protocol"],
-        "method": row["method"],
-        "parameters, M": _text(row["pretrain_parameters"] / 1e6, ".2f"),
-        "time, s": _text(row["pretrain_seconds"], ".0f"),
-        "peak memory, MiB": _text(row["pretrain_peak_memory_mib"], ".0f"),
-        "record": _text(row["pretrain_record"], ""),
-    }
-
-
-def _published_text(value: float, status: str) -> str:
-    return _text(status, "") if pd.isna(value) else f"{value:.1f} ({status})"
-
-
-def _intervals(row: pd.Series, labels: Mapping[str, str]) -> dict[str, str]:
-    return {label: _mean_and_interval(row, metric) for metric, label in labels.items()}
-
-
-def _mean_and_interval(row: pd.Series, metric: str) -> str:
-    mean, low, high = (row[f"{metric}_percent_{statistic}"] for statistic in ("mean", "low", "high"))
-    return _text(mean, ".1f") + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
-
-
-def _spread(row: pd.Series, metric: str) -> str:
-    sd = row[f"{metric}_percent_sd"]
-    return "" if pd.isna(sd) else f" ± {sd:.1f}"
-
-
-def _text(value: float | str | None, form: str) -> str:
-    return NOTHING if pd.isna(value) else format(value, form)
 
 
 def write_set_aside(

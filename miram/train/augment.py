@@ -1,8 +1,8 @@
-"""Augmentation of grey crops, each from its own random stream, and their way into the network.
+"""Augmentation of grey crops, each from its own random stream, and conversion to network input.
 
 Shapes: a crop is (rows, columns) uint8, a view (side, side) uint8; images are (B, C, side, side) float32, B samples
-of C channels. What happens to a sample is decided by (seed, epoch, sample) alone, so neither the order of a batch nor
-the number of workers or processes changes it.
+of C channels. The augmentation of a sample depends only on (seed, epoch, sample), not on the order of a batch or the
+number of workers or processes.
 """
 
 import math
@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 PURPOSES = ("order", "view", "step", "figure")  # of a random stream
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision
 CROP_ATTEMPTS = 10  # as torchvision
-UNCHANGED = ((False, 1.0), (True, 1.0))  # jitters that leave a view as it is
+UNCHANGED = ((False, 1.0), (True, 1.0))  # jitters that do not change a view
 SOLARISE_THRESHOLD = 128  # grey levels, as moco-v3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,7 +50,7 @@ def crop_box(rows: int, columns: int, scale_min: float, random: np.random.Genera
 
 
 class Draw(NamedTuple):
-    """What is done to a crop to make a view of it, in this order."""
+    """The operations that make a view of a crop, in this order."""
 
     box: tuple[int, int, int, int]  # top, left, height, width in px
     jitters: tuple[tuple[bool, float], tuple[bool, float]]  # of contrast (True) or brightness, by a factor
@@ -81,7 +81,7 @@ def draw_moco_view(
     """One view of MoCo-v3: random resized crop, brightness and contrast jitter, blur, solarisation, flip.
 
     The two jitters come in random order. Jitter strengths are relative (factor 1 ± strength), blur's sigma is in
-    px of the view. Hue, saturation and grey of the reference do nothing to a grey image and are left out.
+    px of the view. Hue, saturation and grey of the reference have no effect on a grey image and are left out.
     """
     box, jitters = crop_box(rows, columns, scale_min, random), UNCHANGED
     if random.random() < jitter_probability:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running what they hold."""
+"""Checkpoints: written atomically, loaded without running code from them."""
 
 import pickle
 import zipfile
@@ -16,7 +16,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch's word for a disk that takes no more
+        except RuntimeError as error:  # torch's message for a full disk
             reason = str(error).splitlines()[0]
             raise MiramError(
                 f"{path} cannot be written: {reason}", f"Free space on the disk of {path.parent}, then run again."
@@ -26,15 +26,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, keys: set[str]) -> dict[str, Any]:
     """The state that `save` wrote to `path`, on the CPU.
 
-    Raises MiramError naming the file when it is cut short, holds anything but tensors and plain values, or lacks a
-    key of `keys`.
+    Raises MiramError naming the file if it is truncated, holds anything but tensors and plain values, or lacks one of
+    `keys`.
     """
-    remedy = f"Delete {path} and run again: training starts anew."
+    remedy = f"Delete {path} and run again: training starts over."
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MiramError(f"The checkpoint {path} is cut short or not a checkpoint ({reason}).", remedy) from error
+        raise MiramError(f"The checkpoint {path} is truncated or not a checkpoint ({reason}).", remedy) from error
     if not isinstance(state, dict) or not keys <= state.keys():
         raise MiramError(f"{path} is not a checkpoint of this program: it lacks {', '.join(sorted(keys))}.", remedy)
     return state

@@ -1,10 +1,11 @@
-"""What every classifier of lesions shares, whether the encoder is trained or frozen: its lesions, scores and output.
+"""What all classifiers of lesions share, with trained or frozen encoder: lesions, scores and output.
 
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabilities (N, C) float32.
 """
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,30 +13,31 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, roc_auc_score
 
 from miram.data import tasks
 from miram.errors import MiramError
 from miram.files import atomic_path
+from miram.layout import PREDICTIONS
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
+from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
+from miram.recipe import Classifying, Trivial
+from miram.recipe import Encoder as EncoderSizes
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
-
-COLUMNS = ["lesion_id", "patient_id", "split", "label"]
 
 
 class Split(NamedTuple):
     """The lesions of a split, with their crops resized to the network's input and their classes."""
 
     lesions: pd.DataFrame  # COLUMNS
-    views: np.ndarray  # (N, side, side) uint8; of a trivial classifier its features (N, F)
+    views: np.ndarray  # (N, side, side) uint8; of the trivial classifiers the features (N, F)
     targets: np.ndarray  # (N, C) float32, 0 or 1
 
 
 class Labelled(NamedTuple):
-    """The lesions that have a label for a task, its classes, and how many others each split holds."""
+    """The lesions that have a label for a task, its classes, and how many lesions without one each split has."""
 
     lesions: pd.DataFrame  # COLUMNS
     classes: tuple[str, ...]
@@ -45,7 +47,7 @@ class Labelled(NamedTuple):
 def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled:
     """Read the lesions in the order of `lesions_csv`; those without a label for the task are left out and counted.
 
-    Raises MiramError for a label that is none of the task's, and for a split without lesions.
+    Raises MiramError for a label that is not one of the task's, and for a split without lesions.
     """
     lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
     splits = pd.read_csv(splits_csv, usecols=["lesion_id", "split"], dtype=str)
@@ -53,7 +55,7 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
     try:
         classes, lesions["label"] = tasks.classes(task, lesions), tasks.labels(lesions, task)
     except ValueError as error:
-        raise MiramError(f"{lesions_csv}: {error}.", "Mend the row of that lesion.") from error
+        raise MiramError(f"{lesions_csv}: {error}.", "Correct the row of that lesion.") from error
     has_label = lesions["label"] != ""
     for name in ("train", "validation", "test"):
         if not (has_label & (lesions["split"] == name)).any():
@@ -68,12 +70,12 @@ View = Callable[[np.ndarray], np.ndarray]  # of a crop (rows, columns) uint8
 
 
 def resized_to(side: int) -> View:
-    """What a network of that input side (px) sees of a crop before any augmentation."""
+    """How a network with an input of `side` px sees a crop."""
     return partial(resize, side=side)
 
 
 def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split:
-    """The lesions of split `name`, each crop as `view` shows it; MiramError when there is one without a crop."""
+    """The lesions of split `name`, each crop through `view`; MiramError if one has no crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
     views = np.stack([view(store[place]) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
@@ -82,14 +84,14 @@ def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split
 def read_training(store: Store, labelled: Labelled, view: View) -> tuple[Split, Split]:
     """The splits train and validation, see `read_split`.
 
-    Raises MiramError also where no class tells the lesions of one apart: nothing to learn, or no AUC to choose by.
+    Raises MiramError also if all lesions of one have the same classes: nothing to learn, or no AUC to select by.
     """
     train, validation = (read_split(store, labelled, name, view) for name in ("train", "validation"))
     for split in (train, validation):
         if not _told_apart(split.targets).any():
             name, label = split.lesions.loc[0, ["split", "label"]]
             raise MiramError(
-                f"All {name} lesions are {label}: no class tells them apart.",
+                f"All {name} lesions are {label}: a second class is missing.",
                 "Change splits.validation_fraction or splits.seed.",
             )
     return train, validation
@@ -98,19 +100,21 @@ def read_training(store: Store, labelled: Labelled, view: View) -> tuple[Split, 
 def validation_scores(
     targets: np.ndarray, probabilities: np.ndarray, *, multi_label: bool, threshold: float
 ) -> dict[str, float]:
-    """What the best epoch or value is chosen by: macro AUC, and for ties the accuracy.
+    """The scores that select the best epoch or value: macro AUC, and for ties the accuracy.
 
-    A lesion with several classes is right where all C answers are, each class being answered from `threshold`.
+    A lesion with several classes is right if all C answers are; a class is predicted from `threshold` on.
     """
     if multi_label:
-        accuracy = accuracy_score(targets, probabilities >= threshold)
+        right = ((probabilities >= threshold) == targets).all(axis=1)
     else:
-        accuracy = accuracy_score(targets.argmax(1), probabilities.argmax(1))
-    return {"val_accuracy": float(accuracy), "val_macro_auc": macro_auc(targets, probabilities)}
+        right = probabilities.argmax(1) == targets.argmax(1)
+    return {"val_accuracy": float(right.mean()), "val_macro_auc": macro_auc(targets, probabilities)}
 
 
 def macro_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Area under the ROC curve of each class against the rest, averaged over those that some, not all, lesions have."""
+    from sklearn.metrics import roc_auc_score  # a second, which pre-training need not spend
+
     chosen = np.flatnonzero(_told_apart(targets))
     return float(np.mean([roc_auc_score(targets[:, c], probabilities[:, c]) for c in chosen]))
 
@@ -120,10 +124,10 @@ def best(log: list[dict[str, float]]) -> dict[str, float]:
     return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
 
 
-def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
+def build_encoder(sizes: EncoderSizes, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
     """The encoder of `encoder_file`, or a fresh one drawn from torch's generator (None)."""
     try:
-        network = Encoder(side=side, **encoder, drop_path=drop_path)
+        network = Encoder(side=side, **asdict(sizes), drop_path=drop_path)
     except ValueError as error:
         raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
     if encoder_file is not None:
@@ -132,25 +136,32 @@ def build_encoder(encoder: dict, side: int, drop_path: float, encoder_file: Path
 
 
 def predictions(split: Split, probabilities: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row a lesion: COLUMNS and a column prob_<CLASS> for each class."""
-    columns = pd.DataFrame(probabilities, columns=[f"prob_{name}" for name in classes], dtype=np.float32)
+    """The table of `miram.predictions`."""
+    columns = pd.DataFrame(probabilities, columns=[PROBABILITY + name for name in classes], dtype=np.float32)
     return pd.concat([split.lesions, columns], axis=1)
 
 
-def write_outcome(out_dir: Path, table: pd.DataFrame, log: list[dict[str, float]]) -> None:
-    """Write the predictions, and the log of what was chosen among."""
+def write_outcome(
+    out_dir: Path, question: Question, tables: Iterable[pd.DataFrame], log: list[dict[str, float]]
+) -> None:
+    """Write the predictions, and the log of the candidates."""
     with atomic_path(out_dir / "log.csv") as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
-    with atomic_path(out_dir / "predictions.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
+    write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
+
+
+def question_of(labelled: Labelled, asked: Classifying | Trivial, mode: str) -> Question:
+    """The question to a classifier; the threshold is for tasks with several classes per lesion."""
+    several = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
+    return Question(asked.task, mode, asked.seed, labelled.classes, *several)
 
 
 def common_facts(
     labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
 ) -> dict[str, object]:
-    """What the record of every classifier tells: its lesions, the scores of the `chosen` row of its log, what it took.
+    """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
 
-    `start`: time.perf_counter() when it began.
+    `start`: time.perf_counter() at the start.
     """
     memory, memory_kind = peak_memory(device)
     return {

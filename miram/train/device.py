@@ -1,4 +1,4 @@
-"""The device that training runs on: settings of torch, and what it used."""
+"""The device that training runs on: settings of torch, and memory used."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from torch.utils import deterministic
 from miram.errors import MiramError
 from miram.kinds import Precision
 
-# in what torch says when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
+# torch's messages when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
 
 
 def usable_accelerator(accelerator: str) -> str:
-    """Give `cuda` or `cpu`: for "auto", cuda where there is a GPU. Raises MiramError for cuda without one."""
+    """Give `cuda` or `cpu`: for "auto", cuda if there is a GPU. Raises MiramError for cuda without one."""
     available = torch.cuda.is_available()
     if accelerator == "cuda" and not available:
         raise MiramError(
@@ -32,7 +32,7 @@ def usable_accelerator(accelerator: str) -> str:
 
 
 def check_precision(precision: str, accelerator: str) -> None:
-    """Raise MiramError for float16 without a GPU, in whose place Fabric would silently take bfloat16."""
+    """Raise MiramError for float16 without a GPU, which Fabric would silently replace by bfloat16."""
     if precision == "16-mixed" and accelerator != "cuda":
         raise MiramError(
             "compute.precision is 16-mixed, which needs a GPU, and training runs on the CPU.",
@@ -53,7 +53,7 @@ def check_gpus(processes: int) -> None:
 
 def one_device(accelerator: str, precision: Precision, threads: int) -> Fabric:
     """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator` and `check_precision`."""
-    alone = LightningEnvironment()  # also in a job of Slurm, whose tasks are not ours
+    alone = LightningEnvironment()  # also in a Slurm job, whose tasks are not ours
     used = usable_accelerator(accelerator)
     check_precision(precision, used)
     fabric = Fabric(accelerator=used, devices=1, precision=precision, plugins=alone)
@@ -62,14 +62,14 @@ def one_device(accelerator: str, precision: Precision, threads: int) -> Fabric:
 
 
 def prepare_torch(device: torch.device, threads: int) -> None:
-    """Set torch's CPU threads, and on the CPU refuse operations whose result may differ between runs."""
+    """Set torch's CPU threads, and on the CPU forbid nondeterministic operations."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and guards against faults that nothing here has
 
 
 def check_compiler() -> None:
-    """Raise MiramError where torch.compile would find no C++ compiler."""
+    """Raise MiramError if torch.compile would find no C++ compiler."""
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise MiramError(
             "compute.compile is true, but there is no C++ compiler.",
@@ -83,7 +83,7 @@ def device_name(device: torch.device) -> str:
 
 
 def device_facts(device: torch.device) -> dict[str, object]:
-    """Where torch computes, for a record: the device, the widest CPU instructions that it may use, its CPU threads."""
+    """The facts about torch for a record: device, widest CPU instructions, CPU threads."""
     return {
         "device": device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -101,7 +101,7 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
 
 @contextmanager
 def out_of_memory_as(what: str, remedy: str) -> Iterator[None]:
-    """Raise MiramError, saying that memory ran out in `what`, for torch's own fault within the block."""
+    """Turn torch's error in the block into MiramError that says that memory ran out in `what`."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one

@@ -1,4 +1,4 @@
-"""Views of many crops at once on a device, with the arithmetic of PIL: what `augment.render` makes, within rounding.
+"""Views of many crops at once on a device, with the arithmetic of PIL: equal to `augment.render` up to rounding.
 
 Shapes: n views (n, side, side) float32 that hold whole grey levels 0..255, from crops (rows, columns) uint8 of any
 sizes. Like PIL, each pass over rows or columns ends in whole grey levels.
@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from miram.train.augment import SOLARISE_THRESHOLD, Draw
 
-BOXES_AT_ONCE = 32  # padded to the largest of them; decides memory, not results
+BOXES_AT_ONCE = 32  # padded to the largest of them; affects memory, not results
 BICUBIC_UNIT = 2**22  # PIL's weights are multiples of its inverse; float64 then sums without error
 BLUR_PASSES = 3  # box blurs that PIL makes a Gaussian of
 
@@ -45,7 +45,7 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def _resize(boxes: Sequence[Tensor], side: int) -> Tensor:
-    """Bicubic, antialiased; boxes of like size go together."""
+    """Bicubic, antialiased; boxes of similar size are processed together."""
     views = torch.empty(len(boxes), side, side, device=boxes[0].device)
     order = sorted(range(len(boxes)), key=lambda i: max(boxes[i].shape))
     for first in range(0, len(order), BOXES_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What fine-tuned networks rest on and what pre-trained ones know: relevance maps and maps of frozen features.
+"""Explanations: relevance maps of fine-tuned networks, and maps of the frozen features of pre-trained ones.
 
 Shapes: N lesions, C classes, D = width, g x g patches; views (N, side, side) uint8, images (N, channels, side, side).
 """
@@ -13,9 +13,9 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from miram.files import atomic_path
-from miram.kinds import Precision
 from miram.models.encoder import encoder_of
 from miram.models.export import load_classifier
+from miram.recipe import Explaining
 from miram.train.augment import to_images
 from miram.train.classifiers import build_encoder, labelled_lesions, read_split, resized_to
 from miram.train.device import device_facts, one_device
@@ -23,7 +23,7 @@ from miram.train.finetune import probabilities
 from miram.train.probe import Pooled, features
 from miram.train.store import Store
 
-LESIONS_PER_LABEL = 1  # that get relevance maps
+LESIONS_PER_LABEL = 1  # with relevance maps
 BATCH = 64  # images; decides memory, not results
 
 
@@ -35,31 +35,26 @@ def explain(
     splits_csv: Path,
     classifiers: Mapping[str, Path],
     encoders: Mapping[str, Path],
-    *,
-    task: str,
-    encoder: dict,
-    accelerator: str,
-    precision: Precision,
-    threads: int,
+    explaining: Explaining,
 ) -> dict[str, object]:
     """Explain fine-tuned `classifiers` and the pre-trained `encoders` that they started from, files by method.
 
-    Leaves in `out_dir` relevance.npz: lesion_id (N,) and for each method `relevance` (N, g, g) of these test lesions,
-    the first of each label; and embedding.csv: method, lesion_id, label, x and y of all test lesions, the first two
-    principal components of their frozen features, and share, what they hold of the variance; a single test lesion has
-    none. Returns facts for the record.
+    Writes into `out_dir` relevance.npz: lesion_id (N,) and per method `relevance` (N, g, g) of these test lesions, the
+    first of each label; and embedding.csv: method, lesion_id, label, x and y of all test lesions, the first two
+    principal components of their frozen features, and share, their part of the variance; empty for a single test
+    lesion. Returns facts for the record.
     """
-    fabric = one_device(accelerator, precision, threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
+    fabric = one_device(explaining.accelerator, explaining.precision, explaining.threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, explaining.task)
     maps, points = {}, []
     for method, path in classifiers.items():
-        classifier, _, multi_label = load_classifier(path)
+        classifier, _, multi_label, _ = load_classifier(path)
         test = read_split(store, labelled, "test", resized_to(classifier.encoder.side))
         chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
         if method in encoders and len(test.lesions) > 1:
-            network = build_encoder(encoder, classifier.encoder.side, 0.0, encoders[method])
+            network = build_encoder(explaining.encoder, classifier.encoder.side, 0.0, encoders[method])
             found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
             points.append(principal_plane(found, test.lesions).assign(method=method))
     with atomic_path(Path(out_dir) / "relevance.npz") as temporary, open(temporary, "wb") as stream:
@@ -73,10 +68,10 @@ def explain(
 
 @torch.no_grad()
 def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarray:
-    """How much the probability of the answer falls when a patch is replaced by the view's mean grey, (g, g) float32.
+    """The drop in probability of the predicted class when a patch is replaced by the view's mean grey, (g, g) float32.
 
-    The answer is the most probable class of the view, (side, side) uint8. Negative where the probability rises. After
-    Zeiler and Fergus 2014 (ECCV), with the network's own patches.
+    The predicted class is the most probable one of the view, (side, side) uint8. Negative where the probability rises.
+    After Zeiler and Fergus 2014 (ECCV), with the network's patches.
     """
     network = encoder_of(model)
     grid, patch = network.grid, network.patch

@@ -1,4 +1,4 @@
-"""Fine-tuning: a classifier on a pre-trained (or fresh) encoder, its best epoch chosen on validation alone.
+"""Fine-tuning: a classifier on a pre-trained (or fresh) encoder, its best epoch selected only on validation.
 
 Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and probabilities (N, C) float32.
 """
@@ -6,11 +6,9 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets, logits and p
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from torch.utils.data import Dataset
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
+from miram.layout import FINETUNE
 from miram.models.classifier import Classifier
 from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
@@ -32,6 +31,7 @@ from miram.train.classifiers import (
     common_facts,
     labelled_lesions,
     predictions,
+    question_of,
     read_split,
     read_training,
     resized_to,
@@ -40,6 +40,7 @@ from miram.train.classifiers import (
 )
 from miram.train.device import one_device, out_of_memory_as
 from miram.train.schedule import warmup_cosine
+from miram.train.seen import Seen
 from miram.train.store import Store
 from miram.train.views import Key, load_batches, loading_workers
 
@@ -47,7 +48,7 @@ EVALUATION_BATCH = 64  # images; decides memory, not results
 
 
 class FinetuneViews(Dataset):
-    """`views[epoch, i]` is lesion i of a split as augmented in an epoch, and its targets."""
+    """`views[epoch, i]` is lesion i of a split, augmented for an epoch, and its targets."""
 
     def __init__(self, split: Split, seed: int, augmentation: dict[str, float]) -> None:
         self.split, self.seed, self.augmentation = split, seed, augmentation
@@ -66,71 +67,86 @@ def finetune(
     splits_csv: Path,
     encoder_file: Path | None,
     tuning: Tuning,
+    *,
+    seen: Seen,
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
-    Leaves in `out_dir` log.csv and, of the epoch with the best macro AUC on validation (ties by accuracy),
-    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read after
-    that choice. Adam with its own, coupled weight decay, as the public code; its "within-batch sample weights" multiply
-    by one and are left out. Returns facts for the record. Raises MiramError for what the user can mend.
+    Writes into `out_dir` log.csv and, for the epoch with the best macro AUC on validation (ties by accuracy),
+    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read only
+    after that selection. `seen` describes how pictures were read and cut, see `Seen`; it is stored with the network.
+    Adam with coupled weight decay, as in the public code, whose "within-batch sample weights" multiply by one and are
+    left out. Returns facts for the record. Raises MiramError for errors that the user can correct.
     """
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
     train, validation = read_training(store, labelled, resized_to(tuning.side))
-    classes, multi_label = labelled.classes, tuning.task in MULTI_LABEL
     torch.manual_seed(tuning.seed)
-    network = build_encoder(asdict(tuning.encoder), tuning.side, tuning.drop_path, encoder_file)
-    module = Classifier(network, classes=len(classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
+    network = build_encoder(tuning.encoder, tuning.side, tuning.drop_path, encoder_file)
+    module = Classifier(network, classes=len(labelled.classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
+    with out_of_memory_as(
+        f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
+        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
+    ):
+        model, log = _train(fabric, module, train, validation, tuning)
+    test = read_split(store, labelled, "test", resized_to(tuning.side))
+    multi_label = tuning.task in MULTI_LABEL
+    tables = [
+        predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)
+        for split in (validation, test)
+    ]
+    network_file = Path(out_dir) / "model.safetensors"
+    if tuning.keep_network:
+        save_classifier(
+            {name: value.cpu() for name, value in module.state_dict().items()},
+            network_file,
+            encoder=network.architecture,
+            pool=tuning.pool,
+            classes=labelled.classes,
+            multi_label=multi_label,
+            seen=seen.told(),
+        )
+    else:
+        network_file.unlink(missing_ok=True)  # of an earlier run with `keep_network`
+    question = question_of(labelled, tuning, FINETUNE)
+    write_outcome(Path(out_dir), question, tables, log)
+    chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
+    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+
+
+def _train(
+    fabric: Fabric, module: Classifier, train: Split, validation: Split, tuning: Tuning
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train, and load the best epoch's weights into `module`; returns it in Fabric's wrapper, and the log."""
+    multi_label = tuning.task in MULTI_LABEL
     groups = layer_groups(module, tuning.layer_decay)
     optimizer = torch.optim.Adam(groups, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
     model, stepper = fabric.setup(module, optimizer)
-    weights = None if multi_label else class_weights(train.targets).to(fabric.device)
+    weights = None if multi_label else class_weights(train.targets)
     batches = load_batches(
         FinetuneViews(train, tuning.seed, tuning.augmentation),
         shuffled_batches(len(train.targets), tuning.seed, tuning.batch, tuning.epochs),
         loading_workers(fabric.device, tuning.threads),
     )
     steps = math.ceil(len(train.targets) / tuning.batch)
-    rates = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
-    log, best_state = [], {}
-    with out_of_memory_as(
-        f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
-        f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
-    ):
-        for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
-            shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
-            train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
-            logits = _evaluated(model, validation)
-            val_loss = loss_of(logits, torch.from_numpy(validation.targets), None if weights is None else weights.cpu())
-            answers = probabilities(logits, multi_label)
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
-            losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
-            log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
-            if best(log) is log[-1]:
-                best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+    lr = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
+    log: list[dict[str, float]] = []
+    best_state: dict[str, Tensor] = {}
+    for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
+        shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
+        train_loss = _train_epoch(fabric, model, stepper, batches, lr[epoch], weights, shares)
+        logits = evaluated(model, validation)
+        val_loss = loss_of(logits, torch.from_numpy(validation.targets), weights)
+        answers = probabilities(logits, multi_label)
+        scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
+        losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
+        log.append({"epoch": epoch + 1, **losses, **scores, "lr": lr[epoch, -1]})
+        if best(log) is log[-1]:
+            best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)
-    test = read_split(store, labelled, "test", resized_to(tuning.side))
-    tables = [
-        predictions(split, probabilities(_evaluated(model, split), multi_label), classes)
-        for split in (validation, test)
-    ]
-    network_file = Path(out_dir) / "model.safetensors"
-    if tuning.keep_network:
-        save_classifier(
-            best_state,
-            network_file,
-            encoder=network.architecture,
-            pool=tuning.pool,
-            classes=classes,
-            multi_label=multi_label,
-        )
-    else:
-        network_file.unlink(missing_ok=True)  # of a run that kept it
-    write_outcome(Path(out_dir), pd.concat(tables), log)
-    chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
-    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return model, log
 
 
 def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterator[list[Key]]:
@@ -142,15 +158,15 @@ def shuffled_batches(lesions: int, seed: int, batch: int, epochs: int) -> Iterat
 
 
 def class_weights(targets: np.ndarray) -> Tensor:
-    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions of `targets` (N, C); 0 for one without any."""
+    """(C,) float32: N / (C·n_c) for a class with n_c of the N lesions of `targets` (N, C); 0 without lesions."""
     counts = targets.sum(axis=0)
     return torch.from_numpy(np.where(counts > 0, len(targets) / (counts.size * np.maximum(counts, 1)), 0.0)).float()
 
 
 def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    """Cross-entropy with a weight a class, or binary cross-entropy of each class by itself (None), both averaged.
+    """Cross-entropy with one weight per class, or binary cross-entropy per class (None), both averaged.
 
-    Ours: multi-label tasks have no class weights, as a class of two lesions would be weighted a thousandfold.
+    Ours: multi-label tasks have no class weights, as a class of two lesions would get a thousandfold weight.
     """
     if weights is None:
         return binary_cross_entropy_with_logits(logits, targets)
@@ -158,10 +174,10 @@ def loss_of(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def layer_groups(model: Classifier, decay: float) -> list[dict]:
-    """Parameter groups, each with its `share` of the learning rate: `decay` to the number of layers above it.
+    """Parameter groups, each with its `share` of the learning rate: `decay` to the power of the layers above it.
 
-    The class token and the embedding of patches are the lowest layer, the head and what normalises its input the
-    highest (BEiT's layer-wise decay, as in MAE's fine-tuning).
+    The class token and the patch embedding are the lowest layer, the head and the norm before it the highest (BEiT's
+    layer-wise decay, as in MAE's fine-tuning).
     """
     top = len(model.encoder.blocks) + 1
     groups: dict[int, list] = {}
@@ -179,19 +195,21 @@ def _train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[list[Tensor]],
-    rates: np.ndarray,
+    lr: np.ndarray,
     weights: Tensor | None,
     shares: list[float],
 ) -> float:
-    """One optimiser step for each learning rate of `rates`; returns the mean loss. MiramError when it is not finite.
+    """One optimiser step for each learning rate of `lr`; returns the mean loss. MiramError when it is not finite.
 
-    `shares`: of each step, what a view keeps of itself; the rest comes from another one of the batch (mixup).
+    `shares`: per step, the weight of a view; the rest is another view of the batch (mixup).
     """
     model.train()
     losses = []
-    for rate, share in zip(rates.tolist(), shares, strict=True):
+    if weights is not None:
+        weights = weights.to(fabric.device)
+    for step_lr, share in zip(lr.tolist(), shares, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = step_lr * group["share"]
         views, targets = (values.to(fabric.device, non_blocking=True) for values in next(batches))
         images = to_images(views, encoder_of(model).channels)
         if share == 1:
@@ -207,14 +225,14 @@ def _train_epoch(
     mean = torch.stack(losses).mean().item()
     if not math.isfinite(mean):
         raise MiramError(
-            f"Fine-tuning diverged: training loss {mean} at learning rate {rates[-1]:.3g}.",
+            f"Fine-tuning diverged: training loss {mean} at learning rate {lr[-1]:.3g}.",
             "Lower finetune.lr, or use precision 32-true.",
         )
     return mean
 
 
 def mixing_shares(seed: int, epoch: int, steps: int, mixup: float) -> list[float]:
-    """For each step of an epoch a share drawn from Beta(mixup, mixup); 1 where `mixup` is 0."""
+    """Per step of an epoch a share drawn from Beta(mixup, mixup); 1 if `mixup` is 0."""
     return [stream("step", seed, epoch, step).beta(mixup, mixup) if mixup else 1.0 for step in range(steps)]
 
 
@@ -223,8 +241,8 @@ def _logits(model: nn.Module, views: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluated(model: nn.Module, split: Split) -> Tensor:
-    """Logits (N, C) of a split's views as they are, on the CPU. Raises MiramError when one is not finite."""
+def evaluated(model: nn.Module, split: Split) -> Tensor:
+    """Logits (N, C) of a split's unaugmented views, on the CPU. Raises MiramError if one is not finite."""
     model.eval()
     device = next(model.parameters()).device
     views = torch.from_numpy(split.views).split(EVALUATION_BATCH)
@@ -239,5 +257,5 @@ def _evaluated(model: nn.Module, split: Split) -> Tensor:
 
 
 def probabilities(logits: Tensor, multi_label: bool) -> np.ndarray:
-    """Logits (N, C) as probabilities: of each class by itself (`multi_label`), or of sum 1."""
+    """Logits (N, C) as probabilities: independent per class (`multi_label`), or of sum 1."""
     return (logits.sigmoid() if multi_label else logits.softmax(1)).numpy()

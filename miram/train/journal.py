@@ -1,4 +1,4 @@
-"""The log of a training, a row an epoch: a table for reading by machine, and TensorBoard's scalars for watching."""
+"""The log of a training, one row per epoch: a table for programs, and TensorBoard's scalars for people."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from miram.files import atomic_path
 
 @contextmanager
 def journal(folder: Path) -> Iterator[Callable[[Sequence[Mapping[str, float]]], None]]:
-    """Yield a function that takes all rows so far, each with its `epoch`, and brings the files up to date.
+    """Yield a function that takes all rows so far, each with its `epoch`, and updates the files.
 
-    Those are log.csv and, in tensorboard/, a scalar of each other column. Every training begins a file there that makes
-    TensorBoard drop the earlier ones', and gets the rows that a checkpoint brought: whatever was interrupted where, an
-    epoch has one point. The earlier files stay, as who watches them would not find the new one otherwise.
+    These are log.csv and, in tensorboard/, one scalar per other column. Each start opens a new event file with
+    purge_step=0 and replays the rows of the checkpoint, so each epoch has exactly one point. Old files are kept because
+    a running TensorBoard would otherwise not notice the new one.
     """
     with SummaryWriter(folder / "tensorboard", purge_step=0) as events:
         written = 0

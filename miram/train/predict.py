@@ -1,89 +1,113 @@
-"""One picture, one answer: a fine-tuned network on a crop, or on a region of a film.
+"""Predictions of a fine-tuned network for a crop, a region of a film, or every picture of a folder.
 
 Shapes: pixels (R, C), C classes, g x g patches.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 
-from miram.data.geometry import Box, cut_window, window_around
-from miram.data.pictures.survey import Reading
+from miram.data.cutting import reduced
+from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
+from miram.files import atomic_path, files_below
+from miram.kinds import Precision
 from miram.models.export import load_classifier
-from miram.train.augment import resize, to_images
-from miram.train.device import prepare_torch, usable_accelerator
+from miram.predictions import PROBABILITY
+from miram.progress import track
+from miram.train.augment import resize
+from miram.train.classifiers import Split
+from miram.train.device import one_device
 from miram.train.explain import relevance
-from miram.train.finetune import probabilities
+from miram.train.finetune import evaluated, probabilities
+from miram.train.seen import Seen
+
+Square = tuple[int, int, int]  # x0, y0, side, in px
 
 
 class Prediction(NamedTuple):
-    """What was looked at and what was answered."""
+    """The input of the network and its prediction."""
 
     view: np.ndarray  # (side, side) uint8, as the network saw it
     relevance: np.ndarray  # (g, g) float32, see `explain.relevance`
     probabilities: dict[str, float]  # class -> probability, in [0, 1]
-    note: str  # why the grey levels of the picture should be looked at; mostly empty
+    note: str  # why the grey levels of the picture should be checked; mostly empty
 
 
 def predict(
-    model_file: Path,
-    picture: Path,
-    box: tuple[int, int, int] | None,
-    *,
-    reading: Reading,
-    accelerator: str,
-    threads: int,
+    model_file: Path, picture: Path, square: Square | None, *, accelerator: str, precision: Precision, threads: int
 ) -> Prediction:
-    """The answer of the network in `model_file` about `picture`, a file that `miram.data.pictures` reads.
+    """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
 
-    `reading` says how the pictures were read that it was trained on. `box` (x0, y0, side), in px, is the square around
-    the lesion; without one the whole picture is the lesion's crop, see `cut`. Raises MiramError when a file cannot be
-    read, the box misses the picture, or a network of films gets neither a box nor a square.
+    It is read like those that the network was trained on. The crop is `square`, around the lesion, or else the whole
+    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, or a network of
+    films gets neither a square nor a square picture.
     """
-    device = torch.device("cuda" if usable_accelerator(accelerator) == "cuda" else "cpu")
-    prepare_torch(device, threads)
-    crop, note = look(picture, box, reading)
-    model, classes, multi_label = load_classifier(model_file)
-    model.to(device)
-    view = resize(crop, model.encoder.side)
-    with torch.no_grad():
-        logits = model(to_images(torch.from_numpy(view[None].copy()).to(device), model.encoder.channels)).cpu()
-    answer = dict(zip(classes, probabilities(logits, multi_label)[0].tolist(), strict=True))
-    return Prediction(view, relevance(model, view, multi_label), answer, note)
+    fabric = one_device(accelerator, precision, threads)
+    network = load_classifier(model_file)
+    crop, note = look(picture, square, Seen.of(network, model_file))
+    view = resize(crop, network.model.encoder.side)
+    model = fabric.setup_module(network.model)
+    logits = evaluated(model, _unlabelled([picture.name], [view]))
+    answer = dict(zip(network.classes, probabilities(logits, network.multi_label)[0].tolist(), strict=True))
+    return Prediction(view, relevance(model, view, network.multi_label), answer, note)
 
 
-def look(picture: Path, box: tuple[int, int, int] | None, reading: Reading) -> tuple[np.ndarray, str]:
-    """What training would have cut from a picture, (R, C) uint8, and why its grey levels should be looked at, if so."""
-    pixels, note = reading.read(picture)
-    return cut((pixels >> 8).astype(np.uint8), box, picture, reading.window), note
+def predict_folder(
+    model_file: Path, folder: Path, out_csv: Path, *, accelerator: str, precision: Precision, threads: int
+) -> dict[str, str]:
+    """Write the predictions for every file in a folder and its subfolders; returns the files that cannot be used.
 
-
-def cut(
-    pixels: np.ndarray, box: tuple[int, int, int] | None, path: Path, window: Mapping[str, Any] | None
-) -> np.ndarray:
-    """The square (side, side) of a box (x0, y0, side), zero outside the picture; without one all of it.
-
-    That is the window around it that training cut, with the keywords `window` of `window_around`; where these are None,
-    as crops came from films, the picture itself, which must be square.
+    `out_csv` has the columns image (path below the folder), prob_<CLASS> for each class, and note; the probabilities
+    of unreadable files are blank. Each equals the result of `predict` for the file, up to rounding. Hidden files do not
+    count. Raises MiramError if there is no file.
     """
-    rows, columns = pixels.shape
-    if box is None and window is not None:
-        return cut_window(pixels, window_around(Box(0, 0, rows, columns), **window))
-    if box is None:
-        if rows != columns:
-            raise MiramError(
-                f"{path} is {columns} px wide and {rows} px high: no crop of a lesion, which would be square.",
-                "Say where the lesion is: --box X0 Y0 SIDE, the left and upper edge and the side of a square, in px.",
-            )
-        return pixels
-    x0, y0, side = box
-    if side < 1 or x0 >= columns or y0 >= rows or x0 + side <= 0 or y0 + side <= 0:
+    fabric = one_device(accelerator, precision, threads)
+    network = load_classifier(model_file)
+    seen, side = Seen.of(network, model_file), network.model.encoder.side
+    paths = files_below(folder)
+    if not paths:
+        raise MiramError(f"There is no file in {folder}.", "Name a folder of pictures, or one picture.")
+    views, notes, faults = {}, {}, {}
+    for path in track(paths, "pictures"):
+        name = path.relative_to(folder).as_posix()
+        try:
+            crop, notes[name] = look(path, None, seen)
+            views[name] = resize(crop, side)
+        except MiramError as error:
+            faults[name] = error.message
+    columns = [PROBABILITY + name for name in network.classes]
+    answers = pd.DataFrame(columns=columns, dtype=np.float32)
+    if views:
+        logits = evaluated(fabric.setup_module(network.model), _unlabelled(list(views), list(views.values())))
+        answers = pd.DataFrame(probabilities(logits, network.multi_label), list(views), columns)
+    table = answers.reindex(sorted(notes.keys() | faults.keys())).rename_axis("image")
+    table["note"] = [faults.get(name, notes.get(name, "")) for name in table.index]
+    with atomic_path(out_csv) as temporary:
+        table.to_csv(temporary, lineterminator="\n")
+    return faults
+
+
+def look(picture: Path, square: Square | None, seen: Seen) -> tuple[np.ndarray, str]:
+    """The crop of a picture as in training, (R, C) uint8, and why its grey levels should be checked, if any."""
+    wide, note = seen.reading.read(picture)
+    pixels = reduced(wide, 8)
+    return seen.cut(pixels, None, picture) if square is None else cut_square(pixels, square, picture), note
+
+
+def cut_square(pixels: np.ndarray, square: Square, path: Path) -> np.ndarray:
+    """A square of a picture, (side, side), zero outside it; MiramError if it contains no pixel of it."""
+    (rows, columns), (x0, y0, side) = pixels.shape, square
+    box = Box(y0, x0, y0 + side, x0 + side)
+    if side < 1 or not all(box.within(rows, columns).shape):
         raise MiramError(
             f"The box {x0} {y0} {side} holds no pixel of {path}, which is {columns} px wide and {rows} px high.",
             "Give --box X0 Y0 SIDE: the left and upper edge and the side of a square around the lesion, in px.",
         )
-    return cut_window(pixels, Box(y0, x0, y0 + side, x0 + side))
+    return cut_window(pixels, box)
+
+
+def _unlabelled(names: list[str], views: list[np.ndarray]) -> Split:
+    return Split(pd.DataFrame({"lesion_id": names}), np.stack(views), np.empty((len(views), 0), np.float32))

@@ -1,73 +1,25 @@
-"""Pre-training: one loop for all objectives, which ends with the same weights however often it is stopped.
+"""Pre-training of a method: the stage, and the work of each process; the loop itself is `Run`."""
 
-Nothing random outlives an optimiser step: a sample's view and masking noise come from (seed, epoch, sample), and
-torch's own generator is seeded anew from (seed, step). So the state of training is weights, optimiser and the number
-of steps done.
-"""
-
-import math
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
-from torch import Tensor, nn
-from torch.multiprocessing import (
-    ProcessExitedException,
-    ProcessRaisedException,
-    SimpleQueue,
-    active_children,
-    get_context,
-)
 
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.kinds import Precision
 from miram.models.encoder import encoder_of
 from miram.models.export import save_encoder
-from miram.progress import track
 from miram.recipe import Recipe
-from miram.train import checkpoint
-from miram.train.augment import stream, to_images
-from miram.train.device import (
-    check_compiler,
-    check_gpus,
-    check_precision,
-    device_facts,
-    out_of_memory_as,
-    peak_memory,
-    prepare_torch,
-    usable_accelerator,
-)
+from miram.train.device import out_of_memory_as, prepare_torch, usable_accelerator
 from miram.train.journal import journal
-from miram.train.recipe import build, fingerprint
-from miram.train.reconstruct import masked_inputs, reconstruct
-from miram.train.schedule import half_cosine, warmup_cosine
+from miram.train.loop import Run
+from miram.train.processes import fabric_of, launch, sigterm_noted
+from miram.train.reconstruct import reconstruct
 from miram.train.store import Store
 from miram.train.views import PretrainViews, load_batches, micro_batches, render_batches
-
-STOPPED = 128 + signal.SIGTERM  # exit code after SIGTERM
-COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 where features fill the sphere, 0 where all images get the same
-CHECKPOINT_KEYS = {
-    "fingerprint",
-    "step",
-    "model",
-    "optimizer",
-    "precision",
-    "step_log",
-    "log",
-    "seconds",
-    "peak_memory",
-}
 
 
 def pretrain(
@@ -83,33 +35,23 @@ def pretrain(
     threads: int,
     devices: int,
 ) -> dict[str, Any]:
-    """Pre-train on the crops of `lesion_ids`; the keywords say where to compute, and how often to save.
+    """Pre-train on the crops of `lesion_ids`; the keywords set the devices and the interval of checkpoints.
 
-    Leaves in `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, of a masked method,
-    reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is taken up where it
-    stands. Several devices share each batch: under torchrun its processes, whatever `devices` says, otherwise as many
-    are started here. SIGTERM to any of them, or to the one that starts them, stops all after the same step. Returns
-    facts for the record. Raises MiramError for what the user can mend, SystemExit(143) after SIGTERM.
+    Writes into `out_dir` checkpoint.pt, log.csv, tensorboard/, encoder.safetensors and, for a masked method,
+    reconstructions.npz of the crops `figure_ids`. A checkpoint of the same recipe and crops is resumed. Several devices
+    share each batch: under torchrun its processes, regardless of `devices`, otherwise that many are started here.
+    SIGTERM to any of them, or to the process that starts them, stops all after the same step. Returns facts for the
+    record. Raises MiramError for errors that the user can correct, SystemExit(143) after SIGTERM.
     """
-    fabric = _fabric(usable_accelerator(accelerator), devices, recipe.precision)
+    fabric = fabric_of(usable_accelerator(accelerator), devices, recipe.precision)
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
     job = Job(Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
-    faults = get_context("spawn").SimpleQueue()  # a spawned process hands over its MiramError; its raising gives text
-    starts_others = devices > 1 and not torch.distributed.is_torchelastic_launched()
-    try:
-        with _sigterm_passed_on() if starts_others else nullcontext():
-            return fabric.launch(_reporting, faults, job)  # type: ignore[arg-type]  # it hands on what it does not type
-    except (ProcessExitedException, ProcessRaisedException) as error:
-        if not faults.empty():
-            raise MiramError(*faults.get()) from error
-        if isinstance(error, ProcessExitedException) and error.exit_code in (STOPPED, -signal.SIGTERM):
-            raise SystemExit(STOPPED) from error
-        raise
+    return launch(fabric, devices, _pretrain, job)
 
 
 class Job(NamedTuple):
-    """What each process is given."""
+    """The input of each process."""
 
     out_dir: Path
     crops: Store
@@ -120,41 +62,10 @@ class Job(NamedTuple):
     threads: int
 
 
-def _fabric(accelerator: str, devices: int, precision: Precision) -> Fabric:
-    """One process a device: those of torchrun, or as many as have to be started."""
-    launched = torch.distributed.is_torchelastic_launched()
-    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
-    check_precision(precision, accelerator)
-    if accelerator == "cuda":
-        check_gpus(here)
-    one_a_process = partial(Fabric, accelerator=accelerator, devices=here, precision=precision)
-    if launched:
-        return one_a_process(num_nodes=int(os.environ["WORLD_SIZE"]) // here, strategy="ddp")
-    started_here = LightningEnvironment()  # in a job of Slurm as well: its one task would be taken for one of several
-    return one_a_process(strategy="auto" if here == 1 else "ddp_spawn", plugins=started_here)
-
-
-def _reporting(fabric: Fabric, faults: SimpleQueue, job: Job) -> dict[str, Any]:
-    """`_pretrain`, with the message and the remedy of a MiramError put into `faults` as well."""
-    try:
-        return _pretrain(fabric, *job)
-    except MiramError as error:
-        faults.put((error.message, error.remedy))
-        raise
-
-
-def _pretrain(
-    fabric: Fabric,
-    out_dir: Path,
-    crops: Store,
-    places: list[int],
-    figure_places: list[int],
-    recipe: Recipe,
-    checkpoint_every_epochs: int,
-    threads: int,
-) -> dict[str, Any]:
-    """What each process does."""
-    prepare_torch(fabric.device, threads)
+def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
+    """The work of each process."""
+    recipe, crops, places, out_dir = job.recipe, job.crops, job.places, job.out_dir
+    prepare_torch(fabric.device, job.threads)
     _check_batch(recipe, len(places), fabric.world_size)
     with _memory_fault_told(recipe, fabric.world_size):
         run = Run(fabric, recipe, len(places) // recipe.batch, out_dir, crops.digest(places))
@@ -163,13 +74,13 @@ def _pretrain(
         on_gpu = fabric.device.type == "cuda"
         batches = render_batches(views, keys, places, fabric.device) if on_gpu else load_batches(views, keys, 0)
         log = journal(out_dir) if fabric.is_global_zero else nullcontext(lambda rows: None)
-        with _sigterm_noted() as stopped, log as write_log:
-            run.train(batches, checkpoint_every_epochs, stopped, write_log)
+        with sigterm_noted() as stopped, log as write_log:
+            run.train(batches, job.checkpoint_every_epochs, stopped, write_log)
         if fabric.is_global_zero:
             save_encoder(encoder_of(run.module), out_dir / "encoder.safetensors")
             if recipe.masked:
                 with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
-                    np.savez_compressed(file, **reconstruct(run.module, crops, figure_places, recipe))
+                    np.savez_compressed(file, **reconstruct(run.module, crops, job.figure_places, recipe))
         return {**run.facts(), "images": len(places)}
 
 
@@ -192,217 +103,3 @@ def _check_batch(recipe: Recipe, images: int, world_size: int) -> None:
         raise MiramError(
             f"batch {recipe.batch} exceeds the {images} images of pre-training.", f"Choose a batch of at most {images}."
         )
-
-
-class Run:
-    """Pre-training as it stands: model, optimiser, number of optimiser steps done, and the log."""
-
-    def __init__(self, fabric: Fabric, recipe: Recipe, steps_per_epoch: int, out_dir: Path, crops_digest: str) -> None:
-        self.fabric, self.recipe, self.steps_per_epoch, self.out_dir = fabric, recipe, steps_per_epoch, out_dir
-        self.fingerprint = fingerprint(recipe, crops_digest)
-        steps = recipe.epochs * steps_per_epoch
-        self.lr = warmup_cosine(recipe.lr, steps, recipe.warmup_epochs * steps_per_epoch)
-        self.key_momentum = half_cosine(recipe.moco.momentum, 1.0, steps) if recipe.moco else None
-        torch.manual_seed(recipe.seed)
-        self.module = build(recipe)
-        if fabric.device.type == "cuda" and fabric.world_size > 1:
-            self.module = nn.SyncBatchNorm.convert_sync_batchnorm(self.module)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.module, recipe.weight_decay),
-            betas=(recipe.beta1, recipe.beta2),
-            fused=recipe.precision != "16-mixed",  # the fused form leaves no place to read the unscaled gradients
-        )
-        self.model, self.stepper = fabric.setup(self.module, self.optimizer)
-        if recipe.compile:
-            check_compiler()
-            self.module.compile()  # in place: the names of its state stay as they are
-        self.step, self.seconds, self.peak_memory = 0, 0.0, 0
-        self.step_log: list[dict[str, float]] = []  # of the epoch under way
-        self.log: list[dict[str, float]] = []  # of the epochs done
-        if self.checkpoint_path.exists():
-            self._resume()
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """The file that training is taken up from."""
-        return self.out_dir / "checkpoint.pt"
-
-    def train(
-        self,
-        batches: Iterator[list[Tensor]],
-        checkpoint_every_epochs: int,
-        stopped: Callable[[], bool],
-        write_log: Callable[[list[dict[str, float]]], None],
-    ) -> None:
-        """Take the remaining steps; a checkpoint every so many epochs, at the end, and where `stopped()` turns true."""
-        self.model.train()
-        if self.log:  # of a checkpoint
-            write_log(self.log)
-        epochs: Iterable[int] = range(self.step // self.steps_per_epoch, self.recipe.epochs)
-        if self.fabric.is_global_zero:
-            epochs = track(epochs, f"pre-training {self.recipe.name}", note=self._speed)
-        for epoch in epochs:
-            while self.step < (epoch + 1) * self.steps_per_epoch:
-                start = time.perf_counter()
-                values = self._optimise(batches, epoch)
-                self.step_log.append({**values, "seconds": time.perf_counter() - start})
-                self.step += 1
-                if self.step % self.steps_per_epoch == 0:
-                    self._end_epoch(epoch)
-                    write_log(self.log)
-                if self._in_any_process(stopped()):
-                    self._save()
-                    self._say(f"stopped by SIGTERM; run again to go on from {self.checkpoint_path}")
-                    self.fabric.barrier()  # the first to leave makes its launcher end the others
-                    raise SystemExit(STOPPED)
-            if (epoch + 1) % checkpoint_every_epochs == 0 or epoch + 1 == self.recipe.epochs:
-                self._save()
-
-    def facts(self) -> dict[str, Any]:
-        """What the run's record tells."""
-        return {
-            "parameters": sum(p.numel() for p in self.module.parameters() if p.requires_grad),
-            "epochs": self.recipe.epochs,
-            "steps": self.step,
-            "loss": self.log[-1]["loss"],
-            "seconds": self.seconds,
-            "peak_memory_bytes": self.peak_memory,
-            "peak_memory_kind": peak_memory(self.fabric.device)[1],
-            **device_facts(self.fabric.device),
-            "devices": self.fabric.world_size,
-        }
-
-    def _optimise(self, batches: Iterator[list[Tensor]], epoch: int) -> dict[str, float]:
-        """One optimiser step: its loss and gradient norm, and the features' spread where the objective has one."""
-        recipe, lr = self.recipe, float(self.lr[self.step])
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        torch.manual_seed(int(stream("step", recipe.seed, self.step).integers(2**63)))
-        total = torch.zeros((), device=self.fabric.device)
-        for micro in range(recipe.accumulate):
-            batch = [tensor.to(self.fabric.device, non_blocking=True) for tensor in next(batches)]
-            with self.fabric.no_backward_sync(self.model, enabled=micro < recipe.accumulate - 1):
-                loss, feature_std = self._forward(batch, first=micro == 0)
-                self.fabric.backward(loss / recipe.accumulate)
-            total += loss.detach() / recipe.accumulate
-        self.fabric.strategy.precision.unscale_gradients(self.optimizer)
-        grad_norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
-        values = {"loss": self._mean(total), "lr": lr, "grad_norm": grad_norm.item()}
-        scaled = recipe.precision == "16-mixed"  # there a step with infinite gradients is skipped and the scale lowered
-        if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["grad_norm"])):
-            raise MiramError(
-                f"Pre-training {recipe.name} diverged in epoch {epoch + 1}, step {self.step + 1}: "
-                f"loss {values['loss']}, gradient norm {values['grad_norm']}, learning rate {lr:.3g}.",
-                f"Lower lr_per_256, raise warmup_epochs or use precision 32-true; {self._kept()}.",
-            )
-        self.stepper.step()
-        self.optimizer.zero_grad()
-        return values if feature_std is None else {**values, "feature_std": feature_std.item()}
-
-    def _forward(self, batch: list[Tensor], first: bool) -> tuple[Tensor, Tensor | None]:
-        """Loss of a micro-batch, and the features' spread; the key encoder moves once a step, with the first."""
-        if self.recipe.masked:
-            crops, noise = batch
-            return self.model(*masked_inputs(crops, noise, self.recipe)).loss, None
-        views = [to_images(view, self.recipe.encoder.channels) for view in batch]
-        assert self.key_momentum is not None
-        output = self.model(*views, float(self.key_momentum[self.step]) if first else 1.0)
-        return output.loss, output.feature_std
-
-    def _end_epoch(self, epoch: int) -> None:
-        last, seconds = self.step_log[-1], sum(values["seconds"] for values in self.step_log)
-        means = {name: math.fsum(values[name] for values in self.step_log) / len(self.step_log) for name in last}
-        del means["seconds"]
-        speed = self.recipe.batch * len(self.step_log) / seconds
-        row = {"epoch": epoch + 1, **means, "lr": last["lr"], "images_per_second": speed}
-        self.log.append(row)
-        self.seconds += seconds
-        self.step_log = []
-        if row.get("feature_std", 1.0) < COLLAPSED_BELOW:
-            spread = row["feature_std"]
-            self._say(f"epoch {epoch + 1}: feature_std {spread:.2g}, the features have collapsed; lower lr_per_256")
-
-    def _in_any_process(self, true_here: bool) -> bool:
-        return self._mean(torch.tensor(float(true_here), device=self.fabric.device)) > 0
-
-    def _mean(self, value: Tensor) -> float:
-        """The mean over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(value)).item()
-
-    def _save(self) -> None:
-        self.peak_memory = max(self.peak_memory, peak_memory(self.fabric.device)[0])
-        if self.fabric.is_global_zero:
-            state = {
-                "fingerprint": self.fingerprint,
-                "step": self.step,
-                "model": self.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),
-                "step_log": self.step_log,
-                "log": self.log,
-                "seconds": self.seconds,
-                "peak_memory": self.peak_memory,
-            }
-            checkpoint.save(self.checkpoint_path, state)
-
-    def _resume(self) -> None:
-        state = checkpoint.load(self.checkpoint_path, CHECKPOINT_KEYS)
-        if state["fingerprint"] != self.fingerprint:
-            self._say(f"{self.checkpoint_path} is of other parameters, crops or code: pre-training starts anew")
-            return
-        self.module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.step_log, self.log = state["step"], state["step_log"], state["log"]
-        self.seconds, self.peak_memory = state["seconds"], state["peak_memory"]
-        self._say(f"pre-training {self.recipe.name} goes on after step {self.step} of {len(self.lr)}")
-
-    def _speed(self) -> str:
-        return f"{self.log[-1]['images_per_second']:.0f} images/s" if self.log else ""
-
-    def _kept(self) -> str:
-        if not self.checkpoint_path.exists():
-            return "there is no checkpoint yet"
-        return f"the last good state is kept in {self.checkpoint_path}"
-
-    def _say(self, line: str) -> None:
-        if self.fabric.is_global_zero:
-            print(line, file=sys.stderr, flush=True)
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The trained parameters in two groups: matrices with weight decay; biases and norms, of one dimension, without."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-@contextmanager
-def _sigterm_noted() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM has arrived; meanwhile it stops nothing by itself."""
-    arrived: list[int] = []
-    with _on_sigterm(lambda: arrived.append(signal.SIGTERM)):
-        yield lambda: bool(arrived)
-
-
-def _sigterm_passed_on() -> AbstractContextManager[None]:
-    """Let SIGTERM reach the processes that this one has started; before there are any, it ends this one."""
-
-    def pass_on() -> None:
-        if not active_children():
-            raise SystemExit(STOPPED)
-        for process in active_children():
-            process.terminate()
-
-    return _on_sigterm(pass_on)
-
-
-@contextmanager
-def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: action())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

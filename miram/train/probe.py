@@ -7,10 +7,8 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
@@ -22,9 +20,9 @@ from torch import Tensor, nn
 
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
-from miram.kinds import Precision
 from miram.models.classifier import pooling
 from miram.models.encoder import Encoder, encoder_of
+from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train.augment import to_images
 from miram.train.classifiers import (
     best,
@@ -32,6 +30,7 @@ from miram.train.classifiers import (
     common_facts,
     labelled_lesions,
     predictions,
+    question_of,
     read_split,
     read_training,
     resized_to,
@@ -41,11 +40,11 @@ from miram.train.classifiers import (
 from miram.train.device import one_device
 from miram.train.store import Store
 
-FEATURES_BATCH = 64  # images; decides memory, not results
+FEATURES_BATCH = 64  # images; affects memory, not results
 
 
 class Pooled(nn.Module):
-    """The encoder with one feature vector an image, see `pooling`."""
+    """The encoder with one feature vector per image, see `pooling`."""
 
     def __init__(self, encoder: Encoder, pool: str) -> None:
         super().__init__()
@@ -63,57 +62,47 @@ def probe(
     lesions_csv: Path,
     splits_csv: Path,
     encoder_file: Path | None,
-    *,
-    mode: str,
-    encoder: dict,
-    pool: str,
-    task: str,
-    side: int,
-    seed: int,
-    threshold: float,
-    accelerator: str,
-    precision: Precision,
-    threads: int,
-    **options: object,
+    probing: LinearProbe | NeighbourProbe,
 ) -> dict[str, object]:
     """Classify the features of `encoder_file`, or of a fresh encoder (None), each standardised over the training split.
 
-    `mode` "linear": `options` linear_c, linear_iterations, see `linear_probe`; "knn": knn_neighbours, see `neighbours`.
-    Leaves in `out_dir` log.csv, a row a candidate, and predictions.parquet of the best on validation; test lesions are
-    read after that choice. Only a fresh encoder depends on `seed`. Returns facts for the record. Raises MiramError for
-    what the user can mend.
+    Writes into `out_dir` log.csv, one row per candidate, and predictions.parquet of the best on validation; test
+    lesions are read only after that selection. Only a fresh encoder depends on `seed`. Returns facts for the record.
+    Raises MiramError for errors that the user can correct.
     """
     start = time.perf_counter()
-    fabric = one_device(accelerator, precision, threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, task)
-    train, validation = read_training(store, labelled, resized_to(side))
-    torch.manual_seed(seed)
-    network = Pooled(build_encoder(encoder, side, 0.0, encoder_file), pool)
-    model, multi_label = fabric.setup_module(network), task in MULTI_LABEL
+    fabric = one_device(probing.accelerator, probing.precision, probing.threads)
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, probing.task)
+    train, validation = read_training(store, labelled, resized_to(probing.side))
+    torch.manual_seed(probing.seed)
+    network = Pooled(build_encoder(probing.encoder, probing.side, 0.0, encoder_file), probing.pool)
+    model, multi_label = fabric.setup_module(network), probing.task in MULTI_LABEL
     scaler = StandardScaler()
     x_train = scaler.fit_transform(features(model, train.views))
     x_validation = scaler.transform(features(model, validation.views))
     fitted, log = {}, []
-    with threadpool_limits(threads):
-        for candidate, fit in MODES[mode](multi_label=multi_label, **options).items():
+    with threadpool_limits(probing.threads):
+        for candidate, fit in candidates(probing, multi_label).items():
             fitted[candidate] = fit(x_train, train.targets)
             answers = fitted[candidate](x_validation)
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=threshold)
+            scores = validation_scores(
+                validation.targets, answers, multi_label=multi_label, threshold=probing.threshold
+            )
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, "test", resized_to(side))
+        test = read_split(store, labelled, "test", resized_to(probing.side))
         x_test = scaler.transform(features(model, test.views))
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
         ]
-    write_outcome(Path(out_dir), pd.concat(tables), log)
+    write_outcome(Path(out_dir), question_of(labelled, probing, probing.mode), tables, log)
     told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
 
 
 @torch.no_grad()
 def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
-    """Features (N, D) float64 of views as they are. Raises MiramError when one is not finite."""
+    """Features (N, D) float64 of unaugmented views. Raises MiramError if one is not finite."""
     model.eval()
     device = next(model.parameters()).device
     channels = encoder_of(model).channels
@@ -125,21 +114,20 @@ def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
 
 
 Answer = Callable[[np.ndarray], np.ndarray]  # features -> probabilities
-Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> the answer
+Fit = Callable[[np.ndarray, np.ndarray], Answer]  # features, targets -> a classifier
 
 
-def linear_probe(*, multi_label: bool, linear_c: list[float], linear_iterations: int) -> dict[float, Fit]:
-    """Logistic regression with each inverse strength of L2 of `linear_c`, fitted by L-BFGS.
+def linear_probe(c: float, iterations: int, *, multi_label: bool) -> Fit:
+    """Logistic regression with inverse strength `c` of L2, fitted by a limited number of iterations of L-BFGS.
 
-    Of one label: multinomial, with class weights N / (C·n_c); of several: each class by itself, without weights.
+    For one label: multinomial, with class weights N / (C·n_c); for several: each class by itself, without weights.
     """
     weights = None if multi_label else "balanced"
-    models = {c: LogisticRegression(C=c, max_iter=linear_iterations, class_weight=weights) for c in linear_c}
-    return {c: fit_of(model, multi_label=multi_label) for c, model in models.items()}
+    return fit_of(LogisticRegression(C=c, max_iter=iterations, class_weight=weights), multi_label=multi_label)
 
 
 def fit_of(model: ClassifierMixin, *, multi_label: bool) -> Fit:
-    """The fit of a classifier of scikit-learn: of several labels each class by itself.
+    """The fit of a classifier of scikit-learn; for several labels each class by itself.
 
     A class without training lesions has probability 0.
     """
@@ -161,14 +149,18 @@ def fit_of(model: ClassifierMixin, *, multi_label: bool) -> Fit:
     return fit
 
 
-def neighbours(*, multi_label: bool, knn_neighbours: int) -> dict[int, Fit]:
-    """The share of each class among the `knn_neighbours` training lesions of the largest cosine similarity, or all."""
+def neighbours(count: int) -> Fit:
+    """The share of each class among the `count` training lesions of the largest cosine similarity, or all."""
 
     def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
-        index = NearestNeighbors(n_neighbors=min(knn_neighbours, len(x)), metric="cosine").fit(x)
+        index = NearestNeighbors(n_neighbors=min(count, len(x)), metric="cosine").fit(x)
         return lambda queries: targets[index.kneighbors(queries, return_distance=False)].mean(axis=1)
 
-    return {knn_neighbours: fit}
+    return fit
 
 
-MODES: dict[str, Callable[..., dict[Any, Fit]]] = {"linear": linear_probe, "knn": neighbours}
+def candidates(probing: LinearProbe | NeighbourProbe, multi_label: bool) -> dict[float, Fit]:
+    """The candidates for validation, by their value."""
+    if isinstance(probing, NeighbourProbe):
+        return {probing.knn_neighbours: neighbours(probing.knn_neighbours)}
+    return {c: linear_probe(c, probing.linear_iterations, multi_label=multi_label) for c in probing.linear_c}

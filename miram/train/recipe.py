@@ -1,21 +1,19 @@
-"""The work of a recipe: the model that it describes, the inputs that fit it, and what its checkpoints are known by."""
+"""Helpers of a recipe: random inputs for its model, and the identity of its checkpoints."""
 
 import dataclasses
 import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from miram.errors import MiramError
 from miram.files import sha256_file
-from miram.models.build import build_pretrainer
 from miram.provenance.record import code_digest
 from miram.recipe import Recipe
 
 
 def fingerprint(recipe: Recipe, crops_digest: str) -> str:
-    """What decides the weights, as text: training goes on from a checkpoint of the same recipe, crops and code."""
+    """What decides the weights, as text: training resumes from a checkpoint of the same recipe, crops and code."""
     made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__}
     if recipe.encoder_init:
         made_by["encoder_init_sha256"] = sha256_file(Path(recipe.encoder_init))
@@ -23,7 +21,7 @@ def fingerprint(recipe: Recipe, crops_digest: str) -> str:
 
 
 def random_inputs(recipe: Recipe, images: int, device: str) -> list[Tensor | float]:
-    """The arguments of the model for one step on so many random images."""
+    """The arguments of the model for one step on this many random images."""
     shape = images, recipe.encoder.channels, recipe.side, recipe.side
     if not recipe.masked:
         assert recipe.moco is not None
@@ -35,14 +33,3 @@ def random_inputs(recipe: Recipe, images: int, device: str) -> list[Tensor | flo
     if recipe.native_scale:
         inputs.append(torch.randn(*shape[:2], recipe.view_side, recipe.view_side, device=device))
     return inputs
-
-
-def build(recipe: Recipe) -> nn.Module:
-    """The model that is pre-trained: drawn from torch's generator, its encoder from `encoder_init` if given.
-
-    Raises MiramError on values, or a file, that do not fit.
-    """
-    try:
-        return build_pretrainer(**dataclasses.asdict(recipe))
-    except ValueError as error:
-        raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error

@@ -1,4 +1,4 @@
-"""What a masked method makes of crops, as grey images for the figure.
+"""Reconstructions of crops by a masked method, as grey images for the figure.
 
 Shapes: n crops; L patches of P values; H = W = side px, and scale times that for MIRAM's second decoder.
 """
@@ -19,9 +19,9 @@ from miram.train.store import Store
 def reconstruct(model: nn.Module, store: Store, places: list[int], recipe: Recipe) -> dict[str, np.ndarray]:
     """Input, masked input, and reconstruction of whole crops under a fixed mask: (n, H, W) uint8 by name.
 
-    Predictions are brought back to grey levels by mean and variance of the true patch, as in MAE's demonstration:
-    they show structure, not brightness. `lowres` shows visible patches as they are; `highres`, of MIRAM, the
-    prediction everywhere, beside `target_highres`.
+    Predictions are converted to grey levels with mean and variance of the true patch, as in MAE's demonstration: they
+    show structure, not brightness. `lowres` shows visible patches unchanged; `highres` (MIRAM) the prediction
+    everywhere, with `target_highres` for comparison.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -1,7 +1,6 @@
 """The store: every image decoded once into one flat uint8 file that all processes map into memory.
 
-Images are the crops of the lesions, and behind them what only pre-training sees: background patches and images of the
-user's own.
+Images are the crops of the lesions, followed by those only for pre-training: background patches and own images.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from miram.progress import track
 
 REMEDY = "Run the stage `pack` again."
 INDEX_COLUMNS = ["image_id", "kind", "offset", "rows", "columns"]
-EXTRA = "extra"  # kind of the images of one's own; the others are "lesion" and "background"
+EXTRA = "extra"  # kind of own images; the others are "lesion" and "background"
 
 
 def pack(
@@ -39,16 +38,16 @@ def pack(
 ) -> dict[str, int]:
     """Decode the images that two tables name, and all of the folder `extra_images`, into `store_u8`, row-major.
 
-    They are `crops_dir`/<lesion_id>.png and `backgrounds_dir`/<background_id>.png. `index_csv` gets one row an image,
-    in that order: image_id, kind, offset (bytes), rows, columns (px). An image of 16 bits keeps its high byte. The grey
-    levels of the folder's pictures are scaled by the rule `levels`, see `miram.data.pictures.levels`; `extra_csv` gets
-    what was found in each. Returns the number of images of each kind, of the folder's files that are set aside, and of
-    bytes. Raises MiramError naming the file when an image of the tables is missing, damaged, not grey, or not the one
-    whose crop_sha256 the table holds, or when the folder holds no picture.
+    They are `crops_dir`/<lesion_id>.png and `backgrounds_dir`/<background_id>.png. `index_csv` gets one row per
+    image, in that order: image_id, kind, offset (bytes), rows, columns (px). 16-bit images keep their high byte. The
+    grey levels of the folder's pictures are scaled by the rule `levels`, see `miram.data.pictures.levels`; `extra_csv`
+    gets the facts of each. Returns the numbers of images of each kind, of files set aside, and of bytes. Raises
+    MiramError naming the file if an image of the tables is missing, damaged, not grey, or does not match its
+    crop_sha256 in the table, or if the folder has no picture.
     """
     found = _extra(extra_images, levels)
     write_survey(found, extra_csv)
-    reading = Reading(levels, found.ranges, None)
+    reading = Reading(levels, found.ranges)
     images = [
         *_named("lesion", crops_dir, lesions_csv),
         *_named("background", backgrounds_dir, backgrounds_csv),
@@ -72,7 +71,7 @@ def pack(
 
 
 def extra_ids(index_csv: Path) -> list[str]:
-    """The images of one's own in a store."""
+    """The own images in a store."""
     index = pd.read_csv(index_csv, dtype=str)
     return index.loc[index["kind"] == EXTRA, "image_id"].tolist()
 
@@ -80,7 +79,7 @@ def extra_ids(index_csv: Path) -> list[str]:
 def read_png(path: Path, sha256: str | None) -> np.ndarray:
     """A grey PNG as (rows, columns) uint8 or uint16.
 
-    Raises MiramError naming the file, also when its pixels have another digest than `sha256`, where that is known.
+    Raises MiramError naming the file, also if its pixels have another digest than `sha256`, if known.
     """
     remedy = "Delete it and run the stage `crops` again."
     pixels = np.asarray(decode(path))
@@ -98,7 +97,7 @@ def _high_byte(pixels: np.ndarray) -> np.ndarray:
 
 
 def _extra(extra_images: str | None, levels: str) -> Survey:
-    """What the files of the folder hold; those that are no picture are told of."""
+    """A survey of the folder's files; files that are not pictures are reported."""
     paths = {str(path.relative_to(extra_images or "")): path for path in extra_files(extra_images)}
     found = survey(paths, levels, partial(track, description="extra images, looked at", total=len(paths)))
     if paths:
@@ -113,7 +112,7 @@ def _extra(extra_images: str | None, levels: str) -> Survey:
 
 
 def _named(kind: str, folder: Path, table_csv: Path) -> Iterator[tuple[str, str, Path, str | None]]:
-    """Name, kind, file and, of a lesion, the digest of its pixels."""
+    """Name, kind, file and, for a lesion, the digest of its pixels."""
     for row in pd.read_csv(table_csv, dtype=str).to_dict("records"):
         yield row[f"{kind}_id"], kind, Path(folder) / f"{row[f'{kind}_id']}.png", row.get("crop_sha256")
 

@@ -1,4 +1,4 @@
-"""What a step of pre-training reads: the order of the crops, their augmented views and masking noise, in batches.
+"""The input of a step of pre-training: the order of the crops, their augmented views and masking noise, in batches.
 
 A sample of a masked method is a view (side, side) uint8 and noise (patches,) float32; of another, two views.
 """
@@ -19,7 +19,7 @@ Key = tuple[int, int]  # epoch, sample
 
 
 class PretrainViews(Dataset):
-    """`views[epoch, place]` is the sample that crop `place` of the store gives in an epoch."""
+    """`views[epoch, place]` is the sample of crop `place` of the store in an epoch."""
 
     def __init__(self, store: Store, recipe: Recipe) -> None:
         self.store, self.recipe = store, recipe
@@ -45,8 +45,8 @@ def micro_batches(
 ) -> Iterator[list[Key]]:
     """The (epoch, place) keys of each micro-batch of one process, from optimiser step `first_step` to the end.
 
-    Every epoch has its own order; what does not fill a batch is left out of it. Micro-batch and process are slices of
-    the same batch, whatever their number.
+    Every epoch has its own order; an incomplete last batch is left out. Micro-batches and processes are slices of the
+    same batch, regardless of their number.
     """
     steps = len(places) // recipe.batch
     first_epoch, skipped = divmod(first_step, steps)
@@ -59,7 +59,7 @@ def micro_batches(
 
 
 def load_batches(views: Dataset, keys: Iterable[list[Key]], workers: int) -> Iterator[list[torch.Tensor]]:
-    """The samples of each list of keys as stacked tensors, made ahead by `workers` processes, or on demand (0)."""
+    """The samples of each list of keys as stacked tensors, prefetched by `workers` processes, or made on demand (0)."""
     return iter(
         DataLoader(
             views, batch_sampler=keys, num_workers=workers, collate_fn=_stack, pin_memory=torch.cuda.is_available()
@@ -72,7 +72,7 @@ def render_batches(
 ) -> Iterator[list[torch.Tensor]]:
     """As `load_batches`, but made on a device, which keeps the crops `places`; a pixel may differ by 2 grey levels.
 
-    A thread makes each batch while the one before it is used.
+    A thread works one batch ahead.
     """
     crops = {place: torch.from_numpy(views.store[place].copy()).to(device) for place in places}
     with ThreadPoolExecutor(1) as thread:
@@ -94,7 +94,7 @@ def _render_batch(views: PretrainViews, crops: dict[int, torch.Tensor], keys: li
 
 
 def loading_workers(device: torch.device, threads: int) -> int:
-    """On a CPU the threads are the model's, and views are made on demand; beside a GPU they load."""
+    """Loading workers: the threads with a GPU; none on a CPU, whose threads the model needs."""
     return threads if device.type == "cuda" else 0
 
 

@@ -51,7 +51,7 @@ def test_without_full_attention_nothing_is_said_to_cost_less():
 
 
 def test_without_a_method_whose_attention_is_measured_the_bench_stops_before_it_begins(tmp_path):
-    mae = params.stage_values(DEMO, "pretrain", "strict", "mae")
+    mae = params.recipe_of(DEMO, "mae")
     with pytest.raises(MiramError, match="No method has an attention to measure"):
         bench({"mae": mae}, tmp_path, "cpu", quick=True, command="")
 
@@ -70,7 +70,7 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, mon
         efficiency, "QUICK", efficiency.QUICK._replace(**scope, rounds=1, layer_seconds=0.1, step_seconds=0.1)
     )
     names = ("mae", "mocov3", "miram-full", "miram-nystrom")
-    methods = {name: params.stage_values(DEMO, "pretrain", "strict", name) for name in names}
+    methods = {name: params.recipe_of(DEMO, name) for name in names}
     path = bench(methods, tmp_path, "cpu", quick=True, command="the command")
     results = json.loads(path.read_text())
     assert results["command"] == "the command" and results["machine"]["torch"]
@@ -85,8 +85,8 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, mon
     steps = pd.DataFrame(results["steps"])
     assert len(steps) == len(names) * 2 and (steps["batch_in_24_gb"] >= steps["batch_in_8_gb"]).all()
     assert (steps["predicted_kept_mib"] / steps["kept_mib"] - 1).abs().max() < 0.1
-    job = pretraining_job("mae", methods["mae"], 64, tmp_path / "none.json")
-    (plan,) = hours([job], methods["mae"]["encoder"], [path]).values()
+    job = pretraining_job("mae", methods["mae"], 64, 1, tmp_path / "none.json")
+    (plan,) = hours([job], methods["mae"].encoder, [path]).values()
     assert plan["hours"].notna().all()
 
 

@@ -1,5 +1,6 @@
 """The bench of whole pre-trainings, on a CPU and at tiny sizes: on a GPU only the device differs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,9 @@ DEMO = params.load(Path(__file__).parents[2] / "params.yaml", "demo")
 
 def test_pretraining_is_measured_in_each_form_and_one_that_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(training, "medians", lambda calls: {"seconds": 0.25})  # of a bare step
-    few = {"batch": 4, "accumulate": 1}
-    methods = {name: params.stage_values(DEMO, "pretrain", "strict", name) | few for name in ("mae", "miram-nystrom")}
-    methods["too-coarse"] = methods["miram-nystrom"] | {
-        "options": methods["miram-nystrom"]["options"] | {"landmarks": 99}
-    }
+    methods = {name: replace(params.recipe_of(DEMO, name), batch=4, accumulate=1) for name in ("mae", "miram-nystrom")}
+    nystrom = methods["miram-nystrom"]
+    methods["too-coarse"] = replace(nystrom, options={**nystrom.options, "landmarks": 99})
     rows = measure_training(methods, (32,), steps=6, crops=8, device="cpu")
     assert [(row["method"], row["form"]) for row in rows] == [
         ("mae", "fused"),

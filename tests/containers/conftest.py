@@ -82,6 +82,11 @@ def sif(image, apptainer, tmp_path_factory):
     path.unlink()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _cluster():
+    """The machine's own cluster, or that which `slurm` brings up."""
+
+
 @pytest.fixture(scope="session")
 def slurm():
     """A Slurm that takes jobs, and its executor in this environment."""

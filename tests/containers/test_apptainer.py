@@ -27,6 +27,7 @@ def test_every_job_runs_in_the_image_and_its_numbers_are_plain_snakemakes(projec
     assert jobs(project) == set()  # outside the image, too
 
 
+@pytest.mark.slow
 def test_a_failing_job_is_reported_with_its_log_and_is_a_gap_of_the_results(plain, sif, apptainer, tmp_path):
     project = failing_project(plain, tmp_path)
     (project / "miram.sif").symlink_to(sif)

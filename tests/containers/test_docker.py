@@ -24,6 +24,7 @@ def test_confined_to_its_mounts_it_makes_plain_snakemakes_numbers_and_prints_the
     assert {path.stat().st_uid for path in out.rglob("*")} == {int(STRANGER.split(":")[0])}
 
 
+@pytest.mark.slow
 def test_without_any_mount_its_own_folders_serve(image, plain):
     done = docker_run(image, options=["--network", "none", "--read-only", *parameters(plain)])
     assert done.returncode == 0, done.stdout + done.stderr

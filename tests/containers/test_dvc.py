@@ -81,6 +81,7 @@ def test_a_clone_that_pulled_runs_nothing_and_agrees_with_its_records(clone):
     assert git(clone, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_clone_that_pulled_can_cut_the_crops_otherwise_though_no_film_was_pulled(clone):
     assert not (clone / "data/demo/archive").exists()
     edit(clone, lambda document: document["crops"].update(margin=0.1))
@@ -88,6 +89,7 @@ def test_a_clone_that_pulled_can_cut_the_crops_otherwise_though_no_film_was_pull
     assert json.loads((clone / "data/demo/crops.json").read_text())["facts"]["lesions"] > 0
 
 
+@pytest.mark.slow
 def test_an_experiment_changes_one_parameter_and_what_follows_from_it_in_place(clone):
     data = written(clone, "data/demo/**/*.json")
     finished(clone, [DVC, "exp", "run", "-S", "pretrain.mask_ratio=0.5"])
@@ -148,6 +150,7 @@ def test_a_forced_checkout_leaves_the_films_of_another_preset_and_their_ledger(c
     assert all(path.exists() for path in kept)
 
 
+@pytest.mark.slow
 def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     pretrained = written(clone, "runs/demo/**/pretrain/*/record.json")
     edit(clone, lambda document: document["finetune"].update(drop_path=0.2))
@@ -166,6 +169,7 @@ def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     assert written(clone, "runs/demo/**/pretrain/*/record.json") == pretrained
 
 
+@pytest.mark.slow
 def test_its_numbers_are_plain_snakemakes(project, plain):
     finished(project, [DVC, "repro"])
     assert_same_numbers(project, plain)

@@ -35,6 +35,7 @@ def test_its_numbers_are_plain_snakemakes_and_only_training_asks_for_a_gpu(proje
     assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
 
 
+@pytest.mark.slow
 def test_a_failing_job_is_reported_with_its_log_and_is_a_gap_of_the_results(plain, slurm, tmp_path):
     project = failing_project(plain, tmp_path)
     done, submitted = through_slurm(project, tmp_path)

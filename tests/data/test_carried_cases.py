@@ -57,8 +57,8 @@ def test_a_difference_is_named_with_its_list_its_row_and_its_column(lists):
     assert words[0].startswith(f"{path.name}, row {row} (Mass-Training_P_99999_")
     assert words[0].endswith("not among the carried lesions")
     assert words[1:] == [
-        f"{path.name}, row 1 (Mass-Training_P_00001_LEFT_CC_1): mass_shape is 'OVAL', and "
-        "'IRREGULAR-ARCHITECTURAL_DISTORTION' among the carried ones"
+        f"{path.name}, row 1 (Mass-Training_P_00001_LEFT_CC_1): mass_shape is 'OVAL', but "
+        "'IRREGULAR-ARCHITECTURAL_DISTORTION' in the carried lists"
     ]
 
 

@@ -90,7 +90,7 @@ def test_benign_without_callback_counts_as_benign(archive, tmp_path):
 def test_a_value_that_cannot_be_right_is_named_with_its_file(archive, tmp_path, column, value):
     archive.rows["mass_case_description_test_set.csv"][0][column] = value
     with pytest.raises(
-        MiramError, match=r"mass_case_description_test_set\.csv holds .*, which cannot be, in its lesion 1"
+        MiramError, match=r"mass_case_description_test_set\.csv holds .*, which is not valid, in its lesion 1"
     ):
         read_lesions(archive.write(tmp_path)[0])
 
@@ -103,7 +103,7 @@ def test_a_missing_list_a_missing_column_and_an_empty_list_are_named(archive, tm
     with pytest.raises(MiramError, match=r"calc_case_description_train_set\.csv lacks .*calc_distribution"):
         read_lesions(csv_dir)
     name.write_text(text.splitlines()[0] + "\n")
-    with pytest.raises(MiramError, match=r"calc_case_description_train_set\.csv holds no lesion"):
+    with pytest.raises(MiramError, match=r"calc_case_description_train_set\.csv contains no lesion"):
         read_lesions(csv_dir)
     name.unlink()
     with pytest.raises(MiramError, match=r"calc_case_description_train_set\.csv is missing"):
@@ -112,5 +112,5 @@ def test_a_missing_list_a_missing_column_and_an_empty_list_are_named(archive, tm
 
 def test_a_lesion_that_occurs_twice_is_named(archive, tmp_path):
     archive.rows["mass_case_description_test_set.csv"] *= 2
-    with pytest.raises(MiramError, match="'Mass-Test_P_00001_LEFT_CC_1', which cannot be, in its lesion 2"):
+    with pytest.raises(MiramError, match="'Mass-Test_P_00001_LEFT_CC_1', which is not valid, in its lesion 2"):
         read_lesions(archive.write(tmp_path)[0])

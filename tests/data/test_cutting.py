@@ -13,6 +13,7 @@ from tiny_runs import run_tiny, tcia
 
 from miram.data import cutting as crops
 from miram.data.case_lists import read_lesions
+from miram.data.crop_rules import Cutting
 from miram.data.cutting import cut_film
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
@@ -121,8 +122,9 @@ def test_a_film_that_gives_slices_only_is_cut_alike_and_its_hash_is_unknown(arch
     _, dicom_dir = archive.write(tmp_path)
     lesions = read_lesions(tmp_path / "csv")
     on_film = lesions[lesions["film_uid"] == "1.2.3.1"].to_dict("records")
+    cutting = Cutting(**VALUES, **BACKGROUNDS)
     (here, crop), (there, same) = (
-        next(cut_film(on_film, dicom_dir, open_film=open_film, **VALUES)) for open_film in (open_pixels, Remote)
+        next(cut_film(on_film, dicom_dir, cutting, open_film=open_film)) for open_film in (open_pixels, Remote)
     )
     assert np.array_equal(crop, same)
     assert here.pop("film_sha256") and there.pop("film_sha256") == "" and here == there
@@ -199,12 +201,12 @@ def test_what_no_rule_saves_is_set_aside_with_the_file_and_the_reason(archive, t
         spoil(20, mask_of(FILM_SHAPE)): r"1\.2\.4\.20/1-2\.dcm is an empty mask",
         spoil(
             21, mask_of((RESCANNED[0], FILM_SHAPE[1]), (5, 5, 9, 9))
-        ): r"no mask of the shape .*1\.2\.4\.21/1-2\.dcm of 104 x 100",
+        ): r"no mask with the shape .*1\.2\.4\.21/1-2\.dcm of 104 x 100",
         spoil(22, mask_of((60, 50), (5, 5, 9, 9))): r"of 60 x 50 px",
-        spoil(23, None): r"1\.2\.4\.23: no image of 8 bits",
+        spoil(23, None): r"1\.2\.4\.23: no 8-bit image",
         spoil(
             24, None, _1_2=None, a=dicom_bytes(None, "1.2.4.24")
-        ): r"no image of 8 bits.*1\.2\.4\.24/a\.dcm holds no pixel data",
+        ): r"no 8-bit image.*1\.2\.4\.24/a\.dcm holds no pixel data",
         spoil(25, None, a=whole[:-50]): r"1\.2\.4\.25/a\.dcm is cut short",
         spoil(26, None, a=b"<html>busy</html>"): r"1\.2\.4\.26/a\.dcm is not a DICOM file",
         spoil(27, MASK, a=dicom_bytes(MASK, "1.2.4.27")): r"2 masks: .*1-2\.dcm and .*a\.dcm",

@@ -8,16 +8,18 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from miram.data.own_images import import_images
+from miram.data.own_images.stage import Places, import_images
+from miram.data.own_images.table import read_table
 from miram.data.pictures.levels import whole_bits
 from miram.data.pictures.picture import Range
-from miram.data.pictures.reader import read_picture
+from miram.data.pictures.reader import count_pixels, read_picture
 from miram.data.pictures.survey import FILMS, Reading, summary, survey
 from miram.errors import MiramError
 from miram.train.predict import look
+from miram.train.seen import Seen
 
 WINDOW = {"shape": "tight", "margin": 0.0, "side_min": 1}
-TABLES = ("lesions", "set_aside", "backgrounds", "pictures")
+TABLES = ("lesions.csv", "set_aside.csv", "backgrounds.csv", "pictures.csv", "overview.md")
 WAYS = dicom_ways() | other_ways()
 
 
@@ -33,15 +35,16 @@ def imported(folder, names, levels="data", classes=2):
     rows = [(name, f"P{number}", f"class {number % classes}") for number, name in enumerate(names)]
     table = folder.parent / "images.csv"
     pd.DataFrame(rows, columns=["image", "patient", "label"]).to_csv(table, index=False)
-    tables = [folder.parent / f"{name}.csv" for name in TABLES]
-    own = {"folder": str(folder), "table_csv": str(table), "levels": levels}
-    facts = import_images(folder.parent / "crops", *tables, **own, **WINDOW, bits=8)
+    places = Places(*(folder.parent / name for name in ("crops", *TABLES)))
+    own = {"folder": str(folder), "table_csv": str(table), "set_aside_max": 1.0}
+    rule = {"levels": levels, "component": "union", **WINDOW, "bits": 8}
+    facts = import_images(read_table(table, folder), places, **own, **rule)
     crops = {path.stem: np.asarray(Image.open(path)) for path in (folder.parent / "crops").iterdir()}
-    return crops, Reading(levels, facts["ranges"], WINDOW)
+    return crops, Seen(levels=levels, ranges=facts["ranges"], films=False, component="union", **WINDOW)
 
 
 def read(path, levels="data", ranges=None):
-    return Reading(levels, {} if ranges is None else ranges, None).read(path)[0] >> 8
+    return Reading(levels, {} if ranges is None else ranges).read(path)[0] >> 8
 
 
 def survey_of(paths, levels="data"):
@@ -60,6 +63,16 @@ def test_a_picture_is_the_same_for_training_and_for_predict_however_it_is_writte
     crops, reading = imported(tmp_path / "own", paths)
     assert len(crops) == 2 and all(same(crop) for crop in crops.values())
     assert same(look(paths[name], None, reading)[0])
+
+
+@pytest.mark.parametrize("name", sorted(WAYS))
+def test_the_header_alone_tells_how_many_pixels_will_be_decoded(tmp_path, name):
+    (tmp_path / "scratch").mkdir()
+    path = tmp_path / "picture"
+    path.write_bytes(WAYS[name](tmp_path / "scratch"))
+    assert count_pixels(path) == ROWS * COLUMNS
+    path.write_bytes(b"no picture")
+    assert count_pixels(path) == 0
 
 
 def test_a_jpeg_is_the_same_picture_but_for_what_jpeg_loses(tmp_path):
@@ -128,7 +141,7 @@ def test_predict_reads_with_the_ranges_of_training_and_says_where_a_picture_leav
     paths = write(
         tmp_path / "own", {f"{n}.png": pillow(Image.fromarray(own), "PNG") for n, own in enumerate((dark, brighter))}
     )
-    trained = Reading("data", {"PNG, 16 bits": Range(0, 12)}, None)
+    trained = Reading("data", {"PNG, 16 bits": Range(0, 12)})
     assert (trained.read(paths["0.png"])[0] >> 8).max() == 127 and not trained.read(paths["0.png"])[1]
     pixels, note = trained.read(paths["1.png"])
     assert same(pixels >> 8) and "do not fit those of its kind, 0 to 4095" in note
@@ -204,8 +217,8 @@ def refused():
         "48.png": (deep_png(twelve), "3 channels of 16 bits, of which Pillow reads 8"),
         "wide.tif": (pillow(Image.fromarray(twelve.astype(np.int32) * 99), "TIFF"), "32 bits that are not whole"),
         "cut.png": (deep[: len(deep) // 2], "cannot be decoded"),
-        "text.dcm": (b"no picture", "cannot be decoded: it is no DICOM, and no PNG"),
-        "empty.png": (b"", "cannot be decoded: it is no DICOM, and no PNG"),
+        "text.dcm": (b"no picture", "cannot be decoded: it is not DICOM, PNG"),
+        "empty.png": (b"", "cannot be decoded: it is not DICOM, PNG"),
         "mark.dcm": (b"\0" * 128 + b"DICM" + b"rubbish", "not a DICOM file"),
         "cut.dcm": (dicom(twelve, stored=12)[:-20], "not a DICOM file that can be decoded"),
         "bare.dcm": (dicom(twelve, stored=12, without=("PixelData",)), "holds no pixel data"),

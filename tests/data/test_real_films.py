@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from tiny_archive import dicom_bytes, mask_of
 
+from miram.data.crop_rules import Cutting
 from miram.data.cutting import cut_film
 from miram.data.dicom import read_film
 
@@ -20,7 +21,14 @@ BOXES = {
     "1.2.2": (0, 0, 700, 90),
     "1.2.3": (3900, 1500, 4100, 2500),
 }  # inside, beyond a corner, beyond an edge
-RULES = {"component": "union", "margin": 0.1, "side_min": 1, "air": 0.08}
+RULES = {
+    "component": "union",
+    "margin": 0.1,
+    "side_min": 1,
+    "air": 0.08,
+    "backgrounds_per_film": 0,
+    "backgrounds_seed": 0,
+}
 
 
 @pytest.fixture(scope="module", params=FILMS, ids=lambda path: path.stem)
@@ -42,7 +50,7 @@ def crops(folder, film_uid, **rules):
     lesions = [
         {"lesion_id": name, "film_uid": film_uid, "mask_uid": name, "crop_uid": name, "repairs": ""} for name in BOXES
     ]
-    for row, crop in cut_film(lesions, folder, **RULES, **rules):
+    for row, crop in cut_film(lesions, folder, Cutting(**RULES, **rules)):
         on_film, in_crop = [], []
         for start, size, end in (("y0", "crop_rows", "film_rows"), ("x0", "crop_columns", "film_columns")):
             first, last = max(0, row[start]), min(row[start] + row[size], row[end])

@@ -200,6 +200,12 @@ def own_images(patients=60, split=""):
     return lesions.assign(label=[("cyst", "tumour", "other")[int(patient) % 3] for patient in lesions["patient_id"]])
 
 
+def written_from(folder, lesions, protocol):
+    lesions.to_csv(folder / "lesions.csv", index=False)
+    values = {"validation_fraction": 0.3, "test_fraction": 0.2, "candidates": 20, "seed": 0}
+    return write_splits(folder / "lesions.csv", folder / "splits.csv", protocol=protocol, **values)
+
+
 def with_drawn_test(lesions, seed=1):
     return with_test_set(lesions, test_fraction=0.2, candidates=200, seed=seed)
 
@@ -215,6 +221,38 @@ def test_without_an_official_split_a_test_set_is_drawn_by_patient_with_its_share
     assert with_drawn_test(given).equals(given)
     with pytest.raises(MiramError, match=r"test_fraction = 0.2[\s\S]*splits\.test_fraction"):
         with_drawn_test(own_images(patients=1))
+
+
+@pytest.mark.parametrize("protocol", ["strict", "published"])
+def test_unlabelled_images_are_for_pretraining_alone_unless_the_test_set_knows_them(tmp_path, protocol):
+    lesions = own_images()
+    rows = [("new", "u1", "pretrain", "", ""), ("new", "u2", "pretrain", "", ""), ("0", "u3", "pretrain", "", "")]
+    unlabelled = lesions_of(rows).assign(label="", lesion_id=["u1", "u2", "u3"])
+    lesions = pd.concat([lesions, unlabelled], ignore_index=True)
+    lesions.loc[
+        lesions["patient_id"].isin(["0", "1", "2", "3", "4", "5"]) & (lesions["label"] != ""), "official_split"
+    ] = "test"
+    lesions.loc[lesions["official_split"] == "", "official_split"] = "train"
+    lesions.loc[lesions["lesion_id"] == "u2", "film_sha256"] = lesions.loc[
+        lesions["patient_id"] == "1", "film_sha256"
+    ].iloc[0]
+    counts = written_from(tmp_path, lesions, protocol)
+    splits = pd.read_csv(tmp_path / "splits.csv").set_index("lesion_id")
+    assert splits.loc[["u1", "u2", "u3"], "split"].tolist() == ["pretrain", "excluded", "excluded"]
+    assert "pixels of a film of the test set" in splits.at["u2", "reason"] and "patient 0" in splits.at["u3", "reason"]
+    assert counts["pretrain"] == {"no label": 1} and counts["excluded"] == {"no label": 2}
+    seen, pictured = pretraining_lesions(tmp_path / "splits.csv")
+    assert "u1" in seen and not {"u2", "u3"} & {*seen} and "u1" not in pictured
+
+
+def test_a_test_set_is_drawn_from_the_labelled_images_alone():
+    lesions = own_images()
+    unlabelled = lesions_of([("new", "u1", "pretrain", "", "")]).assign(label="", lesion_id="u1")
+    drawn = with_drawn_test(pd.concat([lesions, unlabelled], ignore_index=True)).set_index("lesion_id")[
+        "official_split"
+    ]
+    assert drawn["u1"] == "pretrain"
+    assert drawn.drop("u1").equals(with_drawn_test(lesions).set_index("lesion_id")["official_split"])
 
 
 @pytest.mark.parametrize("protocol", ["strict", "published"])

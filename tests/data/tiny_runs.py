@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from tiny_archive import Server
 
+from miram.data.crop_rules import Cutting
 from miram.data.transfer.catalogue import list_archive
 from miram.data.transfer.films import Places, cut_films
 
@@ -38,8 +39,8 @@ def list_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, ob
 
 
 def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=False, crops=CROPS, **changes):
-    tries = TRIES | changes
-    return cut_films(places_in(folder), **where, crops=crops, workers=workers, keep_dicom=keep_dicom, **tries)
+    more = {"workers": workers, "keep_dicom": keep_dicom, **TRIES, **changes}
+    return cut_films(places_in(folder), **where, cutting=Cutting(**crops), **more)
 
 
 def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 
 from miram.evaluate.metrics import evaluate
 from miram.layout import Cell
+from miram.predictions import PROBABILITY, Predictions, Question, write_predictions
 
 SECTIONS = [  # two protocols of the main task, and one of another mode
     ("strict", "pathology_4class", "finetune"),
@@ -17,7 +18,6 @@ SECTIONS = [  # two protocols of the main task, and one of another mode
 ]
 OPTIONS = {  # few draws, so that the tests are quick
     **{
-        "multilabel_tasks": ("mass_margins",),
         "resamples": 100,
         "seed": 0,
         "confidence": 0.95,
@@ -27,6 +27,13 @@ OPTIONS = {  # few draws, so that the tests are quick
     **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy", "macro_auc"], "reference": "mae"},
 }
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
+
+
+def write(path, cell, table, separator=None):
+    """A predictions file of a cell, whose classes are those of the columns."""
+    classes = tuple(name.removeprefix(PROBABILITY) for name in table if name.startswith(PROBABILITY))
+    question = Question(cell.task, cell.mode, cell.seed, classes, separator, 0.5 if separator else None)
+    write_predictions(path, Predictions(question, table))
 
 
 @pytest.fixture
@@ -88,7 +95,7 @@ def study(tmp_path, monkeypatch, predictions, write_record):
                 folder = Path("runs", str(cell))
                 folder.mkdir(parents=True)
                 files[cell], records[cell] = folder / "predictions.parquet", folder / "record.json"
-                predictions(10 * number + seed + 100 * SECTIONS.index(section)).to_parquet(files[cell])
+                write(files[cell], cell, predictions(10 * number + seed + 100 * SECTIONS.index(section)))
                 records[cell].write_text("{}")
             if method != "from-scratch":
                 place = section[0], method

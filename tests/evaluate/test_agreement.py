@@ -116,5 +116,5 @@ def test_what_is_no_table_of_metrics_is_named(tmp_path, text):
     with pytest.raises(MiramError, match=r"metrics\.csv is"):
         read_metrics(path)
     pd.concat([table(), table()]).to_csv(path, index=False)
-    with pytest.raises(MiramError, match="a row twice"):
+    with pytest.raises(MiramError, match="duplicate rows"):
         read_metrics(path)

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from study_fixtures import write
 
 from miram.errors import MiramError
-from miram.evaluate.claims import DEMO, NOT_REPRODUCED, OPEN, REPRODUCED, judge
+from miram.evaluate.claims import DEMO, judge
+from miram.evaluate.rules import NOT_REPRODUCED, OPEN, REPRODUCED
 from miram.layout import Cell
 
 RESOURCES = Path(__file__).parents[2] / "workflow" / "resources"
@@ -58,7 +60,7 @@ def verdict(tmp_path, evaluated):
             for seed in range(seeds):
                 cell = Cell("strict", "pathology_4class", "finetune", method, seed)
                 files[cell] = tmp_path / f"{method}-{seed}.parquet"
-                answered(accuracy, [seed, *method.encode()], **options).to_parquet(files[cell])
+                write(files[cell], cell, answered(accuracy, [seed, *method.encode()], **options))
         evaluated(files, tmp_path, reference="miram-nystrom", compared=["accuracy"], resamples=400)
         bench = tmp_path / "bench.json"
         measured = [dict(zip(("kind", "form", "tokens", "kept_mib"), layer, strict=True)) for layer in layers]

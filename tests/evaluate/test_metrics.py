@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from study_fixtures import write
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY
@@ -12,6 +13,7 @@ from miram.evaluate.scores import METRICS
 from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import weighted_scores
 from miram.layout import Cell
+from miram.predictions import read_predictions
 
 STRICT = ("strict", "pathology_4class", "finetune")
 MARGINS = ("strict", "mass_margins", "finetune")
@@ -62,9 +64,10 @@ def test_test_values_lie_in_their_intervals_and_those_of_more_networks_are_short
 def test_the_interval_over_seeds_draws_the_same_patients_for_all_of_them(study, tmp_path, evaluated):
     draws, options = {"resamples": 50, "seed": 3}, {"specificity": 0.9, "threshold": 0.5, "bins": 10}
     table = evaluated(study[0], tmp_path, **draws)[1]
-    tested = [pd.read_parquet(study[0][Cell(*STRICT, "mae", seed)]).query("split == 'test'") for seed in (0, 1)]
-    weights = patient_resamples(tested[0]["patient_id"], **draws)
-    answers = [answers_of(part, multilabel=False) for part in tested]
+    cells = [Cell(*STRICT, "mae", seed) for seed in (0, 1)]
+    tested = [read_predictions(study[0][cell], cell).of("test") for cell in cells]
+    weights = patient_resamples(tested[0].table["patient_id"], **draws)
+    answers = [answers_of(part) for part in tested]
     drawn = np.mean([weighted_scores(own, weights, ["brier"], **options)["brier"] for own in answers], axis=0)
     row = of(table, method="mae", split="test", metric="brier", seed=None).iloc[0]
     assert (row["low"], row["high"]) == pytest.approx(interval(row["value"], drawn, 0.95, 0.9), abs=1e-6)
@@ -154,9 +157,9 @@ def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):
 
 
 def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(predictions, tmp_path, evaluated):
-    file = tmp_path / "predictions.parquet"
-    predictions(0, test_labels=(1,) * 8).to_parquet(file)
-    table = evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)[1].fillna({"note": ""})
+    file, cell = tmp_path / "predictions.parquet", Cell(*STRICT, "mae", 0)
+    write(file, cell, predictions(0, test_labels=(1,) * 8))
+    table = evaluated({cell: file}, tmp_path)[1].fillna({"note": ""})
     rows = of(table, method="mae", seed=0, split="test").set_index("metric")
     assert set(rows["classes_present"]) == {1}
     assert np.isnan(rows.at["macro_auc", "value"])
@@ -202,8 +205,9 @@ def test_multi_label_files_are_measured_and_an_absent_class_is_named(tmp_path, e
     classes = ["ILL_DEFINED", "CIRCUMSCRIBED", "SPICULATED", "OBSCURED"]
     own = pd.DataFrame({f"prob_{name}": [0.9 if name in label else 0.2 for label in labels] for name in classes})
     own.loc[5, "prob_ILL_DEFINED"] = 0.6
-    table.join(own).to_parquet(tmp_path / "predictions.parquet")
     cells = {Cell(*MARGINS, "mae", 0): tmp_path / "predictions.parquet"}
+    for cell, path in cells.items():
+        write(path, cell, table.join(own), "-")
     metrics = evaluated(cells, tmp_path)[1]
     rows = of(metrics, MARGINS, method="mae", seed=0).set_index("metric")
     assert rows.at["accuracy", "value"] == pytest.approx(5 / 6, abs=1e-6)
@@ -234,6 +238,7 @@ def drop_lesion(table):
 
 
 def drop_class(table):
+    table.attrs["classes"].remove("BENIGN_MASS")
     return table.drop(columns="prob_BENIGN_MASS").query("label != 'BENIGN_MASS'")
 
 
@@ -273,22 +278,34 @@ def repeated(table):
     return pd.concat([table, table.iloc[[3]]])
 
 
+def told(table, **changed):
+    table.attrs |= changed
+    return table
+
+
 FAULTS = [
     (not_finite, "P_00003_LEFT_CC_1 has a probability that is not between 0 and 1"),
-    (unknown_label, "P_00003_LEFT_CC_1 has a label that is no class"),
+    (unknown_label, "P_00003_LEFT_CC_1 has a label that is not a class"),
     (repeated, "P_00003_LEFT_CC_1 has two rows"),
-    (lambda table: table.drop(columns=["patient_id"]), "lacks the columns patient_id"),
-    (lambda table: table.filter(regex="^(?!prob_)"), "lacks the columns prob_<CLASS>"),
+    (lambda table: table.drop(columns=["patient_id"]), "its columns and its metadata differ in patient_id"),
+    (lambda table: table.filter(regex="^(?!prob_)"), "metadata differ in prob_BENIGN_CALC, prob_BENIGN_MASS, "),
+    (lambda table: table.assign(prob_NORMAL=0.0), "its columns and its metadata differ in prob_NORMAL"),
     (lambda table: table.iloc[:0], "holds no lesion"),
+    (lambda table: told(table, task="pathology"), "says that its task is pathology, not pathology_4class"),
+    (lambda table: told(table, mode="knn"), "says that its mode is knn, not finetune"),
+    (lambda table: told(table, seed=1), "says that its seed is 1, not 0"),
+    (lambda table: pd.DataFrame(table.to_dict("list")), "has no valid metadata of its cell: 'classes'"),
+    (lambda table: told(table, epochs=1), "has no valid metadata of its cell: .*epochs"),
 ]
 
 
 @pytest.mark.parametrize(("damage", "message"), FAULTS)
 def test_damaged_predictions_name_the_file_and_the_lesion(predictions, tmp_path, evaluated, damage, message):
-    file = tmp_path / "predictions.parquet"
-    damage(predictions(0)).to_parquet(file)
+    file, cell = tmp_path / "predictions.parquet", Cell(*STRICT, "mae", 0)
+    write(file, cell, predictions(0))
+    damage(pd.read_parquet(file)).to_parquet(file)
     with pytest.raises(MiramError, match=f"{file.name}.*{message}"):
-        evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)
+        evaluated({cell: file}, tmp_path)
 
 
 def test_a_file_that_is_not_parquet_is_named(tmp_path, evaluated):
@@ -296,3 +313,17 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path, evaluated):
     file.write_bytes(b"PAR1 cut short")
     with pytest.raises(MiramError, match=r"predictions\.parquet cannot be read"):
         evaluated({Cell(*STRICT, "mae", 0): file}, tmp_path)
+
+
+def test_sensitivity_is_measured_of_the_positive_class_alone_and_of_none_without(study, tmp_path, evaluated):
+    files, _, _ = study
+    at = {"method": "mae", "split": "test", "metric": "sensitivity"}
+    (by_default, other, none) = (
+        of(evaluated(files, tmp_path, **named)[1], **at)
+        for named in ({}, {"positive": ["BENIGN_CALC"]}, {"positive": []})
+    )
+    assert other["value"].notna().all() and not other["value"].reset_index(drop=True).equals(
+        by_default["value"].reset_index(drop=True)
+    )
+    assert none["value"].isna().all() and none[["low", "high"]].isna().all(axis=None)
+    assert (none["note"] == "sensitivity is not measured: sources.images.positive names no class").all()

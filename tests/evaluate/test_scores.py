@@ -171,3 +171,21 @@ def test_sensitivity_is_that_of_malignancy_where_the_task_tells_it():
     found = scores(single([3, 0, 1, 2], probabilities), **OPTIONS)
     assert found["sensitivity"] == 1.0  # 0.9 and 0.6 above 0.3 and 0.1, though both malignant classes are mistaken
     assert found["accuracy"] == 0.5
+
+
+def test_sensitivity_is_that_of_the_class_that_is_named_or_is_not_measured():
+    answers = single(
+        [0, 0, 1, 1, 2],
+        [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.9, 0], [0.5, 0.2, 0.3], [0, 0.1, 0.9]],
+        ("benign", "malignant", "normal"),
+    )
+    by_default = scores(answers, **OPTIONS)["sensitivity"]
+    named = scores(answers._replace(positive=("malignant",)), **OPTIONS)["sensitivity"]
+    assert named == 0.5 and by_default == pytest.approx(2.5 / 3)  # lower case is no word of the case lists
+    nothing = answers._replace(positive=())
+    assert np.isnan(scores(nothing, **OPTIONS)["sensitivity"])
+    weights = np.ones((5, 3), int)
+    drawn = weighted_scores(nothing, weights, METRICS, **OPTIONS)
+    assert np.isnan(drawn["sensitivity"]).all() and not np.isnan(drawn["macro_auc"]).any()
+    one = weighted_scores(answers._replace(positive=("malignant",)), weights, METRICS, **OPTIONS)
+    assert (one["sensitivity"] == 0.5).all()

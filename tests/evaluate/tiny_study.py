@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from miram import layout
 from miram.layout import Cell
+from miram.predictions import Predictions, Question, write_predictions
 from miram.provenance import record
 
 FOUR = ("BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC")
@@ -74,7 +75,6 @@ def write_study(
         **{
             "preset": preset,
             "headline": (protocols[0], tasks[0], modes[0]),
-            "multilabel_tasks": ("mass_margins",),
             "cells": cells,
             "explained_cells": [Cell(protocols[0], tasks[0], "finetune", method, seeds[0]) for method in METHODS],
             "pretrained": pretrained,
@@ -149,7 +149,9 @@ def _cell(preset: str, cell: Cell, absent: str) -> Path:
             **{f"prob_{name}": probabilities[:, i].astype(np.float32) for i, name in enumerate(classes)},
         }
     )
-    table.to_parquet(folder / "predictions.parquet")
+    answered = ("-", 0.5) if several else (None, None)
+    question = Question(cell.task, cell.mode, int(cell.seed), tuple(classes), *answered)
+    write_predictions(folder / "predictions.parquet", Predictions(question, table))
     epochs = np.arange(1, 31)
     level = 0.5 + 0.12 * SKILL[cell.method] * (1 - np.exp(-epochs / 8)) + random.normal(0, 0.01, len(epochs))
     log = pd.DataFrame({"epoch": epochs, "train_loss": 1.4 * np.exp(-epochs / 20), "val_macro_auc": level})

@@ -195,7 +195,7 @@ def test_half_precision_stays_close(kind):
         ("performer", {"backend": None}, "backend None is not one of"),
         ("full", {"backend": "fused"}, "full attention has no backends"),
         ("nystrom", {"pinv_init": "zero"}, "pinv_init 'zero' is not one of 'matrix', 'batch'"),
-        ("nystrom", {"backend": "package", "pinv_init": "matrix"}, "'package' knows 'batch' only"),
+        ("nystrom", {"backend": "package", "pinv_init": "matrix"}, "'package' has only 'batch'"),
         ("nystrom", {"landmarks": 51}, "51 landmarks for 50 tokens"),
         ("nystrom", {"landmarks": 0}, "0 landmarks for 50 tokens"),
         ("nystrom", {"residual_kernel": 32}, "residual_kernel 32 is even"),

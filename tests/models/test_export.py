@@ -130,7 +130,7 @@ def test_a_file_cut_short_is_refused_as_such(tmp_path: Path, name: str, share: f
         save_encoder(source, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(MiramError, match=f"{path} cannot be read as a checkpoint: cut short"):
+    with pytest.raises(MiramError, match=f"{path} cannot be read as a checkpoint: truncated"):
         load_encoder(source, path)
 
 

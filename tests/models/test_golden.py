@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_recipe import recipe
 from torch import Tensor, nn
 
 from miram.models.build import build_pretrainer
@@ -103,37 +104,29 @@ def build(config: dict, backend: str | None) -> nn.Module:
     options = {ours: config[theirs] for ours, theirs in OPTIONS.get(kind, {}).items()}
     if kind == "performer":
         options["redraw_interval"] = 0
-    return build_pretrainer(
-        objective_of(config),
-        side=config["img_size"],
-        encoder={
+    objective = objective_of(config)
+    shared = {"mlp_ratio": config["mlp_ratio"]}
+    values = {
+        "encoder": shared
+        | {
             "patch": config["patch_size"],
             "channels": config["in_chans"],
             "width": config["embed_dim"],
             "depth": config["depth"],
             "heads": config["num_heads"],
-            "mlp_ratio": config["mlp_ratio"],
-        },
-        decoder={
-            "width": config.get("decoder_embed_dim"),
-            "depth": config.get("decoder_depth"),
-            "heads": config.get("decoder_num_heads"),
-            "mlp_ratio": config["mlp_ratio"],
-        },
-        attention=kind,
-        backend=backend,
-        options=options,
-        highres={"scale": config.get("scale"), "target": config.get("highres_target")},
-        encoder_init=None,
-        loss_on=config.get("loss_on"),
-        mask_ratio=config.get("mask_ratio"),
-        moco={
-            "projector_width": config.get("projector_hidden"),
-            "projector_out": config.get("projector_out"),
-            "temperature": config.get("temperature"),
-        },
-        recompute=False,
-    )
+        }
+    }
+    if objective == "mocov3":
+        names = {"projector_width": "projector_hidden", "projector_out": "projector_out", "temperature": "temperature"}
+        values["moco"] = {ours: config[theirs] for ours, theirs in names.items()}
+    else:
+        sizes = {"width": "decoder_embed_dim", "depth": "decoder_depth", "heads": "decoder_num_heads"}
+        values["decoder"] = shared | {ours: config[theirs] for ours, theirs in sizes.items()}
+        values |= {name: config[name] for name in ("loss_on", "mask_ratio")}
+    if objective == "miram":
+        values["highres"] = {"scale": config["scale"], "target": config["highres_target"]}
+        values |= {"attention": kind, "backend": backend, "options": options}
+    return build_pretrainer(recipe(objective, side=config["img_size"], **values))
 
 
 def our_name(name: str, objective: str) -> str | None:

@@ -3,8 +3,9 @@ import torch
 
 from miram.models.encoder import Encoder
 from miram.models.mae import MAE
+from miram.recipe import Decoder
 
-DECODER = {"width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0}
+DECODER = Decoder(width=16, depth=1, heads=2, mlp_ratio=2.0)
 
 
 def mae(channels: int = 3, mask_ratio: float = 0.75, loss_on: str = "removed") -> MAE:

@@ -40,9 +40,9 @@ def test_planted_defects_are_repaired_or_set_aside_and_nothing_vanishes(folder, 
     assert facts["repairs"]["mask_resized"] == 4
     assert facts["repairs"]["series_swapped"] == 1
     assert facts["repairs"]["components_union"] == 2
-    assert sorted(aside["reason"].str.extract("(empty mask|no mask of the shape)")[0]) == [
+    assert sorted(aside["reason"].str.extract("(empty mask|no mask with the shape)")[0]) == [
         "empty mask",
-        "no mask of the shape",
+        "no mask with the shape",
     ]
 
 

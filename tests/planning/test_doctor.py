@@ -1,8 +1,10 @@
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from miram import layout, params
 from miram.cli import main
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def methods():
-    """The values of each pre-training of preset paper."""
+    """The pre-trainings of preset paper."""
     return pretrainings(params.load(ROOT / "params.yaml", "paper"))
 
 
@@ -51,31 +53,30 @@ def test_an_old_python_is_stopped():
 
 
 def test_a_gpu_that_is_too_small_is_stopped_with_the_division_of_the_batch_that_fits(methods):
-    assert doctor.check_memory(methods, 80 * GB, crops_bytes=0).level == "ok"
-    found = doctor.check_memory(methods, 10 * GB, crops_bytes=0)
+    assert doctor.check_memory(methods, 1, 80 * GB, crops_bytes=0).level == "ok"
+    found = doctor.check_memory(methods, 1, 10 * GB, crops_bytes=0)
     assert found.level == "stop"
     divisions = dict(re.findall(r"methods\.([a-z0-9-]+)\.accumulate: (\d+)", found.remedy))
     assert "miram-full" in divisions
-    smaller = {name: {**methods[name], "accumulate": int(accumulate)} for name, accumulate in divisions.items()}
-    assert doctor.check_memory({**methods, **smaller}, 10 * GB, crops_bytes=0).level == "ok"
+    smaller = {name: replace(methods[name], accumulate=int(accumulate)) for name, accumulate in divisions.items()}
+    assert doctor.check_memory({**methods, **smaller}, 1, 10 * GB, crops_bytes=0).level == "ok"
 
 
 def test_devices_share_the_batch_and_some_memory_is_left_free(methods):
-    values = dict(methods["mae"])
-    gpu_bytes = int(1.01 * memory_of(values, values["batch"] // values["accumulate"]).peak)
-    assert doctor.check_memory({"mae": values}, gpu_bytes, crops_bytes=0).level == "stop"
-    shared = values | {"devices": 2}
-    assert doctor.check_memory({"mae": shared}, gpu_bytes, crops_bytes=0).level == "ok"
-    assert (
-        "at most, predicted of mae" in doctor.check_memory({"shared": shared, "mae": values}, None, crops_bytes=0).text
-    )
+    recipe = methods["mae"]
+    gpu_bytes = int(1.01 * memory_of(recipe, recipe.batch // recipe.accumulate).peak)
+    assert doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=0).level == "stop"
+    assert doctor.check_memory({"mae": recipe}, 2, gpu_bytes, crops_bytes=0).level == "ok"
+    smaller = replace(recipe, accumulate=2 * recipe.accumulate)
+    both = {"smaller": smaller, "mae": recipe}
+    assert "at most, predicted for mae" in doctor.check_memory(both, 1, None, crops_bytes=0).text
 
 
 def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
-    peak = memory_of(methods["mae"], methods["mae"]["batch"] // methods["mae"]["accumulate"]).peak
+    peak = memory_of(methods["mae"], methods["mae"].batch // methods["mae"].accumulate).peak
     gpu_bytes = int((peak + GB) / 0.9)
-    assert doctor.check_memory({"mae": methods["mae"]}, gpu_bytes, crops_bytes=0.9 * GB).level == "ok"
-    found = doctor.check_memory({"mae": methods["mae"]}, gpu_bytes, crops_bytes=2.7 * GB)
+    assert doctor.check_memory({"mae": methods["mae"]}, 1, gpu_bytes, crops_bytes=0.9 * GB).level == "ok"
+    found = doctor.check_memory({"mae": methods["mae"]}, 1, gpu_bytes, crops_bytes=2.7 * GB)
     assert found.level == "stop" and "and 2.7 GB of crops" in found.text
     assert found.remedy == "Set methods.mae.accumulate: 8."
 
@@ -83,18 +84,18 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 def test_preset_paper_896_takes_the_gpu_that_it_names():
     own = pretrainings(params.load(ROOT / "params.yaml", "paper-896"))
     crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
-    assert doctor.check_memory(own, 32 * GB, crops_bytes).level == "ok"
-    assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 24 * GB, crops_bytes).remedy) == ["miram-full"]
+    assert doctor.check_memory(own, 1, 32 * GB, crops_bytes).level == "ok"
+    assert re.findall(r"methods\.([a-z-]+)", doctor.check_memory(own, 1, 24 * GB, crops_bytes).remedy) == ["miram-full"]
 
 
 def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):
-    found = doctor.check_memory(methods, GB // 2, crops_bytes=0)
+    found = doctor.check_memory(methods, 1, GB // 2, crops_bytes=0)
     assert found.level == "stop"
     assert "methods.mae: 1 image(s) at side 112, with all crops," in found.remedy
 
 
 def test_memory_is_predicted_without_a_gpu(methods):
-    assert "no GPU to compare" in doctor.check_memory(methods, None, crops_bytes=0).text
+    assert "no GPU to compare" in doctor.check_memory(methods, 1, None, crops_bytes=0).text
 
 
 def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
@@ -108,7 +109,7 @@ def test_a_small_disk_is_stopped_and_what_is_there_already_counts(tmp_path):
 
 def test_the_size_and_the_time_of_the_download_are_told(tmp_path):
     own = doctor.check_disk(tmp_path, 0.0, 1, False, 200).text
-    assert own.startswith("Disk: up to 1.0 GB to make (`dvc repro`") and own.endswith("; 200.0 GB free.")
+    assert own.startswith("Disk: up to 1.0 GB to write (`dvc repro`") and own.endswith("; 200.0 GB free.")
     assert "163.5 GB to download (9.1 h at 5 MB/s" in doctor.check_disk(tmp_path, 163.5, 30, True, 200).text
 
 
@@ -136,7 +137,8 @@ def test_the_crops_are_estimated_before_they_are_packed_and_then_known(asked):
 
 
 def test_of_images_of_ones_own_nothing_of_the_archive_is_asked(asked, tmp_path):
-    write(tmp_path / "own" / "a.png", 1000)
+    (tmp_path / "own").mkdir()
+    Image.new("L", (50, 20)).save(tmp_path / "own" / "a.png")  # of fewer bytes than pixels
     (tmp_path / "own" / "table.csv").write_text("image,patient,label\na.png,P1,cyst\n")
     found = asked(
         {
@@ -226,7 +228,7 @@ def test_what_the_preset_does_not_ask_for_stops_nothing(tmp_path, methods, monke
     assert {finding.level for finding in found} == {"ok"}
     texts = {finding.text for finding in found}
     assert "Containers: apptainer" in texts
-    assert any("up to 1.9 GB to make" in text and "2.0 GB free." in text for text in texts)
+    assert any("up to 1.9 GB to write" in text and "2.0 GB free." in text for text in texts)
     assert "DVC remote: store, of unknown address" in texts
     assert any("3.0 h (0.1 days) on a card (bench)" in text for text in texts)
 
@@ -242,6 +244,6 @@ def test_every_finding_is_printed_before_the_stop(tmp_path, methods, capsys, mon
         )  # fmt: skip
     lines = capsys.readouterr().out
     for start in ("ok      Python", "warning No GPU", "ok      Memory", "Disk: 163.5 GB",
-                  "up to 62.8 GB to make", "stop    TCIA does not answer as it should: http",
+                  "up to 62.8 GB to write", "stop    TCIA does not answer correctly: http",
                   "warning Containers", "DVC"):  # fmt: skip
         assert start in lines

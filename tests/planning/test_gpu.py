@@ -24,7 +24,7 @@ def check_accelerator(accelerator="auto", **changes):
     [
         (None, None, "no NVIDIA driver"),
         ("13.0", None, "no NVIDIA driver"),
-        (None, (12, 4), "build for CPUs"),
+        (None, (12, 4), "CPU build"),
         ("13.0", (12, 4), "newer than the driver's 12.4"),
         ("12.8", (12, 4), "finds no device"),
     ],

@@ -1,7 +1,7 @@
 """The hours of all trainings, by rates that a bench measured and by the records of finished ones."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from miram.planning import hours as budget
 
 ROOT = Path(__file__).parents[2]
 PAPER = params.load(ROOT / "params.yaml", "paper")
+MAE = params.recipe_of(PAPER, "mae")
 RATES = {
     "machine": {"gpu": None, "processor": "a processor"},
     "encoder": asdict(PAPER.encoder),
@@ -67,25 +68,25 @@ def test_the_counts_follow_the_values_that_divide():
 def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(bench, tmp_path):
     done, open_ = tmp_path / "record.json", tmp_path / "none.json"
     done.write_text(json.dumps({"facts": {"seconds": 7200.0}}))
-    values = {"side": 112, "batch": 100, "epochs": 10, "devices": 1}
+    recipe = replace(MAE, side=112, batch=100, epochs=10)
     images = budget.Images(250, 0, {"pathology": (90, 30, 60)})
     cell = Cell("strict", "pathology", FINETUNE, "mae", 0)
-    jobs = [budget.pretraining_job("mae", values, 250, path) for path in (done, open_)]
+    jobs = [budget.pretraining_job("mae", recipe, 250, 1, path) for path in (done, open_)]
     jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FINETUNE, "knn")]
-    (plan,) = budget.hours(jobs, RATES["encoder"], [bench]).values()
+    (plan,) = budget.hours(jobs, PAPER.encoder, [bench]).values()
     rows = plan.set_index("what")
     assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])
     assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
     assert rows.loc["pre-training mae", "planned"] * 3600 == pytest.approx(200)
     text = budget.as_text({"a processor (bench)": plan}, 1)
-    assert f"All of it, one after the other: {(400 + 204 + 12) / 3600:.1f} h" in text
+    assert f"Total if run sequentially: {(400 + 204 + 12) / 3600:.1f} h" in text
 
 
 def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
-    values = {"side": 448, "batch": 100, "epochs": 10, "devices": 1}
-    jobs = [budget.pretraining_job("mae", values, 250, tmp_path / "none.json")]
-    assert budget.hours(jobs, asdict(params.load(ROOT / "params.yaml", "demo").encoder), [bench]) == {}
-    plans = budget.hours(jobs, RATES["encoder"], [bench])
+    recipe = replace(MAE, side=448, batch=100, epochs=10)
+    jobs = [budget.pretraining_job("mae", recipe, 250, 1, tmp_path / "none.json")]
+    assert budget.hours(jobs, params.load(ROOT / "params.yaml", "demo").encoder, [bench]) == {}
+    plans = budget.hours(jobs, PAPER.encoder, [bench])
     assert budget.totals(plans) == {"a processor (bench)": "more than 0.0 h (0.0 days)"}
     assert "| pre-training mae |        448 |" in budget.as_text(plans, 1)
 
@@ -95,8 +96,8 @@ def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench)
     forms = [own | {"form": "fused"}, own | {"form": "package", "images_per_second": 1.0}]
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps(RATES | {"training": forms}))
-    job = budget.pretraining_job("mae", {"side": 112, "batch": 8, "epochs": 3600, "devices": 1}, 8, tmp_path / "none")
-    assert budget.hours([job], RATES["encoder"], [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
+    job = budget.pretraining_job("mae", replace(MAE, side=112, batch=8, epochs=3600), 8, 1, tmp_path / "none")
+    assert budget.hours([job], PAPER.encoder, [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
 
 
 def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_its_lesions(
@@ -115,4 +116,4 @@ def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_i
     assert main(["--params", "other.yaml", "--preset", "paper", "plan"]) == 0
     assert capsys.readouterr().out != told
     assert main([*ask, "demo", "plan"]) == 1
-    assert "not divided yet" in capsys.readouterr().err
+    assert "no splits yet" in capsys.readouterr().err

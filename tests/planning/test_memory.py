@@ -1,5 +1,6 @@
 """Predicted memory against models that are built and run."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,38 +12,35 @@ from miram import params
 from miram.bench.memory import peak_bytes
 from miram.bench.models import in_form
 from miram.errors import MiramError
+from miram.models.build import build_pretrainer
 from miram.models.export import save_encoder
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import checkpoint_bytes, encoder_parameters, fit, memory_of, parameters
-from miram.recipe import Recipe
+from miram.recipe import Highres, Recipe
 from miram.train import checkpoint
-from miram.train.pretrain import parameter_groups
-from miram.train.recipe import build, random_inputs
+from miram.train.loop import parameter_groups
+from miram.train.recipe import random_inputs
 
 PAPER = params.load(Path(__file__).parents[2] / "params.yaml", "paper")
 SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width": 128, "depth": 2, "heads": 8}}
 
 
-def values_of(method, sizes, **changes):
+def recipe_of(method, sizes, **changes):
     values = params.stage_values(PAPER, "pretrain", "strict", method)
     parts = {name: values[name] | part for name, part in sizes.items() if name in values}
-    return {**values, **parts, **changes}
+    return Recipe.of({**values, **parts, **changes})
 
 
-def built(values):
-    return build(Recipe.of(values))
-
-
-def forward_of(model, values, images):
+def forward_of(model, recipe, images):
     torch.manual_seed(0)
-    return partial(model, *random_inputs(Recipe.of(values), images, "cpu"))
+    return partial(model, *random_inputs(recipe, images, "cpu"))
 
 
-def kept_apart(values, images):
+def kept_apart(recipe, images):
     """Predicted / measured kept bytes."""
-    forward = forward_of(built(values), values, images)
-    with torch.autocast("cpu", torch.bfloat16, enabled=values["precision"] != "32-true"):
-        return memory_of(values, images).kept / kept_bytes(forward)
+    forward = forward_of(build_pretrainer(recipe), recipe, images)
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision != "32-true"):
+        return memory_of(recipe, images).kept / kept_bytes(forward)
 
 
 TINY = {
@@ -56,64 +54,64 @@ PACKAGES = [name for name, method in PAPER.methods.items() if method.backend]
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_kept_activations_are_predicted_within_a_tenth_whatever_the_batch(method, recompute):
-    values = values_of(method, TINY, side=224, recompute=recompute)
+    recipe = recipe_of(method, TINY, side=224, recompute=recompute)
     for images in (2, 5):
-        assert kept_apart(values, images) == pytest.approx(1, abs=0.1), images
+        assert kept_apart(recipe, images) == pytest.approx(1, abs=0.1), images
 
 
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_kept_activations_of_a_mixed_precision_are_predicted_within_a_tenth(method):
-    values = values_of(method, TINY, side=224, precision="bf16-mixed")
-    assert kept_apart(values, 5) == pytest.approx(1, abs=0.1)
+    recipe = recipe_of(method, TINY, side=224, precision="bf16-mixed")
+    assert kept_apart(recipe, 5) == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("method", PACKAGES)
 def test_what_a_package_keeps_is_predicted_as_well(method):
-    values = in_form(values_of(method, TINY, side=224), "package")
-    assert kept_apart(values, 3) == pytest.approx(1, abs=0.1)
-    assert memory_of(values, 3).kept > memory_of(values_of(method, TINY, side=224), 3).kept
+    recipe = in_form(recipe_of(method, TINY, side=224), "package")
+    assert kept_apart(recipe, 3) == pytest.approx(1, abs=0.1)
+    assert memory_of(recipe, 3).kept > memory_of(recipe_of(method, TINY, side=224), 3).kept
 
 
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_between_batches_the_prediction_is_a_line_and_exact_but_for_mocov3(method):
-    values = values_of(method, TINY, side=224)
-    error = kept_apart(values, 16) - 1
+    recipe = recipe_of(method, TINY, side=224)
+    error = kept_apart(recipe, 16) - 1
     assert abs(error) < (1e-3 if method == "mocov3" else 1e-12)
 
 
 def test_a_target_at_its_own_resolution_is_an_input_more():
-    values = values_of("miram-full", TINY, side=224)
-    native = {**values, "highres": {"scale": 2, "target": "native"}}
+    recipe = recipe_of("miram-full", TINY, side=224)
+    native = replace(recipe, highres=Highres(2, "native"))
     assert kept_apart(native, 2) == pytest.approx(1, abs=0.1)
 
 
 def test_predicting_draws_no_random_number():
     before = torch.get_rng_state()
-    memory_of(values_of("miram-performer", TINY, side=64), 2)
+    memory_of(recipe_of("miram-performer", TINY, side=64), 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_kept_activations_of_vit_b_are_predicted_within_a_tenth(method):
-    rows = compare(method, values_of(method, {}))
+    rows = compare(method, recipe_of(method, {}))
     assert len(rows) == 6 and all(abs(row["off_percent"]) < 10 for row in rows), rows
 
 
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_parameters_are_counted_exactly(method):
-    values = values_of(method, {**SMALL, "encoder": {"width": 192, "depth": 1, "heads": 6}})
+    recipe = recipe_of(method, {**SMALL, "encoder": {"width": 192, "depth": 1, "heads": 6}})
     trained, frozen = 0, 0
-    for parameter in built(values).parameters():
+    for parameter in build_pretrainer(recipe).parameters():
         trained += parameter.numel() * parameter.requires_grad
         frozen += parameter.numel() * (not parameter.requires_grad)
-    assert parameters(values) == (trained, frozen)
+    assert parameters(recipe) == (trained, frozen)
 
 
 @pytest.mark.parametrize("method", ["miram-nystrom", "mocov3"])
 def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
-    values = values_of(method, {**SMALL, "moco": {"projector_width": 512}})
-    model = built(values)
+    recipe = recipe_of(method, {**SMALL, "moco": {"projector_width": 512}})
+    model = build_pretrainer(recipe)
     save_encoder(model.encoder, tmp_path / "encoder.safetensors")
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05))
     for parameter in model.parameters():
@@ -121,17 +119,17 @@ def test_the_size_of_encoder_and_checkpoint_is_predicted(method, tmp_path):
     optimizer.step()
     checkpoint.save(tmp_path / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert 4 * encoder_parameters(values["encoder"]) == pytest.approx(sizes["encoder.safetensors"], rel=0.05)
-    assert checkpoint_bytes(values) == pytest.approx(sizes["checkpoint.pt"], rel=0.05)
+    assert 4 * encoder_parameters(recipe.encoder) == pytest.approx(sizes["encoder.safetensors"], rel=0.05)
+    assert checkpoint_bytes(recipe) == pytest.approx(sizes["checkpoint.pt"], rel=0.05)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", PAPER.methods)
 def test_the_peak_of_a_step_is_predicted_within_15_percent(method):
-    values = values_of(method, {"encoder": {"depth": 1}, "decoder": {"depth": 2}}, side=112)
-    model, images = built(values), 8
+    recipe = recipe_of(method, {"encoder": {"depth": 1}, "decoder": {"depth": 2}}, side=112)
+    model, images = build_pretrainer(recipe), 8
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), fused=True)
-    forward = forward_of(model, values, images)
+    forward = forward_of(model, recipe, images)
 
     def step():
         forward().loss.backward()
@@ -139,33 +137,33 @@ def test_the_peak_of_a_step_is_predicted_within_15_percent(method):
         optimizer.zero_grad()
 
     step()
-    memory = memory_of(values, images)
+    memory = memory_of(recipe, images)
     measured = memory.weights + memory.moments + peak_bytes(step)
     assert memory.peak == pytest.approx(measured, rel=0.15)
 
 
 def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
-    values = values_of("miram-nystrom", {})
-    small, large = (fit(values, gigabytes * 1e9, devices=1, crops_bytes=0) for gigabytes in (8, 24))
+    recipe = recipe_of("miram-nystrom", {})
+    small, large = (fit(recipe, gigabytes * 1e9, devices=1, crops_bytes=0) for gigabytes in (8, 24))
     for found, gigabytes in ((small, 8), (large, 24)):
-        assert found.images * found.accumulate == values["batch"]
+        assert found.images * found.accumulate == recipe.batch
         assert found.memory.peak <= 0.9 * gigabytes * 1e9
-        assert memory_of(values, 2 * found.images).peak > 0.9 * gigabytes * 1e9
+        assert memory_of(recipe, 2 * found.images).peak > 0.9 * gigabytes * 1e9
     assert small.images < large.images
-    assert fit(values, 8e9, devices=4, crops_bytes=0).accumulate == small.accumulate // 4
-    assert fit(values, 24e9, devices=1, crops_bytes=0.9 * 16e9) == small
+    assert fit(recipe, 8e9, devices=4, crops_bytes=0).accumulate == small.accumulate // 4
+    assert fit(recipe, 24e9, devices=1, crops_bytes=0.9 * 16e9) == small
 
 
 def test_mocov3_gets_two_images_at_least():
-    one, two = (memory_of(values_of("mocov3", {}, side=896), images).peak / 0.9 for images in (1, 2))
-    assert fit(values_of("mocov3", {}, side=896), two, devices=1, crops_bytes=0).images == 2
+    one, two = (memory_of(recipe_of("mocov3", {}, side=896), images).peak / 0.9 for images in (1, 2))
+    assert fit(recipe_of("mocov3", {}, side=896), two, devices=1, crops_bytes=0).images == 2
     with pytest.raises(MiramError, match="2 image"):
-        fit(values_of("mocov3", {}, side=896), (one + two) / 2, devices=1, crops_bytes=0)
+        fit(recipe_of("mocov3", {}, side=896), (one + two) / 2, devices=1, crops_bytes=0)
 
 
 def test_memory_that_holds_no_image_is_named_with_the_remedy():
     with pytest.raises(
         MiramError,
-        match=r"1 image\(s\) at side 112, with all crops, take .* GB, and there are 1\.0\.\n.*recompute: true",
+        match=r"1 image\(s\) at side 112, with all crops, take .* GB; there are only 1\.0\.\n.*recompute: true",
     ):
-        fit(values_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)
+        fit(recipe_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)

@@ -44,7 +44,7 @@ WRONG = {
     "redirect to a page": (moved, "no list of collections but '<html>"),
     "nothing": (lambda handler, files: send(handler, b""), "no list of collections but ''"),
     "another list": (lambda handler, files: send(handler, b'[{"Modality": "MG"}]'), "no list of collections"),
-    "other collections": (lambda handler, files: send(handler, b'[{"Collection": "ANOTHER"}]'), "knows no collection"),
+    "other collections": (lambda handler, files: send(handler, b'[{"Collection": "ANOTHER"}]'), "has no collection"),
 }
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_answer_of_tcia_is_a_warning_where_idc_answers(server, bucket, a
     server.out = answer
     found = check(both(server, bucket))[0]
     assert found.level == "warning" and named in found.text
-    assert f"The run will take IDC, which does ({bucket.url})" in found.remedy
+    assert f"The run will use IDC, which does ({bucket.url})" in found.remedy
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -112,20 +112,20 @@ def test_one_good_bucket_of_idc_is_enough(archive, bucket, answers, level):
     other.close()
     assert found.level == level
     if level == "warning":
-        assert "no list of files but '<html>" in found.text and f"The run will take {other.url}" in found.remedy
+        assert "no list of files but '<html>" in found.text and f"The run will use {other.url}" in found.remedy
     if level == "stop":
         assert bucket.url in found.text and other.url in found.text and "`source: local`" in found.remedy
 
 
 def test_a_collection_that_the_index_does_not_know_stops(bucket):
     found = check_source("idc", of_idc(bucket) | {"collection": "none"}, 20.0)[0]
-    assert found.level == "stop" and "knows no collection 'none'" in found.text
+    assert found.level == "stop" and "has no collection 'none'" in found.text
 
 
 def test_a_local_folder_must_hold_dicom_files(archive, tmp_path):
     settings = {"folder": str(tmp_path / "archive")}
     found = check_source("local", settings, 1.0)[0]
-    assert found.level == "stop" and "is no folder (sources.local.folder)" in found.text
+    assert found.level == "stop" and "is not a folder (sources.local.folder)" in found.text
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "1.zip").write_bytes(zip_bytes({"1-1.dcm": b"x"}))
     found = check_source("local", settings, 1.0)[0]

@@ -97,7 +97,7 @@ def test_other_seeds_are_named_and_their_numbers_judged_by_the_intervals(make):
     assert found.agrees
     assert found.verdict == "A agrees with B: 2 of 2 methods within their intervals, 0 of these within numerics"
     assert "accuracy strict/pathology/finetune: 0.7800 [0.6800, 0.8800] against 0.8100 [0.7100, 0.9100]" in found.page
-    assert found.page.count("seeds 0, 1 against 2, 3 (full)") == 2
+    assert found.page.count("seeds 0, 1 against 2, 3 (finetune)") == 2
     assert told(found) == ["parameter seed (finetune): 0, 1 against 2, 3"]
 
 
@@ -123,7 +123,7 @@ def test_another_lock_code_processor_and_data_are_named_each(make):
         "code of the stages finetune",
         f"lock: {'a' * 12} against {'d' * 12}",
         "processor: an AMD against an Intel",
-        f"data lock {LOCK}: other instances, 1 of 2 against 1 of 2",
+        f"data lock {LOCK}: different instances, 1 of 2 against 1 of 2",
     ]
 
 

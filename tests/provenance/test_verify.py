@@ -94,7 +94,7 @@ def test_results_of_a_run_of_another_name_are_told_which_the_parameters_make(pro
 def test_a_job_without_its_record_is_named_with_its_files_where_the_other_runs_are_here(project, capsys):
     shutil.rmtree(RUNS / "a")
     assert mismatches(capsys) == [
-        f"The record {RUNS / 'a/record.json'} is missing: its job did not finish, or was undone.",
+        f"The record {RUNS / 'a/record.json'} is missing: its job did not finish, or its outputs were deleted.",
         f"{RUNS / 'a/record.json'}, named by {RUNS / 'table.json'}, is missing.",
     ]
     shutil.rmtree(RUNS)

@@ -55,7 +55,7 @@ def test_a_value_without_an_interval_stands_alone(study):
     ].item()
     assert re.search(rf"\| mae +\| {100 * value:.1f} +\|", made(study, [])[1].read_text())
     look = looks(study["kinds"])
-    (group,) = metric_groups(pd.read_csv(path), pd.read_csv(study["paper_csv"]), look, HEADLINE)
+    (group,) = metric_groups(pd.read_csv(path), pd.read_csv(study["paper_csv"]), look, HEADLINE, None)
     assert leader(group)["interval"] == ""
     pretrainings = {method: json.loads(record.read_text()) for method, record in study["pretrained"].items()}
     assert len(costs(pd.read_csv(path), pretrainings, look, HEADLINE)) == 2

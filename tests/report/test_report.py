@@ -11,7 +11,8 @@ import yaml
 from tiny_study import CLASSES, FOUR, METHODS, PRETRAINED, write_study
 
 from miram.report.page_figures import embeddings
-from miram.report.report import report
+from miram.report.page_tables import metric_groups
+from miram.report.report import Contents, report
 from miram.report.study import Study
 
 CHROMIUM = "/usr/bin/chromium"
@@ -32,13 +33,13 @@ def page(tmp_path_factory):
     return made(tmp_path_factory.mktemp("study"), "paper")
 
 
-def made(folder, preset, spoil=lambda: None, logs=None, **kind):
+def made(folder, preset, spoil=lambda: None, logs=None, own=None, **kind):
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        keywords = write_study(preset, **kind)
+        keywords = write_study(preset, **kind) | (own or {})
         spoil()
-        facts = report(Path("report.html"), **keywords, logs=logs or {})
+        facts = report(Path("report.html"), Contents(**keywords, logs=logs or {}))
     return folder / "report.html", facts
 
 
@@ -221,7 +222,7 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
     assert captions == [("strict", "-"), ("published", "60")]
     assert len(facts["gaps"]) == len(METHODS)
     assert "no test lesions yet" in text
-    assert "Highest accuracy" not in text and "can be told from" not in text
+    assert "Highest accuracy" not in text and "differs in accuracy from" not in text
     assert "No method has both an accuracy" in text
 
 
@@ -280,3 +281,29 @@ def test_without_any_result_there_is_still_a_page(tmp_path):
     html, facts = made(tmp_path, "demo", spoil, **SMALL)
     assert len(facts["gaps"]) >= len(METHODS) + len(PRETRAINED)
     assert "There are no predictions." in html.read_text()
+
+
+def test_of_own_images_the_page_tells_what_they_are(tmp_path):
+    def understood():
+        Path("overview.md").write_text("5 lesions on 4 images of 3 patients\n\n* pictures under several names: none\n")
+
+    text = made(tmp_path, "paper", understood, own={"overview_md": Path("overview.md"), "positive": []}, **SMALL)[
+        0
+    ].read_text()
+    assert "What the images are" in text and "<li>pictures under several names: none</li>" in text
+
+
+def test_sensitivity_is_called_that_of_the_positive_class_or_is_not_shown():
+    place = {"protocol": "strict", "task": "label", "mode": "finetune", "method": "mae", "split": "test", "seed": None}
+    rows = [place | {"metric": name, "value": 0.5, "lesions": 4} for name in ("accuracy", "sensitivity")]
+    metrics = pd.DataFrame(rows, columns=[*place, "metric", "value", "low", "high", "sd", "lesions", "note"])
+    paper = pd.DataFrame(columns=["task", "method", "metric", "value"])
+    looks = {"mae": None}
+
+    def meanings(positive):
+        (group,) = metric_groups(metrics, paper, looks, ("strict", "label", "finetune"), positive)
+        return {metric["name"]: metric["meaning"] for metric in group["metrics"]}
+
+    assert "malignant lesions" in meanings(None)["sensitivity"]
+    assert "share of lesions of class 1 found" in meanings(["1"])["sensitivity"]
+    assert list(meanings([])) == ["accuracy"]

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from study_fixtures import write
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import LINE_WIDTH
@@ -20,10 +21,10 @@ RESULTS = Path("results")
 def compare(evaluated):
     """Measure and compare a study, in the working folder."""
 
-    def run(study, preset="demo", logs=None):
+    def run(study, preset="demo", logs=None, **own):
         files, pretrain_records, records = study
-        evaluated(files, RESULTS)
-        values = {"preset": preset, "confidence": 0.95, "specificity": 0.9}
+        evaluated(files, RESULTS, **({"positive": own["positive"]} if own else {}))
+        values = {"preset": preset, "confidence": 0.95, "specificity": 0.9, **own}
         values["kinds"] = {cell.method: cell.method for cell in records}
         return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
@@ -121,6 +122,8 @@ def test_the_papers_figure_stands_only_at_its_method_and_task(compare, study):
     assert "58.9 (inferred)" in read_md()
     assert set(read_csv(mode="knn")["paper_accuracy_percent"]) == {""}
     other = [{Cell(c[0], "pathology", *c[2:]): value for c, value in part.items()} for part in (study[0], study[2])]
+    for cell, file in other[0].items():
+        write(file, cell, pd.read_parquet(file))
     compare((other[0], study[1], other[1]))
     assert set(read_csv()["paper_accuracy_percent"]) == {""}
 
@@ -185,8 +188,8 @@ def test_one_test_patient_gives_values_without_an_interval(compare, study):
 
 def test_an_absent_class_is_named_once(compare, study, predictions):
     files, _, _ = study
-    for number, file in enumerate(files.values()):
-        predictions(number, test_labels=(0, 1, 3) * 6).to_parquet(file)
+    for number, (cell, file) in enumerate(files.items()):
+        write(file, cell, predictions(number, test_labels=(0, 1, 3) * 6))
     compare(study)
     table = read_csv()
     assert set(table["classes_present"]) == {"3"}
@@ -194,8 +197,8 @@ def test_an_absent_class_is_named_once(compare, study, predictions):
 
 
 def test_few_lesions_leave_values_without_interval_and_the_table_says_why(compare, study, predictions):
-    for number, file in enumerate(study[0].values()):
-        predictions(number, test_labels=(0, 1, 3, 3)).to_parquet(file)
+    for number, (cell, file) in enumerate(study[0].items()):
+        write(file, cell, predictions(number, test_labels=(0, 1, 3, 3)))
     compare(study)
     row = read_csv().loc["mae"]
     assert row["macro_auc_percent_low"] == "" != row["macro_auc_percent_mean"]
@@ -291,3 +294,19 @@ def test_nothing_set_aside_is_said(tmp_path):
     assert write_set_aside(*files, preset="paper")["set_aside"] == 0
     assert "No lesion was set aside." in files[3].read_text(encoding="utf-8")
     assert "No lesion was left out." in files[3].read_text(encoding="utf-8")
+
+
+def test_of_own_images_the_counts_stand_in_the_comparison_and_no_claims_and_no_malignancy(compare, study):
+    overview = Path("overview.md")
+    overview.write_text("5 lesions on 4 images of 3 patients; 1 of them are set aside.\n\n| class | used |\n")
+    compare(study, "demo on mine", positive=["BENIGN_CALC"], overview_md=overview)
+    text = read_md()
+    assert overview.read_text().strip() in text and "claims.md" not in text
+    assert "sensitivity is that of BENIGN_CALC, at a specificity of 90%" in " ".join(text.split())
+    compare(study, "demo on mine", positive=[], overview_md=overview)
+    words = " ".join(read_md().split())
+    assert (
+        "sensitivity is not measured, as sources.images.positive names no class" in words and "malignancy" not in words
+    )
+    compare(study, "paper")
+    assert "claims.md" in read_md() and "sensitivity is that of malignancy" in " ".join(read_md().split())

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.colors
@@ -14,7 +15,6 @@ from miram.errors import ParameterError
 from miram.looks import looks
 from miram.planning.doctor import check_memory
 from miram.planning.memory import as_table
-from miram.recipe import Recipe
 from miram.report import charts
 from miram.train.pretrain import pretrain
 
@@ -38,18 +38,19 @@ def chosen(tmp_path, monkeypatch):
 
 @pytest.fixture
 def methods(chosen):
-    """The values of their pre-trainings."""
+    """Their recipes."""
     names = ("averaged", "by-absolute-errors")
-    return {name: params.stage_values(chosen, "pretrain", "strict", name) for name in names}
+    return {name: params.recipe_of(chosen, name) for name in names}
 
 
 def test_they_are_read_with_their_own_options(chosen, methods, tmp_path):
-    assert methods["averaged"]["options"] == {"rank": 4} and "highres" in methods["averaged"]
-    assert "attention" not in methods["by-absolute-errors"] and methods["by-absolute-errors"]["mask_ratio"] == 0.75
+    assert methods["averaged"].options == {"rank": 4} and methods["averaged"].highres
+    values = params.stage_values(chosen, "pretrain", "strict", "by-absolute-errors")
+    assert "attention" not in values and methods["by-absolute-errors"].mask_ratio == 0.75
     file = tmp_path / "params.yaml"
     for old, new, named in (
         ("{rank: 4}", "{ranks: 4}", "averaged.options.ranks"),
-        ("options: {rank: 4}", "backend: fused, options: {rank: 4}", "attention average has one form"),
+        ("options: {rank: 4}", "backend: fused, options: {rank: 4}", "attention average has no choice"),
         ("attention: average", "attention: mean", "'average'"),
     ):
         file.write_text(SHIPPED.read_text().replace("methods: #", METHODS.replace(old, new) + "  #", 1))
@@ -60,8 +61,8 @@ def test_they_are_read_with_their_own_options(chosen, methods, tmp_path):
 def test_their_memory_is_predicted_and_the_doctor_looks_at_it(methods):
     table = as_table(methods, 24e9, devices=1, crops_bytes=0)
     assert table.count("averaged") == table.count("by-absolute-errors") == 2 and "does not fit" not in table
-    assert check_memory(methods, 24 * 10**9, crops_bytes=0).level == "ok"
-    assert check_memory(methods, 10**6, crops_bytes=0).level == "stop"
+    assert check_memory(methods, 1, 24 * 10**9, crops_bytes=0).level == "ok"
+    assert check_memory(methods, 1, 10**6, crops_bytes=0).level == "stop"
 
 
 def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, methods, tmp_path, monkeypatch):
@@ -84,6 +85,6 @@ def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, met
 def test_they_are_pretrained(methods, name, tmp_path, store_paths, lesion_ids):
     few = {"side": 16, "batch": 4, "epochs": 1, "warmup_epochs": 0, "precision": "32-true"}
     machine = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
-    facts = pretrain(tmp_path, *store_paths, lesion_ids, lesion_ids[:2], Recipe.of(methods[name] | few), **machine)
+    facts = pretrain(tmp_path, *store_paths, lesion_ids, lesion_ids[:2], replace(methods[name], **few), **machine)
     assert facts["loss"] > 0 and (tmp_path / "encoder.safetensors").exists()
     assert (tmp_path / "reconstructions.npz").exists()

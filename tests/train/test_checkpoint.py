@@ -25,7 +25,7 @@ def test_a_state_comes_back(path):
 def test_a_checkpoint_that_is_cut_short_is_named(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(MiramError, match=r"checkpoint\.pt is cut short"):
+    with pytest.raises(MiramError, match=r"checkpoint\.pt is truncated"):
         checkpoint.load(path, {"step"})
 
 

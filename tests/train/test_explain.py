@@ -8,6 +8,7 @@ from torch import nn
 from miram.errors import MiramError
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier, load_encoder, save_encoder
+from miram.recipe import Explaining
 from miram.train.augment import resize, to_images
 from miram.train.explain import explain, principal_plane, relevance
 from miram.train.probe import Pooled, features
@@ -54,7 +55,7 @@ def test_the_principal_plane_keeps_the_two_strongest_directions():
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_a_saved_classifier_answers_as_before(tmp_path, pool):
     model = saved_classifier(tmp_path / "model.safetensors", pool)
-    found, classes, multi_label = load_classifier(tmp_path / "model.safetensors")
+    found, classes, multi_label, _ = load_classifier(tmp_path / "model.safetensors")
     images = torch.randn(2, 3, 16, 16)
     assert (classes, multi_label) == (FOUR, False)
     torch.testing.assert_close(found(images), model(images), rtol=0, atol=0)
@@ -81,11 +82,9 @@ def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesi
     splits.loc[(splits["split"] == "test") & ~splits["lesion_id"].isin(test), "split"] = "val"
     splits.to_csv(tmp_path / "splits.csv", index=False)
     tables = tmp_path / "lesions.csv", tmp_path / "splits.csv"
-    compute = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
+    values = {"task": "pathology_4class", "encoder": TINY, "accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
-    facts = explain(
-        tmp_path, *store_paths, *tables, classifiers, encoders, task="pathology_4class", encoder=TINY, **compute
-    )
+    facts = explain(tmp_path, *store_paths, *tables, classifiers, encoders, Explaining.of(values))
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
 
 
@@ -106,7 +105,7 @@ def test_every_label_of_the_test_split_has_a_map_of_every_method(explained, test
     assert {"device", "cpu_capability", "threads"} <= facts.keys()
     assert facts["lesions"] == 2
     for method in ("from-scratch", "mae"):
-        model, _, multi_label = load_classifier(tmp_path / f"{method}.safetensors")
+        model, _, multi_label, _ = load_classifier(tmp_path / f"{method}.safetensors")
         assert multi_label == (method == "from-scratch") and np.abs(maps[method]).max() > 0
         expected = [relevance(model, view, multi_label) for view in test_views[[0, 2]]]
         assert maps[method] == pytest.approx(np.stack(expected), abs=1e-6)

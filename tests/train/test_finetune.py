@@ -4,13 +4,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_classifier import SEEN
 from torch.nn.functional import cross_entropy
 
 from miram.errors import MiramError
+from miram.layout import Cell
 from miram.models._timm import create_model
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier
+from miram.predictions import Question, read_predictions
 from miram.recipe import Tuning
 from miram.train import finetune as module
 from miram.train.augment import to_images
@@ -24,6 +27,7 @@ from miram.train.finetune import (
     mixing_shares,
     shuffled_batches,
 )
+from miram.train.seen import Seen
 from miram.train.store import Store
 
 VALUES = {
@@ -67,7 +71,9 @@ def tune(lesions, store_paths, tmp_path):
         tables.drop(columns="split").to_csv(lesions_csv, index=False)
         tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
         values = {**VALUES, **changes}
-        return finetune(tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values))
+        return finetune(
+            tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values), seen=Seen(**SEEN)
+        )
 
     return run
 
@@ -79,8 +85,11 @@ def contents(folder):
 def test_predictions_are_probabilities_of_validation_and_test_lesions(tune, tmp_path):
     facts = tune("run", threads=2)
     assert torch.get_num_threads() == 2
-    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    file = tmp_path / "run" / "predictions.parquet"
     classes = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
+    asked = read_predictions(file, Cell("strict", "pathology_4class", "finetune", "mae", VALUES["seed"])).question
+    assert asked == Question("pathology_4class", "finetune", VALUES["seed"], tuple(classes), None, None)
+    predictions = pd.read_parquet(file)
     probabilities = [f"prob_{name}" for name in classes]
     assert list(predictions.columns) == ["lesion_id", "patient_id", "split", "label", *probabilities]
     assert predictions["split"].tolist() == ["validation"] * 3 + ["test"] * 3
@@ -108,8 +117,8 @@ def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
 
 
 def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last(tune, monkeypatch):
-    seen, evaluated = [], module._evaluated
-    monkeypatch.setattr(module, "_evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
+    seen, evaluated = [], module.evaluated
+    monkeypatch.setattr(module, "evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
     told = {"val_accuracy": 0.5}
     monkeypatch.setattr(module, "validation_scores", lambda *_, **__: {**told, "val_macro_auc": len(seen) == 2})
     facts = tune("run")
@@ -188,7 +197,8 @@ def test_weights_of_timm_are_a_start_and_those_of_other_sizes_are_named(tune, tm
 
 def test_the_class_token_can_be_the_feature_and_there_are_two_class_tasks(tune, tmp_path):
     facts = tune("run", pool="class", task="pathology", encoder={**VALUES["encoder"], "channels": 3})
-    model, classes, multi_label = load_classifier(tmp_path / "run" / "model.safetensors")
+    model, classes, multi_label, seen = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert seen == SEEN
     assert (model.pool, classes, multi_label) == ("class", ("BENIGN", "MALIGNANT"), False)
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
@@ -229,7 +239,7 @@ def test_a_split_without_labels_is_refused_before_training(tune, name, monkeypat
         (lambda tables: tables.replace("lesion_04", "lesion_99", inplace=True), "lesion_99 is not in the store"),
         (
             lambda tables: tables.replace("BENIGN", "UNPROVEN", inplace=True),
-            "UNPROVEN.* is no class of pathology_4class",
+            "UNPROVEN.* is not a class of pathology_4class",
         ),
     ],
     ids=["no crop", "unknown class"],

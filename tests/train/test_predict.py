@@ -8,22 +8,25 @@ import torch
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-from tiny_classifier import FOUR, saved_classifier
+from tiny_classifier import FOUR, SEEN, saved_classifier
 
 from miram import layout
 from miram.cli import main
 from miram.data.pictures.picture import Range
-from miram.data.pictures.survey import FILMS, Reading
+from miram.data.pictures.survey import FILMS
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.provenance import record
 from miram.train.augment import to_images
 from miram.train.explain import relevance
-from miram.train.predict import cut, look, predict
+from miram.train.predict import cut_square, look, predict
+from miram.train.seen import Seen
 
 ROOT = Path(__file__).parents[2]
-COMPUTE = {"reading": FILMS, "accelerator": "cpu", "threads": 1}
-OWN = Reading("data", {"PNG, 16 bits": Range(0, 12)}, {"shape": "square", "margin": 0.0, "side_min": 1})
+COMPUTE = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
+WINDOW = {"component": "union", "shape": "square", "margin": 0.0, "side_min": 1}
+OWN = Seen(levels="data", ranges={"PNG, 16 bits": Range(0, 12)}, films=False, **WINDOW)
+FILM = Seen(levels="data", ranges=None, films=True, **WINDOW)
 
 
 @pytest.fixture(scope="module")
@@ -79,30 +82,36 @@ def read_picture(path):
     return (FILMS.read(path)[0] >> 8).astype(np.uint8)
 
 
-def test_without_a_box_a_network_of_ones_own_images_sees_what_training_cut(model, tmp_path):
+def test_without_a_box_a_network_of_ones_own_images_sees_what_training_cut(tmp_path):
     grey = np.random.default_rng(0).integers(0, 4096, (20, 12)).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "own.png")
     expected = np.zeros((20, 20), np.uint8)
     expected[:, 4:16] = grey >> 4
     np.testing.assert_array_equal(look(tmp_path / "own.png", None, OWN)[0], expected)
-    found = predict(model, tmp_path / "own.png", None, **{**COMPUTE, "reading": OWN})
+    saved_classifier(tmp_path / "model.safetensors", seen=OWN.told())
+    found = predict(tmp_path / "model.safetensors", tmp_path / "own.png", None, **COMPUTE)
     assert found.view.shape == (16, 16) and not found.note
 
 
 def test_what_lies_outside_the_picture_is_black(film):
     pixels = read_picture(film[0])
-    found = cut(pixels, (-4, 30, 20), film[0], None)
+    found = cut_square(pixels, (-4, 30, 20), film[0])
     assert found.shape == (20, 20)
     assert not found[:, :4].any()
     assert not found[10:].any()
     np.testing.assert_array_equal(found[:10, 4:], pixels[30:, :16])
 
 
-@pytest.mark.parametrize("box", [(60, 0, 5), (0, 40, 5), (-9, 0, 9), (3, 3, 0), None])
-def test_a_box_outside_and_a_film_without_a_box_are_refused_with_the_size(film, box):
+@pytest.mark.parametrize("box", [(60, 0, 5), (0, 40, 5), (-9, 0, 9), (3, 3, 0)])
+def test_a_box_outside_is_refused_with_the_size(film, box):
     with pytest.raises(MiramError, match="60 px wide and 40 px high") as refused:
-        cut(read_picture(film[0]), box, film[0], None)
+        cut_square(read_picture(film[0]), box, film[0])
     assert "--box X0 Y0 SIDE" in refused.value.remedy
+
+
+def test_a_film_without_a_box_is_refused_with_its_size(film):
+    with pytest.raises(MiramError, match="60 px wide and 40 px high"):
+        look(film[0], None, FILM)
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
@@ -132,12 +141,9 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
             path = layout.record("finetune", run, *cell._replace(method=method, seed=seed))
             facts = {"val_macro_auc": auc + 0.2 * (seed == 1 and method == "mae")}
             record.finish(path, {"inputs": {}}, outputs=[], facts=facts)
-    if source == "images":  # what is said of the grey levels is what training stored, not what params.yaml says now
-        values = {"levels": "data", "shape": "square", "margin": 0.0, "side_min": 1}
-        facts = {"ranges": {"PNG, 16 bits": [0, 12]}}
-        begun = {"inputs": {}, "values": {"images": values}}
-        record.finish(layout.record("images", run), begun, outputs=[], facts=facts)
-    saved_classifier(layout.classifier(run, cell._replace(method="miram-full")) / "model.safetensors")
+    # what is said of the grey levels is what the network's file tells, not what params.yaml says now
+    seen = SEEN if source == "tcia" else OWN.told()
+    saved_classifier(layout.classifier(run, cell._replace(method="miram-full")) / "model.safetensors", seen=seen)
     Image.fromarray(np.arange(256).reshape(16, 16).astype(np.uint16) << 6).save("crop.png")
     assert main(["predict", "crop.png"]) == 0
     said = capsys.readouterr().out

@@ -15,11 +15,12 @@ from torch.distributed import TCPStore
 
 from miram.errors import MiramError
 from miram.models._timm import resample_abs_pos_embed
+from miram.models.build import build_pretrainer
 from miram.models.export import save_encoder
-from miram.train import checkpoint
-from miram.train import pretrain as module
-from miram.train.pretrain import CHECKPOINT_KEYS, Run, parameter_groups
-from miram.train.recipe import build, fingerprint
+from miram.train import checkpoint, loop
+from miram.train.loop import CHECKPOINT_KEYS, Run, parameter_groups
+from miram.train.processes import fabric_of
+from miram.train.recipe import fingerprint
 
 KILLED = ["mae", "performer", "mocov3"]
 
@@ -95,7 +96,7 @@ def uninterrupted(tmp_path_factory, run_pretraining):
 def test_weights_move_and_the_facts_and_files_are_there(objective, tmp_path, run_pretraining, recipe_of):
     facts = run_pretraining(tmp_path, objective)
     torch.manual_seed(recipe_of(objective).seed)
-    start = build(recipe_of(objective)).encoder.state_dict()
+    start = build_pretrainer(recipe_of(objective)).encoder.state_dict()
     encoder = load_file(tmp_path / "encoder.safetensors")
     assert any(not torch.equal(value, start[name]) for name, value in encoder.items())
     assert {"device", "cpu_capability", "threads"} <= facts.keys()
@@ -135,10 +136,10 @@ def test_sigterm_stops_at_once_keeps_the_step_and_goes_on_from_it(
         before_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
             run_pretraining(tmp_path, objective, checkpoint_every_epochs=100)
-    assert stop.value.code == 143 and "run again to go on" in capfd.readouterr().err
+    assert stop.value.code == 143 and "run again to resume" in capfd.readouterr().err
     assert state_of(tmp_path)["step"] == step + 1
     run_pretraining(tmp_path, objective)
-    assert f"goes on after step {step + 1} of 9" in capfd.readouterr().err
+    assert f"resumes after step {step + 1} of 9" in capfd.readouterr().err
     assert_same_end(uninterrupted(objective), tmp_path)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -163,7 +164,7 @@ def test_tensorboard_has_one_point_an_epoch_however_often_the_run_is_stopped(tmp
 def test_the_one_task_of_a_slurm_job_starts_a_process_for_each_device(monkeypatch):
     for name, value in {"NTASKS": "1", "JOB_NAME": "pretrain", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    fabric = module._fabric("cpu", devices=2, precision="32-true")
+    fabric = fabric_of("cpu", devices=2, precision="32-true")
     assert not fabric.strategy.cluster_environment.creates_processes_externally
 
 
@@ -189,14 +190,14 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, capfd, change,
         for name, value in change.items()
     }
     run_pretraining(tmp_path / "run", "mae", **changed)
-    assert "starts anew" in capfd.readouterr().err
+    assert "starts over" in capfd.readouterr().err
     run_pretraining(tmp_path / "fresh", "mae", **changed)
     assert_same_end(tmp_path / "run", tmp_path / "fresh")
 
 
 def test_a_checkpoint_that_is_cut_short_is_named(tmp_path, run_pretraining):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(MiramError, match=r"checkpoint\.pt is cut short"):
+    with pytest.raises(MiramError, match=r"checkpoint\.pt is truncated"):
         run_pretraining(tmp_path, "mae")
 
 
@@ -363,14 +364,14 @@ def test_the_key_encoder_moves_once_a_step_however_many_micro_batches(tmp_path, 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path, monkeypatch, run_pretraining
 ):
-    inputs = module.masked_inputs
+    inputs = loop.masked_inputs
 
     def spoilt(views, noise, recipe):
         images, noise = inputs(views, noise, recipe)
         return [images * float("nan") if torch.is_grad_enabled() and poisoned else images, noise]
 
     poisoned = []
-    monkeypatch.setattr(module, "masked_inputs", spoilt)
+    monkeypatch.setattr(loop, "masked_inputs", spoilt)
     before_step(monkeypatch, 5, lambda: poisoned.append(True))
     with pytest.raises(MiramError, match=r"epoch 2, step 6: loss nan.*learning rate .*\n.*Lower.*last good state"):
         run_pretraining(tmp_path, "mae")
@@ -428,7 +429,7 @@ def test_values_that_do_not_fit_are_named(changes, message, tmp_path, run_pretra
 
 
 def test_weight_decay_is_for_matrices_and_frozen_weights_are_left_out(recipe_of):
-    model = build(recipe_of("mocov3"))
+    model = build_pretrainer(recipe_of("mocov3"))
     decayed, plain = parameter_groups(model, 0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     plain_names = [names[id(parameter)] for parameter in plain["params"]]
@@ -467,14 +468,14 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_from(recipe_of, monkeypatch):
 @pytest.mark.parametrize("objective", ["mae", "mocov3"])
 def test_an_encoder_may_start_from_a_file(objective, tmp_path, recipe_of):
     torch.manual_seed(7)
-    save_encoder(build(recipe_of("mae")).encoder, tmp_path / "vit.safetensors")
+    save_encoder(build_pretrainer(recipe_of("mae")).encoder, tmp_path / "vit.safetensors")
     recipe = recipe_of(objective, encoder_init=str(tmp_path / "vit.safetensors"))
     torch.manual_seed(3)
-    model = build(recipe)
+    model = build_pretrainer(recipe)
     given = load_file(tmp_path / "vit.safetensors")
     for encoder in [model.encoder, *([model.key_encoder] if objective == "mocov3" else [])]:
         for name, value in encoder.state_dict().items():
             assert torch.equal(value, given[name]), name
     before = fingerprint(recipe, "")
-    save_encoder(build(recipe_of("mae")).encoder, tmp_path / "vit.safetensors")
+    save_encoder(build_pretrainer(recipe_of("mae")).encoder, tmp_path / "vit.safetensors")
     assert fingerprint(recipe, "") != before

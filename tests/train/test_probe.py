@@ -6,9 +6,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from miram.data.tasks import CLASSES
 from miram.errors import MiramError
+from miram.layout import Cell
 from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
+from miram.predictions import Question, read_predictions
+from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train import probe as module
 from miram.train.augment import to_images
 from miram.train.classifiers import labelled_lesions, read_split, resized_to
@@ -27,6 +31,7 @@ VALUES = {
     "threads": 1,
 }
 MODES = {"linear": {"linear_c": [0.01, 1.0], "linear_iterations": 1000}, "knn": {"knn_neighbours": 3}}
+KINDS = {"linear": LinearProbe, "knn": NeighbourProbe}
 
 
 @pytest.fixture
@@ -39,8 +44,8 @@ def fit(lesions, store_paths, tmp_path):
             edit(table)
         lesions_csv = tmp_path / "lesions.csv"
         table.to_csv(lesions_csv, index=False)
-        values = {**VALUES, "mode": mode, **MODES[mode], **changes}
-        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, **values)
+        probing = KINDS[mode].of({**VALUES, **MODES[mode], **changes})
+        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, probing)
 
     return run
 
@@ -49,7 +54,12 @@ def fit(lesions, store_paths, tmp_path):
 @pytest.mark.parametrize("task", ["pathology_4class", "mass_margins"])
 def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_path, mode, task):
     facts = fit("run", mode, task=task)
-    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    found = read_predictions(
+        tmp_path / "run" / "predictions.parquet", Cell("strict", task, mode, "mae", VALUES["seed"])
+    )
+    answered = ("-", VALUES["threshold"]) if task == "mass_margins" else (None, None)
+    assert found.question == Question(task, mode, VALUES["seed"], CLASSES[task], *answered)
+    table = found.table
     probabilities = table.filter(like="prob_").to_numpy()
     assert list(table)[:4] == ["lesion_id", "patient_id", "split", "label"]
     assert (probabilities >= 0).all() and (probabilities <= 1).all()
@@ -64,15 +74,16 @@ def test_predictions_are_probabilities_of_validation_and_test_lesions(fit, tmp_p
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_frozen_encoder_gives_the_same_bytes_with_any_seed_and_a_fresh_one_does_not(fit, tmp_path, mode):
+def test_a_frozen_encoder_gives_the_same_answers_with_any_seed_and_a_fresh_one_does_not(fit, tmp_path, mode):
     torch.manual_seed(5)
     save_encoder(Encoder(side=32, **VALUES["encoder"], drop_path=0.0), tmp_path / "encoder.safetensors")
     for seed in (0, 1):
         fit(f"frozen-{seed}", mode, tmp_path / "encoder.safetensors", seed=seed)
         fit(f"fresh-{seed}", mode, seed=seed, pool="class")
-    written = {path.name: (path / "predictions.parquet").read_bytes() for path in tmp_path.glob("fr*")}
-    assert written["frozen-0"] == written["frozen-1"]
-    assert mode == "knn" or written["fresh-0"] != written["fresh-1"]  # a few neighbours may be the same
+    written = {path.name: pd.read_parquet(path / "predictions.parquet") for path in tmp_path.glob("fr*")}
+    assert [written[f"frozen-{seed}"].attrs["seed"] for seed in (0, 1)] == [0, 1]
+    assert written["frozen-0"].equals(written["frozen-1"])
+    assert mode == "knn" or not written["fresh-0"].equals(written["fresh-1"])  # a few neighbours may be the same
 
 
 def test_the_strength_is_the_best_on_validation_and_test_lesions_have_no_part_in_it(fit, tmp_path):
@@ -127,7 +138,7 @@ def test_features_are_those_of_the_encoder_after_its_norm():
 def test_one_label_is_balanced_multinomial_regression_and_an_absent_class_gets_nothing():
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(60, 5)), np.repeat([0, 0, 2], 20)
-    answer = linear_probe(multi_label=False, linear_c=[0.5], linear_iterations=3)[0.5](x, np.eye(3)[labels])
+    answer = linear_probe(0.5, 3, multi_label=False)(x, np.eye(3)[labels])
     reference = LogisticRegression(C=0.5, class_weight="balanced", max_iter=3).fit(x, labels)
     assert answer(x)[:, [0, 2]] == pytest.approx(reference.predict_proba(x))
     assert (answer(x)[:, 1] == 0).all()
@@ -139,7 +150,7 @@ def test_several_labels_are_one_unweighted_regression_each():
     targets[:, 1] = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = linear_probe(multi_label=True, linear_c=[0.5], linear_iterations=1000)[0.5](x, targets)
+        answer = linear_probe(0.5, 1000, multi_label=True)(x, targets)
     for c in (0, 2):
         reference = LogisticRegression(C=0.5, max_iter=1000).fit(x, targets[:, c])
         assert answer(x)[:, c] == pytest.approx(reference.predict_proba(x)[:, 1])
@@ -150,9 +161,9 @@ def test_neighbours_vote_by_cosine_and_are_all_where_there_are_fewer():
     x = np.array([[1.0, 0.0], [9.0, 0.1], [0.0, 1.0], [0.1, 9.0]])
     targets = np.eye(2)[[0, 0, 1, 1]]
     queries = np.array([[0.5, 0.0], [0.0, 100.0]])
-    two = neighbours(multi_label=False, knn_neighbours=2)[2](x, targets)
+    two = neighbours(2)(x, targets)
     assert two(queries).tolist() == [[1, 0], [0, 1]]
-    many = neighbours(multi_label=False, knn_neighbours=20)[20](x, targets)
+    many = neighbours(20)(x, targets)
     assert many(queries).tolist() == [[0.5, 0.5]] * 2
 
 

@@ -23,6 +23,7 @@ from miram.planning import mounts
 from miram.provenance import record
 from miram.errors import MiramError
 from miram.files import lock
+from miram.stages import STAGES
 
 unknown = set(config) - {"preset", "params", "container"}
 if unknown:
@@ -36,7 +37,7 @@ def OWN_IMAGES():
     """The images that one's own table names, looked for once a process."""
     if P.source != params.IMAGES:
         return []
-    from miram.data.own_images import image_paths
+    from miram.data.own_images.table import image_paths
 
     return image_paths(Path(P.sources.images.table_csv), Path(P.sources.images.folder))
 
@@ -70,7 +71,7 @@ container: IMAGE
 # Apptainer mounts the working folder alone. Jobs on a cluster are given what stands here.
 if workflow.deployment_settings.deployment_method and workflow.is_main_process:
     given = [*params.given_paths(P).values(), PARAMS, ROOT]
-    made = [layout.data(P.name), layout.runs(P.name), layout.results(P.name), layout.log("crops", P.name).parent]
+    made = [layout.data(P.name), layout.runs(P.name), layout.results(P.name), layout.logs(P.name)]
     try:
         binds = mounts.bind_options(mounts.folders_outside(given, [*OWN_IMAGES(), *EXTRA_IMAGES()], made))
     except MiramError as error:
@@ -103,14 +104,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def WILDCARDS(stage):
-    """The place of a stage's jobs with wildcards in braces."""
-    return [f"{{{name}}}" for name in layout.PLACES.get(stage, ())]
-
-
 def RECORD(stage, *place):
     """Path of a stage's record; where no place is given, with wildcards."""
-    return str(layout.record(stage, P.name, *(place or WILDCARDS(stage))))
+    return str(layout.record(stage, P.name, *(place or [f"{{{name}}}" for name in STAGES[stage].place])))
 
 
 def MADE(stage):
@@ -120,22 +116,30 @@ def MADE(stage):
 
 def LOG(stage):
     """Path of what a stage's jobs say, with wildcards."""
-    return str(layout.log(stage, P.name, *WILDCARDS(stage)))
+    return str(layout.log(stage, P.name, *(f"{{{name}}}" for name in STAGES[stage].place)))
 
 
-def values(stage):
-    """The parameters that decide a stage, as text: Snakemake runs a job again when they change."""
+def DOES(stage):
+    """What a job of a stage does, in words."""
+    place = ", ".join(f"{name} {{wildcards.{name}}}" for name in STAGES[stage].options)
+    return f"{stage}{place and f' ({place})'}: {STAGES[stage].does}"
 
-    def text(wildcards):
-        place = [wildcards.get(name) for name in layout.PLACES.get(stage, ())]
+
+def TRIGGERS(stage):
+    """Snakemake runs a job again when its values change, the code (but for comments) or, of training, the lock."""
+
+    def values(wildcards):
+        place = [wildcards.get(name) for name in STAGES[stage].place]
         return json.dumps(params.stage_values(P, stage, *place), sort_keys=True)
 
-    return text
+    lock = {"lock": record.lock_digest()} if STAGES[stage].on_gpu else {}
+    return {"values": values, "code": record.code_digest(stage), **lock}
 
 
-def code(stage):
-    """Digest of a stage's code, blind to comments: Snakemake runs a job again when it changes."""
-    return record.code_digest(stage)
+def COMMAND(stage):
+    """The command of a stage's jobs, which tells it its place."""
+    options = [f"--{name} {{wildcards.{name}}}" for name in STAGES[stage].options]
+    return " ".join(["{MIRAM}", stage, *options, "> {log} 2>&1"])
 
 
 def needs(rule, gpus=0):

@@ -8,10 +8,10 @@ def examine_machine():
     `ancient()` hides what is to be done from the plan (Snakemake's issue 4166). On a cluster the jobs
     look for their GPU, and for the source, themselves.
     """
-    stages = sorted({job.rule.name for job in workflow.dag.needrun_jobs()} & set(params.EXAMINED))
+    stages = sorted({job.rule.name for job in workflow.dag.needrun_jobs()} & {name for name, row in STAGES.items() if row.examined})
     if params.is_embedded(P) or not stages:
         return
-    log = Path(LOG("doctor"))
+    log = layout.logs(P.name) / "doctor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"This machine is examined: {log}", file=sys.stderr, flush=True)
     elsewhere = "" if workflow.local_exec else "--elsewhere"

@@ -8,15 +8,10 @@ rule audit:
     output:
         RECORD("audit"),
         MADE("audit"),
-    log:
-        LOG("audit"),
-    message:
-        "the data and its splits are audited"
-    params:
-        values=values("audit"),
-        code=code("audit"),
-    shell:
-        "{MIRAM} audit > {log} 2>&1"
+    log: LOG("audit")
+    message: DOES("audit")
+    params: **TRIGGERS("audit")
+    shell: COMMAND("audit")
 
 
 rule evaluate:
@@ -25,17 +20,11 @@ rule evaluate:
     output:
         RECORD("evaluate"),
         MADE("evaluate"),
-    log:
-        LOG("evaluate"),
-    message:
-        "the predictions are measured"
-    params:
-        values=values("evaluate"),
-        code=code("evaluate"),
-    resources:
-        **needs("evaluate"),
-    shell:
-        "{MIRAM} evaluate > {log} 2>&1"
+    log: LOG("evaluate")
+    message: DOES("evaluate")
+    params: **TRIGGERS("evaluate")
+    resources: **needs("evaluate")
+    shell: COMMAND("evaluate")
 
 
 rule claims:
@@ -47,15 +36,10 @@ rule claims:
     output:
         RECORD("claims"),
         MADE("claims"),
-    log:
-        LOG("claims"),
-    message:
-        "the paper's claims are judged"
-    params:
-        values=values("claims"),
-        code=code("claims"),
-    shell:
-        "{MIRAM} claims > {log} 2>&1"
+    log: LOG("claims")
+    message: DOES("claims")
+    params: **TRIGGERS("claims")
+    shell: COMMAND("claims")
 
 
 rule efficiency:
@@ -67,15 +51,10 @@ rule efficiency:
     output:
         RECORD("efficiency"),
         MADE("efficiency"),
-    log:
-        LOG("efficiency"),
-    message:
-        "accuracy is set against memory and time"
-    params:
-        values=values("efficiency"),
-        code=code("efficiency"),
-    shell:
-        "{MIRAM} efficiency > {log} 2>&1"
+    log: LOG("efficiency")
+    message: DOES("efficiency")
+    params: **TRIGGERS("efficiency")
+    shell: COMMAND("efficiency")
 
 
 rule table:
@@ -88,15 +67,10 @@ rule table:
     output:
         RECORD("table"),
         MADE("table"), # and the reconstructions of each method
-    log:
-        LOG("table"),
-    message:
-        "the table and the figures are made"
-    params:
-        values=values("table"),
-        code=code("table"),
-    shell:
-        "{MIRAM} table > {log} 2>&1"
+    log: LOG("table")
+    message: DOES("table")
+    params: **TRIGGERS("table")
+    shell: COMMAND("table")
 
 
 rule explain:
@@ -105,21 +79,13 @@ rule explain:
         RECORD("splits", PROTOCOLS[0]),
         [RECORD("finetune", *cell) for cell in EXPLAINED],
         [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
-    output:
-        RECORD("explain"),
-    log:
-        LOG("explain"),
-    message:
-        "the networks are explained"
-    params:
-        values=values("explain"),
-        code=code("explain"),
-        lock=record.lock_digest(),
+    output: RECORD("explain")
+    log: LOG("explain")
+    message: DOES("explain")
+    params: **TRIGGERS("explain")
     threads: P.compute.threads
-    resources:
-        **needs("explain", gpus=1),
-    shell:
-        "{MIRAM} explain > {log} 2>&1"
+    resources: **needs("explain", gpus=1)
+    shell: COMMAND("explain")
 
 
 rule report:
@@ -134,42 +100,31 @@ rule report:
     output:
         RECORD("report"),
         report(MADE("report"), caption="../report/report.rst", category="Report"),
-    log:
-        LOG("report"),
-    message:
-        "the report is written"
-    params:
-        values=values("report"),
-        code=code("report"),
-    shell:
-        "{MIRAM} report > {log} 2>&1"
+    log: LOG("report")
+    message: DOES("report")
+    params: **TRIGGERS("report")
+    shell: COMMAND("report")
 
 
 # the last one: it describes what all the others left in the results folder
 rule crate:
     input:
-        [RECORD(stage) for stage in params.final_stages(P)],
+        [RECORD(stage.name) for stage in params.stages_of(P) if stage.final],
         layout.project_file(layout.WORKFLOW),
     output:
         RECORD("crate"),
         [file for file in MADE("crate") if P.source != params.IMAGES or file.name != layout.LOCK],
-    log:
-        LOG("crate"),
-    message:
-        "the results are described"
-    params:
-        values=values("crate"),
-        code=code("crate"),
-    shell:
-        "{MIRAM} crate > {log} 2>&1"
+    log: LOG("crate")
+    message: DOES("crate")
+    params: **TRIGGERS("crate")
+    shell: COMMAND("crate")
 
 
 def finish_with_gaps():
     """After a failure: say which jobs failed, and make the results that wait for them of what has finished.
 
-    The records of all that is left to do go first: none of an earlier run may pass for one of the present parameters,
-    here or in the next run, which would not do a job whose successors are there. Nor do the results keep a record, as
-    they are not complete. Nothing is done for a run that was stopped.
+    The records of all unfinished jobs are deleted first: otherwise old ones would look up to date, now and in the next
+    run. The results keep no record either, as they are not complete. Nothing is done for a run that was stopped.
     """
     if workflow.scheduler.running or workflow.dag.ready_jobs:
         return
@@ -179,7 +134,7 @@ def finish_with_gaps():
     for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
         Path(file).unlink(missing_ok=True)
     made = []
-    for stage in (stage for stage in ("evaluate", "claims", "efficiency", "table", "report") if stage in waiting):
+    for stage in (name for name, row in STAGES.items() if row.with_gaps and name in waiting):
         log = Path(layout.log(stage, P.name))
         if subprocess.run(f"{MIRAM} {stage} > {log} 2>&1", shell=True).returncode:
             break
@@ -188,7 +143,7 @@ def finish_with_gaps():
         Path(RECORD(stage)).unlink()
     named = "\n".join(sorted(f"  {job.rule.name}: {job.log[0]}" for job in failed))
     about = f"Made without them, the gaps named: {RESULTS}/report.html, {RESULTS}/comparison.md" if "report" in made else "No results could be made of the rest"
-    print(f"Failed:\n{named}\n{about}.\nMend what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
+    print(f"Failed:\n{named}\n{about}.\nFix what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
 
 
 onerror:

@@ -1,6 +1,6 @@
 """The rows of CBIS-DDSM's case lists that come with this software, for work without a network and for comparison.
 
-The lists can be had from one web site alone. README.md beside this file names their source and licence.
+The lists are available from only one web site. README.md in this folder names their source and licence.
 """
 
 import gzip
@@ -37,7 +37,7 @@ def carried_cases() -> pd.DataFrame:
     except (OSError, EOFError) as error:
         raise _damaged(str(error)) from error
     if hashlib.sha256(table).hexdigest() != SHA256:
-        raise _damaged("its SHA-256 is another")
+        raise _damaged("its SHA-256 differs")
     return pd.read_csv(io.BytesIO(table), dtype=str, keep_default_na=False)
 
 
@@ -47,10 +47,9 @@ def carried_lesions() -> pd.DataFrame:
 
 
 def write_case_lists(csv_dir: Path) -> None:
-    """Write the carried rows as the four case lists, in their form.
+    """Write the carried rows as the four case lists, in their format.
 
-    Of each path they hold the series alone: a dash stands for its description, its study and its file, which nothing
-    reads.
+    Each path holds only the series; description, study and file, which nothing reads, are written as a dash.
     """
     rows = carried_cases().assign(abnormality_type=lambda table: table["kind"].map(ABNORMALITIES))
     for column, uid in PATHS.items():
@@ -68,8 +67,8 @@ def write_case_lists(csv_dir: Path) -> None:
 def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:
     """How rows of `case_lists.read_cases` differ from the carried ones.
 
-    Returns the ids of the lesions that they lack, and every other difference in words. Lists that have no lesion in
-    common with the carried ones are another archive's, and are not compared.
+    Returns the ids of missing lesions, and every other difference in words. Lists that share no lesion with the carried
+    ones belong to another archive and are not compared.
     """
     carried = carried_cases()
     own, known = (table.set_index(lesion_ids(table)) for table in (cases, carried))
@@ -83,7 +82,7 @@ def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:
     changed = (own.loc[both, CASES] != known.loc[both, CASES]).stack()
     for lesion, column in changed.index[changed.to_numpy()]:
         values = own.loc[lesion, column], known.loc[lesion, column]
-        words.append(place[lesion] + "{} is {!r}, and {!r} among the carried ones".format(column, *values))
+        words.append(place[lesion] + "{} is {!r}, but {!r} in the carried lists".format(column, *values))
     return missing, words
 
 

@@ -1,1 +1,1 @@
-"""Pictures that users bring, of any grey format: what a file holds, and how its grey levels become ours."""
+"""Users' pictures in any grey format: what a file holds, and how its grey levels are scaled."""

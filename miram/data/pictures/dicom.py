@@ -1,6 +1,6 @@
 """Grey DICOM pictures of any maker: stored values without overlays, their polarity, padding and window.
 
-The module `miram.data.dicom` reads the films of CBIS-DDSM, in windows; this one reads what users bring, whole.
+The module `miram.data.dicom` reads the films of CBIS-DDSM, in windows; this one reads users' files, whole.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from miram.errors import MiramError
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 OVERLAYS = range(0x6000, 0x6020, 2)  # groups
-ENCAPSULATED = b"\xfe\xff\x00\xe0"  # how compressed pixels begin: the tag of an item
+ENCAPSULATED = b"\xfe\xff\x00\xe0"  # compressed pixels begin with the tag of an item
 
 
 def read_dicom(path: Path, *, windowed: bool) -> Picture:
@@ -31,6 +31,17 @@ def read_dicom(path: Path, *, windowed: bool) -> Picture:
             return _picture(path, dcmread(path, force=True), windowed)
     except MiramError:
         raise
+    except Exception as error:  # a damaged file makes pydicom raise nearly anything
+        raise PictureError(f"{path} is not a DICOM file that can be decoded: {error}") from error
+
+
+def dicom_size(path: Path) -> tuple[int, int]:
+    """Rows and columns, by the header alone. Raises PictureError where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+            return int(header.Rows), int(header.Columns)
     except Exception as error:  # a damaged file makes pydicom raise nearly anything
         raise PictureError(f"{path} is not a DICOM file that can be decoded: {error}") from error
 
@@ -76,12 +87,12 @@ def _require_one_grey(path: Path, header: Dataset) -> None:
         raise PictureError(f"{path} is not grey: PhotometricInterpretation = {interpretation}.")
     if header.BitsAllocated not in (1, 8, 16):
         raise PictureError(
-            f"{path} has grey levels of {header.BitsAllocated} bits (BitsAllocated), 16 at most are read."
+            f"{path} has grey levels of {header.BitsAllocated} bits (BitsAllocated); at most 16 are supported."
         )
 
 
 def _name_syntax(path: Path, header: Dataset) -> None:
-    """Fill in what an anonymiser may have taken away and pydicom needs to decode."""
+    """Fill in attributes that anonymisers remove and pydicom needs for decoding."""
     header.setdefault("SamplesPerPixel", 1)
     header.setdefault("PixelRepresentation", 0)
     header.setdefault("BitsStored", header.BitsAllocated)
@@ -89,7 +100,7 @@ def _name_syntax(path: Path, header: Dataset) -> None:
     if header.file_meta.get("TransferSyntaxUID"):
         return
     if bytes(header.PixelData[:4]) == ENCAPSULATED:
-        raise PictureError(f"{path} is compressed and does not say how: it has no TransferSyntaxUID.")
+        raise PictureError(f"{path} is compressed in an unknown way: it has no TransferSyntaxUID.")
     implicit, little = header.original_encoding
     plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
@@ -102,7 +113,7 @@ def _padding(header: Dataset, grey: np.ndarray) -> np.ndarray | None:
         return None
     limit = header.get("PixelPaddingRangeLimit")
     low, high = sorted((first, first if limit is None else limit))
-    # a value of the other sign is one of the same bits
+    # a value of the other sign has the same bits
     wrap = 2 ** (8 * grey.dtype.itemsize)
     found = (grey >= low) & (grey <= high)
     for bits in (low + wrap, low - wrap):
@@ -111,9 +122,9 @@ def _padding(header: Dataset, grey: np.ndarray) -> np.ndarray | None:
 
 
 def _values(path: Path, header: Dataset, grey: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndarray, int, bool]:
-    """Stored values, their bits, and whether they are signed: BitsStored of those up to HighBit, no overlay among them.
+    """Stored values, their bits, and whether they are signed: BitsStored bits below HighBit, without overlays.
 
-    Raises PictureError when a value has more bits than the file says.
+    Raises PictureError if a value has more bits than declared.
     """
     allocated, stored, high = 8 * grey.dtype.itemsize, header.BitsStored, header.HighBit
     signed = header.PixelRepresentation == 1

@@ -1,17 +1,17 @@
-"""Grey levels: which of them a picture uses, by a stated rule, and the picture on the whole range of 16 bits.
+"""Grey levels: the range that a picture uses, by one of four rules, and the picture scaled to 16 bits.
 
 The rules, a value of `sources.images.levels`:
 
-* "stored": all levels that the bits which the file declares can hold.
-* "data": of files that declare more than 8 bits, the levels that the data set uses, kind by kind of file (see
-  `Facts.kind`); of the others as "stored". Few files with 12-bit levels declare 12 bits.
-* "image": the levels that the picture itself uses.
-* "window": those of the DICOM file's window, or of its VOI LUT; without one as "data".
-
-Levels that are used are rounded to whole bits, see `whole_bits`, so that brightness does not follow one bright pixel.
+* "stored": all levels that the declared bits can hold.
+* "data": for files that declare more than 8 bits, the levels that the data set uses, per kind of file (see
+`Facts.kind`); else as "stored". Few files with 12-bit levels declare 12 bits.
+* "image": the levels that the picture uses.
+* "window": those of the DICOM file's window or VOI LUT; without one as "data".
+Ranges are rounded to whole bits, see `whole_bits`, so that brightness does not depend on one bright pixel.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +19,11 @@ import numpy as np
 from miram.data.pictures.picture import Facts, Picture, Range
 
 WINDOW = "window"
-EIGHTH = 8  # a picture is named when it fills less than this part of its range
+EIGHTH = 8  # pictures that fill less than this part of their range are reported
 
 
 class Scale(NamedTuple):
-    """The range that a picture is shown on, and why someone should look at it; no reason: an empty text."""
+    """The range of a picture, and why someone should look at it; empty: no reason."""
 
     range: Range
     reason: str
@@ -35,20 +35,24 @@ def whole_bits(lowest: int, highest: int) -> Range:
     return Range(low, max(1, (highest - low).bit_length()))
 
 
+def widened(one: Facts, other: Facts) -> Facts:
+    """The first range, extended by the levels of both."""
+    return replace(one, lowest=min(one.lowest, other.lowest), highest=max(one.highest, other.highest))
+
+
 def used_ranges(pictures: Iterable[Facts]) -> dict[str, Range]:
     """The range that the pictures of each kind use together."""
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, Facts] = {}
     for facts in pictures:
-        lowest, highest = found.get(facts.kind, (facts.lowest, facts.highest))
-        found[facts.kind] = min(lowest, facts.lowest), max(highest, facts.highest)
-    return {kind: whole_bits(*extent) for kind, extent in sorted(found.items())}
+        found[facts.kind] = widened(found.get(facts.kind, facts), facts)
+    return {kind: whole_bits(facts.lowest, facts.highest) for kind, facts in sorted(found.items())}
 
 
 def scale_of(facts: Facts, levels: str, ranges: Mapping[str, Range] | None) -> Scale:
     """The range of a picture under a rule; `ranges` are those of `used_ranges`, None where `stored` is known to hold.
 
-    Under "data" a picture whose levels leave the range of its kind, or do not reach an eighth of it and would be nearly
-    black, gets its own range.
+    Under "data" a picture whose levels exceed the range of its kind, or fill less than an eighth of it and would be
+    nearly black, gets its own range.
     """
     lowest, highest = facts.lowest, facts.highest
     chosen, reason = facts.stored, ""
@@ -66,7 +70,7 @@ def scale_of(facts: Facts, levels: str, ranges: Mapping[str, Range] | None) -> S
 
 
 def scaled(picture: Picture, chosen: Range) -> np.ndarray:
-    """The picture as (R, C) uint16, `chosen` on 0 to 65535, bright what is to be bright, and padding black."""
+    """The picture as (R, C) uint16: `chosen` scaled to 0 to 65535, inverted where the file says so, padding black."""
     grey = picture.pixels
     if chosen != Range(0, 16):
         above = (np.clip(grey.astype(np.int32), chosen.low, chosen.high) - chosen.low).astype(np.uint32)

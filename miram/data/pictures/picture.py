@@ -9,14 +9,14 @@ from miram.errors import MiramError
 
 
 class PictureError(MiramError):
-    """A file that holds no picture that can be used; the message names it and says why."""
+    """A file without a usable picture; the message names it and says why."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, "Mend or replace the file, or take it out.")
+        super().__init__(message, "Correct, replace or remove the file.")
 
 
 class Range(NamedTuple):
-    """The grey levels that are shown, `low` the darkest; there are 2 ** `bits` of them."""
+    """The 2 ** `bits` grey levels that are shown; `low` is the darkest."""
 
     low: int
     bits: int
@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of its grey levels, and which of them it holds; all that a rule of grey levels asks for."""
+    """What a file says about its grey levels, and which of them it uses: the input of the rules in `levels`."""
 
     format: str  # DICOM, or Pillow's word: PNG, TIFF, JPEG, PPM, BMP, JPEG2000
     bits: int  # that the file declares for a grey level
@@ -43,18 +43,18 @@ class Facts:
 
     @property
     def kind(self) -> str:
-        """Which files of a data set are expected to use the same grey levels: those that say the same of themselves."""
+        """Files of the same kind are expected to use the same grey levels: their headers agree."""
         words = [self.format, f"{self.bits} bits" + " signed" * self.signed, self.manufacturer]
         return ", ".join(filter(None, words))
 
     @property
     def stored(self) -> Range:
-        """All the grey levels that so many bits can hold."""
+        """All grey levels of this many bits."""
         return Range(-(2 ** (self.bits - 1)) if self.signed else 0, self.bits)
 
 
 class Picture(NamedTuple):
-    """Grey levels as a file stores them, (R, C) whole numbers, and what it says of them."""
+    """Grey levels as stored, (R, C) whole numbers, and what the file says about them."""
 
     pixels: np.ndarray
     padding: np.ndarray | None  # (R, C), true where there is no picture; None: nowhere
@@ -62,7 +62,7 @@ class Picture(NamedTuple):
 
 
 def picture_of(pixels: np.ndarray, padding: np.ndarray | None = None, **told: Any) -> Picture:
-    """A picture of grey levels (R, C) and of what its file tells, fields of Facts; levels of padding do not count."""
+    """A picture from grey levels (R, C) and fields of Facts; levels of padding do not count."""
     inside = pixels if padding is None else pixels[~padding]
     lowest, highest = (int(inside.min()), int(inside.max())) if inside.size else (0, 0)
     return Picture(pixels, padding, Facts(lowest=lowest, highest=highest, padding_px=pixels.size - inside.size, **told))

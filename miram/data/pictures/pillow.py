@@ -13,14 +13,14 @@ from miram.errors import MiramError
 FORMATS = ("PNG", "TIFF", "JPEG", "PPM", "BMP", "JPEG2000")  # Pillow's words
 LAYERS = {"L": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "RGBa": 4}  # 8 bits each
 PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0  # of TIFF
-PNG_BITS = 24  # place of the bits a channel in a PNG file
+PNG_BITS = 24  # offset of the bits per channel in a PNG file
 # big-endian, WhiteIsZero, unsigned, 16 bits: the one grey TIFF that Pillow's table of modes leaves out
 TiffImagePlugin.OPEN_INFO.setdefault((TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
-REMEDY = "Mend or replace it; if the workflow has cut it, delete it and run the stage `crops` again."
+REMEDY = "Correct or replace it; if the workflow cut it, delete it and run the stage `crops` again."
 
 
 def decode(path: Path) -> Image.Image:
-    """A picture, decoded whole. Raises MiramError naming the file when it is missing, damaged or none."""
+    """A picture, decoded whole. Raises MiramError naming the file if it is missing, damaged or not a picture."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -29,6 +29,15 @@ def decode(path: Path) -> Image.Image:
         raise MiramError(f"The image {path} is missing.", "Run the stage `crops` again.") from error
     except Exception as error:  # a damaged picture makes Pillow raise nearly anything
         raise MiramError(f"The image {path} cannot be decoded: {error}.", REMEDY) from error
+
+
+def pillow_size(path: Path) -> tuple[int, int]:
+    """Rows and columns, by the header alone. Raises PictureError where it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception as error:  # a damaged picture makes Pillow raise nearly anything
+        raise PictureError(f"{path} cannot be decoded: {error}") from error
 
 
 def read_pillow(path: Path) -> Picture:
@@ -53,7 +62,7 @@ def _tag(image: Image.Image, number: int) -> Any:
 
 
 def _declared_bits(path: Path, image: Image.Image) -> int | None:
-    """Bits of a channel as the file says, where Pillow's mode does not tell them."""
+    """Declared bits per channel, where Pillow's mode does not say."""
     if image.format == "PNG":
         with open(path, "rb") as stream:
             return stream.read(PNG_BITS + 1)[PNG_BITS]
@@ -69,7 +78,7 @@ def _grey(path: Path, image: Image.Image, declared: int | None, white_is_zero: b
         pixels = _wide(path, np.asarray(image))
         if key is not None and (pixels == key).any():
             raise PictureError(f"{path} is transparent in places.")
-        # Pillow turns WhiteIsZero around for 8 bits and fewer alone
+        # Pillow inverts WhiteIsZero only for 8 bits and fewer
         return picture_of(pixels, format=name, bits=min(declared or 16, 16), inverted=white_is_zero)
     if key is not None or image.mode in ("P", "PA"):
         image = image.convert("RGBA")
@@ -77,7 +86,7 @@ def _grey(path: Path, image: Image.Image, declared: int | None, white_is_zero: b
         raise PictureError(f"{path} is in colour: Pillow's mode {image.mode}.")
     if declared == 16:
         raise PictureError(
-            f"{path} has {LAYERS[image.mode]} channels of 16 bits, of which Pillow reads 8: save it as grey alone."
+            f"{path} has {LAYERS[image.mode]} channels of 16 bits, of which Pillow reads 8: save it as grey."
         )
     return picture_of(_one_layer(path, np.asarray(image)), format=name, bits=8)
 
@@ -86,7 +95,7 @@ def _wide(path: Path, pixels: np.ndarray) -> np.ndarray:
     """Levels of 16 bits, also where they come in 32 or as floating point."""
     if pixels.dtype.itemsize == 2:
         return pixels.astype(np.uint16)
-    # not a number fails the comparison too
+    # NaN fails the comparison too
     if not ((pixels >= 0) & (pixels <= 65535)).all() or (pixels != np.floor(pixels)).any():
         raise PictureError(f"{path} has grey levels of 32 bits that are not whole numbers of 0 to 65535.")
     return pixels.astype(np.uint16)

@@ -1,14 +1,14 @@
-"""How a DICOM file wants its grey levels shown: its window or VOI LUT (PS3.3, C.11.2), after its Modality LUT."""
+"""Display of grey levels as a DICOM file asks: Modality LUT, then window or VOI LUT (PS3.3, C.11.2)."""
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi
 
-MOST = 65535  # of the 16 bits that what is shown fills
+MOST = 65535  # of the 16 bits of the result
 
 
 def has_window(header: Dataset) -> bool:
-    """Whether a file says how it is to be shown."""
+    """Whether a file has a window or a VOI LUT."""
     return bool(header.get("VOILUTSequence")) or _first(header, "WindowWidth") is not None
 
 

@@ -1,4 +1,4 @@
-"""A look at all pictures of a data set before one is used: which grey levels they have, and which cannot be read."""
+"""A survey of all pictures of a data set before use: their grey levels, and which cannot be read."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from miram.data.pictures.levels import scale_of, scaled, used_ranges
-from miram.data.pictures.picture import PictureError, Range
+from miram.data.pictures.levels import scale_of, scaled, used_ranges, widened
+from miram.data.pictures.picture import Facts, PictureError, Range
 from miram.data.pictures.reader import read_picture
 from miram.data.rows import write_rows
 
@@ -21,48 +21,60 @@ NAMED = 5  # files that a summary names
 
 
 class Reading(NamedTuple):
-    """How a network's pictures were read: the rule, the range of each kind (see `scale_of`), and the crop's window.
-
-    `window` holds the keywords of `window_around`, for crops that are windows around whole pictures; None where they
-    were cut from films.
-    """
+    """How pictures are read: the rule, and the range of each kind, see `scale_of`."""
 
     levels: str
     ranges: Mapping[str, Range] | None
-    window: Mapping[str, Any] | None
 
     def read(self, path: Path) -> tuple[np.ndarray, str]:
-        """A picture as (R, C) uint16, and why someone should look at it, if so. Raises as `read_picture`."""
+        """A picture as (R, C) uint16, and why someone should look at it, if any. Raises as `read_picture`."""
         picture = read_picture(path, self.levels)
         found = scale_of(picture.facts, self.levels, self.ranges)
         return scaled(picture, found.range), found.reason
 
 
-FILMS = Reading("data", None, None)  # of CBIS-DDSM: 16 bits, and all of them used
+FILMS = Reading("data", None)  # of CBIS-DDSM: 16 bits, and all of them used
 
 
 class Survey(NamedTuple):
-    """What was found: a row of COLUMNS for each picture, by name; why others cannot be read; the range of each kind."""
+    """One row of COLUMNS per picture, by name; why others cannot be read; the range of each kind."""
 
     rows: dict[str, dict[str, Any]]
     aside: dict[str, str]
     ranges: dict[str, Range]
 
 
-def survey(paths: Mapping[str, Path], levels: str, track: Callable[[Iterable], Iterable]) -> Survey:
-    """Look at every picture, one in memory at a time; `track` reports progress. Raises as `read_picture` but for
-    PictureError."""
-    seen, aside = {}, {}
+def survey(
+    paths: Mapping[str, Path],
+    levels: str,
+    track: Callable[[Iterable], Iterable],
+    use: Callable[[str, np.ndarray], None] | None = None,
+) -> Survey:
+    """Read every picture, one in memory at a time; `track` reports progress.
+
+    `use` gets the name and the pixels of each, as `Reading.read` gives them. A picture is decoded once, and again if a
+    later one of its kind widened the range. Raises as `read_picture`, except PictureError.
+    """
+    seen: dict[str, Facts] = {}
+    extent: dict[str, Facts] = {}  # the lowest and the highest level of each kind, so far
+    used, aside, rows = {}, {}, {}
     for name, path in track(paths.items()):
         try:
-            seen[name] = read_picture(path, levels).facts
+            picture = read_picture(path, levels)
         except PictureError as error:
             aside[name] = error.message
-    ranges = used_ranges(seen.values())
-    rows = {}
+            continue
+        seen[name] = own = picture.facts
+        extent[own.kind] = widened(extent.get(own.kind, own), own)
+        if use:
+            used[name] = scale_of(own, levels, used_ranges([extent[own.kind]])).range
+            use(name, scaled(picture, used[name]))
+    ranges = used_ranges(extent.values())
     for name, facts in seen.items():
         shown, note = scale_of(facts, levels, ranges)
         rows[name] = {"image": name, **asdict(facts), "shown_from": shown.low, "shown_to": shown.high, "note": note}
+        if use and used[name] != shown:
+            use(name, scaled(read_picture(paths[name], levels), shown))
     return Survey(rows, aside, ranges)
 
 
@@ -72,7 +84,7 @@ def write_survey(found: Survey, path: Path) -> None:
 
 
 def summary(found: Survey, levels: str) -> str:
-    """What was found, in a few lines."""
+    """A summary in a few lines."""
     lines = [f"pictures: {len(found.rows)} read, {len(found.aside)} set aside; levels: {levels}"]
     table = pd.DataFrame(found.rows.values(), columns=COLUMNS)
     for (form, maker, bits), group in table.groupby(["format", "manufacturer", "bits"]):

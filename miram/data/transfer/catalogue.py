@@ -1,4 +1,4 @@
-"""The catalogue stage: the case lists, and which series of the source their lesions need."""
+"""The catalogue stage: the case lists, and the series of the source that their lesions need."""
 
 import sys
 from pathlib import Path
@@ -31,16 +31,16 @@ def list_archive(
     backoff_seconds: float,
     carried: bool,
 ) -> dict[str, object]:
-    """Put the case lists into `csv_dir` and a row for each series that they need into `series_csv`.
+    """Put the case lists into `csv_dir` and one row per series that they need into `series_csv`.
 
     `source`, `settings`: the kind and its block of parameters; `csv_url` in it is an address or a folder. `carried`:
     see `bring_case_lists`. A series that the source does not have has 0 images: its lesions are set aside later.
-    Raises MiramError when the source does not answer.
+    Raises MiramError if the source does not answer.
     """
     csv_dir = Path(csv_dir)
     http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
     try:
-        opened = open_source(source, http, settings)  # first: a folder without DICOM files is told at once
+        opened = open_source(source, http, settings)  # first, so that a folder without DICOM files is reported at once
         lists = bring_case_lists(http, settings["csv_url"], csv_dir, carried=carried)
         lesions = read_lesions(csv_dir)
         listed = opened.list_series(needed_series(lesions))
@@ -65,10 +65,10 @@ def list_archive(
 
 
 def list_carried(csv_dir: Path, series_csv: Path) -> None:
-    """Do what `list_archive` does for CBIS-DDSM without any network.
+    """Do what `list_archive` does for CBIS-DDSM, but without a network.
 
-    The case lists are the carried ones; the number of images and the size of each series are those of the index of the
-    Imaging Data Commons that is installed, of the same files.
+    The case lists are the carried ones; numbers of images and sizes of series come from the installed index of the
+    Imaging Data Commons, which has the same files.
     """
     write_case_lists(Path(csv_dir))
     listed = {uid: entry.series for uid, entry in read_index(INDEX_COLLECTION).items()}
@@ -76,9 +76,9 @@ def list_carried(csv_dir: Path, series_csv: Path) -> None:
 
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFrame:
-    """A row for each series that `lesions` need, with the columns COLUMNS, sorted by UID.
+    """One row per series that `lesions` need, with the columns COLUMNS, sorted by UID.
 
-    `role`: what the case lists say that it holds: film, mask, crop, or crop+mask.
+    `role`: its content according to the case lists: film, mask, crop, or crop+mask.
     """
     roles: dict[str, set[str]] = {}
     for column in PATHS.values():
@@ -92,13 +92,13 @@ def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFra
 
 
 def no_answer(source: str, settings: dict[str, Any], fault: Fault) -> MiramError:
-    """The error of a source that does not give what it is asked for."""
+    """The error for a source that does not deliver what was requested."""
     place = next((value for name, value in settings.items() if name in ("api_url", "bucket_urls", "folder")), source)
     others = " or ".join(f"`source: {kind}`" for kind in SOURCES if kind != source)
     return MiramError(
-        f"{', '.join(place) if isinstance(place, list) else place} does not give what was asked for: {fault}",
-        f"Check sources.{source} in params.yaml and the network, or choose {others} there, then run again; what is "
-        "verified is kept.",
+        f"{', '.join(place) if isinstance(place, list) else place} does not deliver what was requested: {fault}",
+        f"Check sources.{source} in params.yaml and the network, or choose {others} there, then run again; "
+        "verified series are kept.",
     )
 
 

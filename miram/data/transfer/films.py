@@ -1,8 +1,7 @@
-"""The crops stage: film by film, fetch its series, cut its lesions, note it in the ledger, and delete the DICOMs.
+"""The crops stage: which films are left, the threads that cut them (`one_film`), and the resulting tables.
 
-At most `workers` films lie on the disk at a time, and those of which a series could not be had, unless `keep_dicom`
-says to keep them all. What a kill leaves is used by the next run: verified series are not asked for again, films that
-are cut are not touched again.
+Unless `keep_dicom` is set, at most `workers` films are on disk at a time, and those with a series that could not be
+downloaded. A run continues after a kill: verified series are not downloaded again, and cut films are not cut again.
 """
 
 import errno
@@ -10,72 +9,35 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from miram.data.case_lists import leak_in_words, read_lesions
-from miram.data.cutting import (
-    BACKGROUND_COLUMNS,
-    LESION_COLUMNS,
-    SET_ASIDE_COLUMNS,
-    cut_backgrounds,
-    cut_film,
-    save_png,
-)
-from miram.data.dicom import open_pixels
+from miram.data.crop_rules import Cutting
+from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
 from miram.data.rows import remove_others, rows_of, write_rows
 from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.http import Fault, Http
-from miram.data.transfer.ledger import UNTOLD, History, Ledger, open_ledger, read_ledger
+from miram.data.transfer.ledger import History, open_ledger, read_ledger
 from miram.data.transfer.lock import write_lock
-from miram.data.transfer.plan import Needed, describe, film_series, make_plan, require_space
-from miram.data.transfer.receipt import Item, read_receipt
-from miram.data.transfer.sources import Series, Source, open_source
-from miram.data.transfer.sources.series import OpenFilm
+from miram.data.transfer.one_film import PARTIAL, Places, Work, do_film, drop, uids_of
+from miram.data.transfer.plan import Needed, describe, make_plan, require_space
+from miram.data.transfer.receipt import read_receipt
+from miram.data.transfer.sources import open_source
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.progress import track
 from miram.provenance.record import module_digest
 
-PARTIAL = ".partial"  # inside the DICOM folder: what is on its way; emptied at each start
-GIVE_UP_AFTER = 10  # films in a row that failed after all their tries: the source is down, not a series broken
+GIVE_UP_AFTER = 10  # consecutive films that failed after all attempts: then the source is down
 NAMED = 5  # failed series that a message names; the log has them all
 
 Films = dict[str, list[dict[str, Any]]]  # film UID -> the rows of the case lists for its lesions
-
-
-class Places(NamedTuple):
-    """The files and folders of the stage."""
-
-    csv_dir: Path
-    series_csv: Path
-    dicom_dir: Path
-    crops_dir: Path
-    backgrounds_dir: Path
-    ledger: Path
-    lesions_csv: Path
-    set_aside_csv: Path
-    backgrounds_csv: Path
-    lock: Path
-
-
-class Work(NamedTuple):
-    """What the threads share; `series`: those that the source has; `keys`: what decides a film's crops, by its UID."""
-
-    source: Source
-    series: dict[str, Needed]
-    ledger: Ledger
-    places: Places
-    crops: dict[str, Any]
-    keys: dict[str, str]
-    keep_dicom: bool
 
 
 def cut_films(
@@ -83,7 +45,7 @@ def cut_films(
     *,
     source: str,
     settings: dict[str, Any],
-    crops: dict[str, Any],
+    cutting: Cutting,
     workers: int,
     attempts: int,
     timeout_seconds: float,
@@ -92,13 +54,13 @@ def cut_films(
 ) -> dict[str, object]:
     """Cut every lesion of the case lists into `crops_dir`/<lesion_id>.png, from the series of a source.
 
-    Writes a row in `lesions_csv` for each crop, a row in `set_aside_csv` for each lesion without one, and the data lock
-    twice. `source`, `settings`: as in `list_archive`; `crops`: the parameters of `cut_film`. Returns counts, which do
-    not depend on how often the work was interrupted. Raises MiramError when a series could not be had, the disk is too
-    small or full, or no lesion could be cut; what was done by then is kept.
+    Writes one row in `lesions_csv` per crop, one in `set_aside_csv` per lesion without a crop, and the data lock twice.
+    `source`, `settings`: as in `list_archive`. Returns counts, which do
+    not depend on interruptions. Raises MiramError if a series could not be downloaded, the disk is too
+    small or full, or no lesion could be cut; finished work is kept.
     """
     films, series = films_of(places.csv_dir), read_series(places.series_csv)
-    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
     try:
         with open_ledger(places.ledger) as ledger:
             for uid, one in series.items():
@@ -113,7 +75,7 @@ def cut_films(
                 (places.dicom_dir / PARTIAL).mkdir(parents=True)
                 try:
                     opened = open_source(source, http, settings)
-                    work = Work(opened, series, ledger, places, crops, keys, keep_dicom)
+                    work = Work(opened, series, ledger, places, cutting, keys, keep_dicom)
                     failed = _cut_all(work, http, left, workers)
                 except Fault as fault:
                     raise no_answer(source, settings, fault) from fault
@@ -126,17 +88,11 @@ def cut_films(
 
 
 def plan_films(
-    places: Places,
-    *,
-    source: str,
-    settings: dict[str, Any],
-    crops: dict[str, Any],
-    workers: int,
-    keep_dicom: bool,
+    places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting, workers: int, keep_dicom: bool
 ) -> None:
-    """Print what `cut_films` would still do, touching nothing; raises MiramError when the disk is too small for it."""
+    """Print what `cut_films` would still do, changing nothing; raises MiramError if the disk is too small for it."""
     films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
-    keys = {uid: _key(lesions, settings, crops) for uid, lesions in films.items()}
+    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
     plan = make_plan(left, series, source, settings, places.dicom_dir, workers=workers, keep_dicom=keep_dicom)
     lesions = pd.DataFrame([lesion for own in films.values() for lesion in own])
@@ -146,7 +102,7 @@ def plan_films(
 
 
 def films_of(csv_dir: Path) -> Films:
-    """The lesions of the case lists by their film, as plain values: None is what the lists do not know."""
+    """The lesions of the case lists by film, as plain values; None where the lists have no value."""
     lesions = read_lesions(csv_dir)
     films: Films = {}
     for lesion in rows_of(lesions.astype(object).where(lesions.notna(), None)):
@@ -160,20 +116,20 @@ def read_series(series_csv: Path) -> dict[str, Needed]:
     return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
 
 
-def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], crops: dict[str, Any]) -> str:
-    """Digest of what decides the crops of a film and their rows, beside its pixels."""
-    decides = [module_digest("miram.data.cutting"), settings.get("films"), crops, lesions]
+def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutting) -> str:
+    """Digest of everything except the pixels that decides the crops of a film and their rows."""
+    decides = [module_digest("miram.data.cutting"), settings.get("films"), asdict(cutting), lesions]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _films_left(
     films: Films, series: dict[str, Needed], keys: dict[str, str], history: History, places: Places, keep_dicom: bool
 ) -> Films:
-    """The films that are not cut yet, or otherwise than they would be now, or of which something is not there."""
+    """The films that are not cut yet, were cut by other rules, or whose crops are incomplete."""
 
     def is_done(uid: str) -> bool:
         kept = not keep_dicom or all(
-            read_receipt(places.dicom_dir / one) for one in _uids(films[uid]) if series[one].images
+            read_receipt(places.dicom_dir / one) for one in uids_of(films[uid]) if series[one].images
         )
         return kept and _is_cut(history.films.get(uid), keys[uid], places)
 
@@ -189,25 +145,25 @@ def _is_cut(line: dict[str, Any] | None, key: str, places: Places) -> bool:
 
 
 def _tidy(films: Films, left: Films, places: Places, keep_dicom: bool) -> None:
-    """Remove what a killed run left: half-written files, and series of films that are cut, unless they are kept."""
+    """Remove what a killed run left: half-written files, and the series of cut films unless `keep_dicom` is set."""
     shutil.rmtree(places.dicom_dir / PARTIAL, ignore_errors=True)
     for folder in (places.crops_dir, places.backgrounds_dir):
         for part in folder.glob(".*.part"):
             part.unlink()
     if not keep_dicom:
-        _drop(places.dicom_dir, (uid for film in films.keys() - left.keys() for uid in _uids(films[film])))
+        drop(places.dicom_dir, (uid for film in films.keys() - left.keys() for uid in uids_of(films[film])))
 
 
 def _cut_all(work: Work, http: Http, left: Films, workers: int) -> dict[str, Fault]:
     """Cut films in parallel; return the series that failed, by UID.
 
-    Raises MiramError or Fault as soon as nobody answers any more, or nothing succeeds.
+    Raises MiramError or Fault as soon as the source no longer answers, or nothing succeeds.
     """
     failed: dict[str, Fault] = {}
     in_a_row = 0
     pool = ThreadPoolExecutor(workers)
     try:
-        futures = [pool.submit(_do_film, work, lesions) for lesions in left.values()]
+        futures = [pool.submit(do_film, work, lesions) for lesions in left.values()]
         for future in track(as_completed(futures), "films", total=len(futures)):
             faults = future.result()
             in_a_row = in_a_row + 1 if faults else 0
@@ -218,108 +174,13 @@ def _cut_all(work: Work, http: Http, left: Films, workers: int) -> dict[str, Fau
                 if fault.unreachable or in_a_row == GIVE_UP_AFTER:
                     raise fault
     finally:
-        http.stop()  # on Ctrl-C or a full disk the other threads shall not work on
+        http.stop()  # on Ctrl-C or a full disk the other threads should stop
         pool.shutdown(cancel_futures=True)
     return failed
 
 
-def _do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
-    """Fetch what a film lacks, cut it and note it; return the series that could not be had."""
-    film = lesions[0]["film_uid"]
-    faults: dict[str, Fault] = {}
-    open_film: OpenFilm = open_pixels
-    for uid in _uids(lesions):
-        if work.series[uid].images:  # what the source does not have sets its lesions aside, and nothing else
-            try:
-                open_film = _bring(work, uid, is_film=uid == film) or open_film
-            except Fault as fault:
-                faults[uid] = fault
-    if not faults:
-        try:
-            _cut(work, film, lesions, open_film)
-        except Fault as fault:  # while rows of the film were read
-            faults[film] = fault
-    return faults
-
-
-def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
-    """Make a series lie in its folder; returns what reads the pixels of a film that does not lie there whole."""
-    final = work.places.dicom_dir / uid
-    needed = work.series[uid]
-    series = Series(uid, needed.images, needed.bytes)
-    present, known = read_receipt(final), work.ledger.history.verified.get(uid)
-    if present is not None:
-        if known != present:
-            work.ledger.verified(uid, UNTOLD, present, 0.0)
-        return None
-    start = time.monotonic()
-    read_rows = work.source.read_rows if is_film else None
-    partial = work.places.dicom_dir / PARTIAL / uid
-    try:
-        if read_rows is None:
-            fetched, open_film = work.source.fetch_series(series, partial), None
-            _require_same(known, fetched.items, work.places.ledger)
-        else:
-            fetched, open_film = None, read_rows(series, partial)
-        if final.exists():  # its receipt did not hold, else it would not have been fetched
-            shutil.rmtree(final)
-        partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if fetched is None:
-        work.ledger.fetched(uid, work.source.origin, series.bytes)
-    else:
-        work.ledger.verified(uid, *fetched, time.monotonic() - start)
-    return open_film
-
-
-def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> None:
-    """Raise Fault when a series that was verified before, wherever it came from, comes with other bytes."""
-    before, now = ({(item.sop_uid, item.sha256) for item in files} for files in (known or items, items))
-    if before != now:
-        raise Fault(
-            f"its files are not those that were verified before; to take them, remove its lines from {ledger}",
-            lasting=True,
-        )
-
-
-def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
-    """Write a film's crops and background patches, and note them in the ledger."""
-    dicom_dir = work.places.dicom_dir
-    sampling = {name: work.crops[name] for name in ("backgrounds_per_film", "backgrounds_seed")}
-    cutting = {name: value for name, value in work.crops.items() if name not in sampling}
-    sampling |= {name: cutting[name] for name in ("bits", "air")}
-    found, cut, backgrounds = [], [], []
-    for lesion, crop in cut_film(lesions, dicom_dir, open_film=open_film, **cutting):
-        found.append(lesion)
-        if crop is not None:
-            cut.append(lesion | _save(crop, work.places.crops_dir / f"{lesion['lesion_id']}.png"))
-    for background, patch in cut_backgrounds(found, dicom_dir, open_film=open_film, **sampling):
-        png = work.places.backgrounds_dir / f"{background['background_id']}.png"
-        backgrounds.append(background | _save(patch, png))
-    aside = [lesion for lesion in found if "reason" in lesion]
-    work.ledger.cropped(film, _uids(lesions), work.keys[film], cut, aside, backgrounds)
-    if not work.keep_dicom:
-        _drop(dicom_dir, _uids(lesions))
-
-
-def _save(pixels: np.ndarray, png: Path) -> dict[str, str]:
-    save_png(pixels, png)
-    return {"png_sha256": sha256_file(png)}
-
-
-def _uids(lesions: list[dict[str, Any]]) -> list[str]:
-    film, others = film_series(lesions)
-    return [*others, film]  # masks first: a film is the larger
-
-
-def _drop(dicom_dir: Path, uids: Iterable[str]) -> None:
-    for uid in uids:
-        shutil.rmtree(dicom_dir / uid, ignore_errors=True)
-
-
 def _write_tables(history: History, films: Films, series: dict[str, Needed], places: Places) -> dict[str, object]:
-    """Write the tables and the lock as the ledger has them, remove images without a row, and return the counts."""
+    """Write the tables and the lock from the ledger, remove images without a row, and return the counts."""
     lines = [history.films[uid] for uid in films]
     done, aside, backgrounds = (
         [row for line in lines for row in line[name]] for name in ("lesions", "set_aside", "backgrounds")
@@ -355,8 +216,8 @@ def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:
     named = "; ".join(f"{uid} ({failed[uid]})" for uid in sorted(failed)[:NAMED])
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return MiramError(
-        f"{len(failed)} series could not be had: {named}{more}",
-        f"Run the same command again: what {ledger} calls verified or cropped is kept and not asked for again.",
+        f"{len(failed)} series could not be downloaded: {named}{more}",
+        f"Run the same command again: what {ledger} lists as verified or cropped is kept and not downloaded again.",
     )
 
 

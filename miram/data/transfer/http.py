@@ -1,4 +1,4 @@
-"""HTTP GET for an archive that breaks off: polite retries, and bodies that are read in pieces and bounded."""
+"""HTTP GET for an archive with broken transfers: polite retries, and bodies that are read in pieces up to a limit."""
 
 import random
 import threading
@@ -14,15 +14,15 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NameResolutio
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 18
 RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-LONGEST_WAIT_SECONDS = 600.0  # a server's Retry-After beyond this is not followed
+LONGEST_WAIT_SECONDS = 600.0  # a longer Retry-After is ignored
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Fault(Exception):
-    """One try of a transfer went wrong.
+    """One attempt of a transfer failed.
 
-    `lasting`: another try would bring the same. `unreachable`: nobody answers at the address at all. `wait_seconds`:
-    what the server asks to wait before the next try.
+    `lasting`: another attempt would fail in the same way. `unreachable`: nothing answers at the address.
+    `wait_seconds`: the delay that the server requests before the next attempt.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Fault(Exception):
 
 
 class Http:
-    """A client that threads share: `attempts` tries a request, waiting `backoff_seconds`, then twice that, and so on.
+    """A client shared by threads: up to `attempts` per request, with pauses of `backoff_seconds`, then twice that, etc.
 
-    `timeout_seconds`: how long to wait for a connection, and for the next byte.
+    `timeout_seconds`: limit for the connection, and for the next byte.
     """
 
     def __init__(self, *, attempts: int, timeout_seconds: float, backoff_seconds: float) -> None:
@@ -48,7 +48,7 @@ class Http:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End all requests of all threads as soon as they next wait or read; they raise Fault."""
+        """End the requests of all threads at their next wait or read; they raise Fault."""
         self._stopped.set()
 
     @property
@@ -63,11 +63,11 @@ class Http:
         read: Callable[[requests.Response], T],
         byte_range: tuple[int, int] | None = None,
     ) -> T:
-        """Return `read(response)` of the first try that succeeds.
+        """Return `read(response)` of the first attempt that succeeds.
 
-        `read` consumes the body and raises Fault when it is not what it should be; that counts as a failed try.
-        `byte_range`: ask for these bytes alone, the half-open range (start, end); an answer with others is a fault.
-        Raises the last Fault when no try is left.
+        `read` consumes the body and raises Fault if it is wrong; that counts as a failed attempt.
+        `byte_range`: request only these bytes, the half-open range (start, end); an answer with others is a Fault.
+        Raises the last Fault if no attempt is left.
         """
         tried = 0
         while True:
@@ -77,7 +77,7 @@ class Http:
             except Fault as fault:
                 if fault.lasting or tried == self._attempts:
                     raise
-                # Jitter: clients that failed together shall not come back together.
+                # Jitter: clients that failed together should not retry together.
                 wait = self._backoff_seconds * 2 ** (tried - 1) * random.uniform(0.5, 1.5)
                 if self._stopped.wait(max(wait, min(fault.wait_seconds, LONGEST_WAIT_SECONDS))):
                     raise
@@ -88,7 +88,7 @@ class Http:
         for chunk in response.iter_content(CHUNK_BYTES):
             length += len(chunk)
             if length > limit_bytes:
-                raise Fault(f"the body is longer than {limit_bytes} bytes, the most that can be right")
+                raise Fault(f"the body is longer than {limit_bytes} bytes, the limit for this request")
             if self._stopped.is_set():
                 raise Fault("the download was stopped")
             yield chunk
@@ -114,22 +114,22 @@ class Http:
                 if response.status_code != expected:
                     raise _status_fault(response)
                 if byte_range and not response.headers.get("Content-Range", "").startswith(f"bytes {span}/"):
-                    raise Fault(f"bytes {span} were asked for, {response.headers.get('Content-Range')} came")
+                    raise Fault(f"bytes {span} were requested, but {response.headers.get('Content-Range')} came")
                 return read(response)
         except requests.RequestException as error:
-            # A malformed address is a ValueError too, and stays malformed.
+            # A malformed address is a ValueError too; a retry would not help.
             raise Fault(str(error), lasting=isinstance(error, ValueError), unreachable=_unreachable(error)) from error
 
     def _session(self, url: str) -> requests.Session:
         if not hasattr(self._sessions, "session"):
-            self._sessions.session = requests.Session()  # one a thread: a session is not made to be shared
-        # A proxy of the environment cannot reach this machine's own loopback.
+            self._sessions.session = requests.Session()  # one per thread: sessions are not thread-safe
+            # An environment's proxy cannot reach this machine's loopback.
         self._sessions.session.trust_env = urlsplit(url).hostname not in LOOPBACK
         return self._sessions.session
 
 
 def beginning(body: bytes) -> str:
-    """The first bytes of a body that is not what was asked for, for a message."""
+    """The first bytes of an unexpected body, for a message."""
     return " ".join(body[:200].decode("utf-8", "replace").split())[:80]
 
 
@@ -143,7 +143,7 @@ def _status_fault(response: requests.Response) -> Fault:
 
 
 def _retry_after(header: str) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date); 0 for none or a broken one."""
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date); 0 if missing or malformed."""
     if header.strip().isdecimal():
         return float(header)
     try:

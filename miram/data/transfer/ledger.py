@@ -1,8 +1,8 @@
-"""The ledger: one readable file in which every series and every film has its history, a JSON object a line.
+"""The ledger: one readable file with the history of every series and film, one JSON object per line.
 
-A series is planned, then verified (it lies there whole, with its hashes) or fetched (of a film those rows alone that
-its crops need), then cropped; or it is set aside, with the reason. Lines are only ever added, so that a kill costs at
-most the line that was being written, and a later run goes on from what stands there.
+A series is planned, then verified (complete on disk, with hashes) or fetched (only the rows of a film that its crops
+need), then cropped; or it is set aside, with the reason. Lines are only appended, so a kill loses at most the line
+that was being written, and the next run continues from there.
 """
 
 import json
@@ -17,23 +17,23 @@ from typing import Any, BinaryIO
 from miram.data.transfer.receipt import Item
 from miram.errors import MiramError
 
-UNTOLD = "untold"  # the origin of a series that lay on the disk, with no line that tells it
+UNTOLD = "untold"  # the origin of a series that was already on disk without a line in the ledger
 
 
 @dataclass
 class History:
-    """What a ledger says: the last state of each series, the files verified, the films cut, the time of transfers."""
+    """The content of a ledger: the last state of each series, verified files, cut films, the time of transfers."""
 
     states: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)  # of the series that are set aside
+    reasons: dict[str, str] = field(default_factory=dict)  # of series that are set aside
     verified: dict[str, list[Item]] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)  # the kind of source that gave a series
+    origins: dict[str, str] = field(default_factory=dict)  # the kind of source that delivered a series
     films: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last line of each film that was cut
     transferred_bytes: int = 0
     transfer_seconds: float = 0.0
 
     def add(self, line: dict[str, Any]) -> None:
-        """Take a line into account."""
+        """Apply one line."""
         state, series = line["state"], line["series"]
         if state == "cropped":
             self.films[line["film"]] = line
@@ -61,16 +61,16 @@ class Ledger:
         self._lock = threading.Lock()
 
     def plan(self, series: str, role: str, images: int, bytes: int) -> None:
-        """Enter a series that is needed, unless the ledger knows it."""
+        """Enter a series that is needed, unless it is in the ledger."""
         if series not in self.history.states:
             self._add({"state": "planned", "series": series, "role": role, "images": images, "bytes": bytes})
 
     def fetched(self, series: str, origin: str, bytes: int) -> None:
-        """Enter a film of which only the needed rows come; no hash can be told of it."""
+        """Enter a film of which only the needed rows are fetched; its hash stays unknown."""
         self._add({"state": "fetched", "series": series, "origin": origin, "bytes": bytes})
 
     def verified(self, series: str, origin: str, items: list[Item], seconds: float) -> None:
-        """Enter a series that lies there whole; `seconds`: what its transfer took, 0 where it was there."""
+        """Enter a series that is complete on disk; `seconds`: the time of its transfer, 0 if it was already there."""
         self._add(
             {
                 "state": "verified",
@@ -82,13 +82,13 @@ class Ledger:
         )
 
     def set_aside(self, series: str, reason: str) -> None:
-        """Enter a series that could not be had."""
+        """Enter a series that could not be downloaded."""
         self._add({"state": "set_aside", "series": series, "reason": reason})
 
     def cropped(
         self, film: str, series: list[str], key: str, lesions: list[dict], aside: list[dict], backgrounds: list[dict]
     ) -> None:
-        """Enter a film whose lesions are cut or set aside for good; from now on its series may go.
+        """Enter a film whose lesions are cut or set aside for good; its series may be deleted now.
 
         `key`: digest of everything that decided its images.
         """
@@ -101,7 +101,7 @@ class Ledger:
         with self._lock:
             try:
                 left = text
-                while left:  # a disk may take a part of it
+                while left:  # a disk may write only part of it
                     left = left[self._stream.write(left) :]
                 if durable:
                     os.fsync(self._stream.fileno())
@@ -115,7 +115,7 @@ class Ledger:
 
 @contextmanager
 def open_ledger(path: Path) -> Iterator[Ledger]:
-    """Open a ledger for writing; a line that a kill tore goes."""
+    """Open a ledger for writing; a line truncated by a kill is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     history, length = _read(path)
     with open(path, "ab", buffering=0) as stream:
@@ -124,12 +124,12 @@ def open_ledger(path: Path) -> Iterator[Ledger]:
 
 
 def read_ledger(path: Path) -> History:
-    """What a ledger says; an empty history where there is none."""
+    """The history in a ledger; empty if there is no file."""
     return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[History, int]:
-    """What a ledger says, and the length of its whole lines in bytes."""
+    """The history in a ledger, and the length of its complete lines in bytes."""
     history, length = History(), 0
     if not path.exists():
         return history, length
@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[History, int]:
             except (ValueError, KeyError, TypeError) as error:
                 raise MiramError(
                     f"Line {number} of {path} is damaged: {error}",
-                    "Remove that line and run again: what it told is then done once more.",
+                    "Remove that line and run again: the work that it recorded is then repeated.",
                 ) from error
             length += len(text)
     return history, length

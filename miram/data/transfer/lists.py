@@ -1,4 +1,4 @@
-"""The four case lists in their folder: from an address or a folder, or those that come with this software."""
+"""The four case lists in their folder: from an address or a folder, or the carried ones."""
 
 import sys
 from pathlib import Path
@@ -14,15 +14,15 @@ from miram.layout import CASE_CSVS
 
 LONGEST_CSV_BYTES = 100_000_000
 CARRIED = "come with this software"
-NAMED = 5  # differences that a message names; the facts have them all
+NAMED = 5  # differences that a message names; the facts have all
 
 
 def bring_case_lists(http: Http, csv_url: str, csv_dir: Path, *, carried: bool) -> dict[str, object]:
-    """Put the four case lists into `csv_dir` and return where they are from, and how they differ from the carried ones.
+    """Put the four case lists into `csv_dir` and return their origin, and how they differ from the carried ones.
 
     `csv_url` is an address or a folder. `carried`: the lists are CBIS-DDSM's, whose rows this software carries. Then
-    those stand in for lists that cannot be downloaded, or of which the folder holds none; others are compared with
-    them, and a difference is named and no fault. Raises MiramError when there is no list, or a downloaded one lacks
+    these replace lists that cannot be downloaded or are missing in the folder; others are compared with them, and
+    differences are reported but are not errors. Raises MiramError if there is no list, or a downloaded one lacks
     lesions.
     """
     try:
@@ -30,7 +30,7 @@ def bring_case_lists(http: Http, csv_url: str, csv_dir: Path, *, carried: bool) 
     except MiramError as error:
         if not carried or not holds_none(csv_url):
             raise
-        print(f"case lists: {error.message} Those that come with this software are used.", file=sys.stderr, flush=True)
+        print(f"case lists: {error.message} The carried lists are used.", file=sys.stderr, flush=True)
         write_case_lists(csv_dir)
         return {"case_lists_from": CARRIED, "case_list_differences": []}
     for name, body in lists.items():
@@ -40,7 +40,7 @@ def bring_case_lists(http: Http, csv_url: str, csv_dir: Path, *, carried: bool) 
 
 
 def holds_none(csv_url: str) -> bool:
-    """Whether it is an address, or a folder without any case list: one that holds some should hold the others."""
+    """Whether it is an address, or a folder without any case list: a folder with some should have all."""
     folder = Path(csv_url)
     return "://" in csv_url or (folder.is_dir() and not any((folder / name).exists() for name in CASE_CSVS))
 
@@ -50,12 +50,12 @@ def _compared(csv_url: str, csv_dir: Path) -> list[str]:
     if missing and "://" in csv_url:
         raise MiramError(
             f"The case lists of {csv_url} lack {len(missing)} lesions of CBIS-DDSM: {_named(missing)}",
-            "Run again: the transfer may have been cut short. If you mean these lists, put them into a folder and set "
-            "csv_url of the source to it.",
+            "Run again: the transfer may have been cut short. To use these lists all the same, put them into "
+            "a folder and set csv_url of the source to it.",
         )
     words = [f"{lesion}: not in these lists" for lesion in missing] + words
     if words:
-        print(f"case lists: {len(words)} differences from those carried: {_named(words)}", file=sys.stderr, flush=True)
+        print(f"case lists: {len(words)} differences from the carried: {_named(words)}", file=sys.stderr, flush=True)
     return words
 
 
@@ -64,7 +64,7 @@ def _named(found: list[str]) -> str:
 
 
 def case_list(http: Http, csv_url: str, name: str) -> bytes:
-    """A case list from an address or a folder; raises MiramError when it is not there, or is none."""
+    """A case list from an address or a folder; raises MiramError if it is missing or not a case list."""
     if "://" not in csv_url:
         return _read_list(Path(csv_url) / name)
     url = f"{csv_url.rstrip('/')}/{name}"
@@ -79,7 +79,7 @@ def case_list(http: Http, csv_url: str, name: str) -> bytes:
         return http.get(url, {}, read)
     except Fault as fault:
         raise MiramError(
-            f"{url} does not give what was asked for: {fault}",
+            f"{url} does not deliver the case list: {fault}",
             "Check csv_url of the source in params.yaml and the network, then run again.",
         ) from fault
 

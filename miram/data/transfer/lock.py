@@ -1,4 +1,4 @@
-"""The data lock: the SHA-256 of every verified instance, so that the next person can check theirs against it."""
+"""The data lock: the SHA-256 of every verified instance, so that others can compare theirs with it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from miram.files import atomic_path
 
 COLUMNS = ["series_uid", "sop_uid", "bytes", "sha256"]
 KEY = ["series_uid", "sop_uid"]
-NAMED = 5  # differences of a kind that a message names
+NAMED = 5  # differences per kind that a message names
 
 
 def write_lock(verified: dict[str, list[Item]], path: Path) -> None:
@@ -22,20 +22,20 @@ def write_lock(verified: dict[str, list[Item]], path: Path) -> None:
 
 
 def check_lock(own: Path, other: Path) -> int:
-    """Compare two locks and return how many instances both have; raises MiramError that names their differences."""
+    """Compare two locks and return the number of common instances; raises MiramError naming the differences."""
     mine, theirs = (_numbered(read_lock(path)) for path in (own, other))
     both = mine.join(theirs, how="inner", lsuffix="_own", rsuffix="_other")
     changed = (both["sha256_own"] != both["sha256_other"]) | (both["bytes_own"] != both["bytes_other"])
     differences = {
         f"only in {own}": mine.index.difference(theirs.index),
         f"only in {other}": theirs.index.difference(mine.index),
-        "with another SHA-256 or length": both.index[changed],
+        "with different SHA-256 or length": both.index[changed],
     }
     told = [f"{len(found)} instances {what}{_named(found)}" for what, found in differences.items() if len(found)]
     if told:
         raise MiramError(
             f"{own} and {other} differ: {'; '.join(told)}",
-            "Ask the source again for the series that are named (remove their lines from the ledger), or report it.",
+            "Download these series again (remove their lines from the ledger), or report it.",
         )
     return len(both)
 
@@ -48,7 +48,7 @@ def _named(index: pd.Index) -> str:
 
 
 def read_lock(path: Path) -> pd.DataFrame:
-    """The instances of a lock, with the columns COLUMNS as text. Raises MiramError when it is none."""
+    """The instances of a lock, with the columns COLUMNS as text. Raises MiramError if it is not a lock."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -59,5 +59,5 @@ def read_lock(path: Path) -> pd.DataFrame:
 
 
 def _numbered(lock: pd.DataFrame) -> pd.DataFrame:
-    """A lock by its instances; those of one series that have no SOPInstanceUID are told apart by a number."""
+    """A lock by its instances; those of one series without SOPInstanceUID are numbered."""
     return lock.assign(number=lock.groupby(KEY).cumcount()).set_index([*KEY, "number"])

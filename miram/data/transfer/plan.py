@@ -1,4 +1,4 @@
-"""What is still to do before it is done: series, bytes, room on the disk, time."""
+"""What is still to do: series, bytes, disk space, time."""
 
 import heapq
 import shutil
@@ -10,13 +10,13 @@ from miram.data.transfer.ledger import History
 from miram.data.transfer.receipt import read_receipt
 from miram.errors import MiramError
 
-LINE_RATES = (5.0, 25.0, 100.0)  # MB/s, for the time where no transfer was measured yet
+LINE_RATES = (5.0, 25.0, 100.0)  # MB/s, until a transfer has been measured
 RESERVE_BYTES = 200_000_000  # for the ledger, the tables and the file system itself
 GB, MB = 1e9, 1e6
 
 
 class Needed(NamedTuple):
-    """A series that lesions need: what the case lists say it holds, its images and bytes (0: the source lacks it)."""
+    """A series that lesions need: its role in the case lists, its images and bytes (0: the source lacks it)."""
 
     role: str
     images: int
@@ -45,8 +45,8 @@ def make_plan(
 ) -> Plan:
     """The plan for the films `left` (film UID -> its lesions).
 
-    A local source takes no room, nor do films that are read by rows; a zip lies beside its files for a moment. The
-    crops are taken to be as large as the archive's own, of 16 bits and not square, which is an upper estimate.
+    A local source needs no space, nor do films that are read by rows; a zip needs space in addition to its files for a
+    moment. Crops are assumed as large as the archive's own (16 bits, not square), which is an upper estimate.
     """
     by_rows = settings.get("films") == "rows"
     window, transfer, count, crops = [], 0, 0, 0
@@ -57,7 +57,7 @@ def make_plan(
         count += len(missing)
         transfer += sum(sizes)
         window.append(0 if source == "local" else sum(sizes) + max(sizes, default=0))
-        masks = len(lesions) * series[film].bytes // 2  # 8 bits a pixel of the film's 16
+        masks = len(lesions) * series[film].bytes // 2  # 8 of the film's 16 bits per pixel
         crops += max(0, sum(series[uid].bytes for uid in others) - masks)
     widest = sum(heapq.nlargest(workers, window))
     dicom = (transfer if source != "local" else 0) + widest // 2 if keep_dicom else widest
@@ -71,30 +71,30 @@ def film_series(lesions: list[dict]) -> tuple[str, list[str]]:
 
 
 def require_space(plan: Plan, folder: Path) -> None:
-    """Raise MiramError when the disk of `folder` has less room than the plan needs at its peak."""
+    """Raise MiramError if the disk of `folder` has less space than the plan needs at its peak."""
     needed, free = peak_bytes(plan), free_bytes(folder)
     if free < needed:
         raise MiramError(
             f"The disk of {folder} has {free / GB:.2f} GB free, and {needed / GB:.2f} GB are needed at the peak: "
             f"{plan.dicom_bytes / GB:.2f} GB of DICOM, about {plan.crop_bytes / GB:.2f} GB of crops, "
             f"{RESERVE_BYTES / GB:.2f} GB in reserve.",
-            "Make room, link the folder to a larger disk, or set transfer.keep_dicom: false and fewer workers.",
+            "Free space, link the folder to a larger disk, or set transfer.keep_dicom: false and fewer workers.",
         )
 
 
 def peak_bytes(plan: Plan) -> int:
-    """The room that a plan needs; none when nothing is left to do."""
+    """The disk space that a plan needs; 0 if nothing is left to do."""
     return plan.dicom_bytes + plan.crop_bytes + RESERVE_BYTES if plan.films else 0
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk of a folder, which need not be there yet."""
+    """Free space on the disk of a folder, which need not exist yet."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(there).free
 
 
 def describe(plan: Plan, series: dict[str, Needed], lesions: int, films: int, history: History, folder: Path) -> str:
-    """The plan in words, with the time at the rate that the ledger measured, else at stated ones."""
+    """The plan in words, with the time at the rate measured in the ledger, else at stated rates."""
     total = sum(one.bytes for one in series.values())
     absent = sum(one.images == 0 for one in series.values())
     if history.transfer_seconds:

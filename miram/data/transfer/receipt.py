@@ -1,4 +1,4 @@
-"""The receipt of a series: `receipt.csv` in its folder lists what was verified, so that it is not fetched twice.
+"""The receipt of a series: `receipt.csv` in its folder lists verified files, so that they are not fetched twice.
 
 A series folder gets its final name only when it is complete, its receipt included.
 """
@@ -16,7 +16,7 @@ UID_TAGS = ("SeriesInstanceUID", "SOPInstanceUID")
 
 
 class Item(NamedTuple):
-    """One verified file of a series; its SOPInstanceUID is empty where the archive's own file is no DICOM."""
+    """One verified file of a series; its SOPInstanceUID is empty if the archive's file is not DICOM."""
 
     file: str
     bytes: int
@@ -33,7 +33,7 @@ class Uids(NamedTuple):
 
 
 def read_uids(path: Path) -> Uids | None:
-    """What a DICOM file says it is; None for a file that is none."""
+    """The UIDs in a DICOM file; None for other files."""
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(UID_TAGS))
         return Uids(*(str(header[tag].value) for tag in UID_TAGS))
@@ -63,7 +63,7 @@ def write_receipt(folder: Path, items: list[Item]) -> None:
 
 
 def read_receipt(folder: Path) -> list[Item] | None:
-    """The receipt of a folder whose files are all there with their sizes; None for any other folder."""
+    """The receipt of a folder if all its files are there with their sizes, else None."""
     try:
         with open(folder / RECEIPT, encoding="utf-8", newline="") as stream:
             rows = csv.DictReader(stream)

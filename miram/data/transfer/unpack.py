@@ -1,8 +1,8 @@
-"""A series' zip, unpacked only as far as it can be trusted.
+"""Unpack the zip of a series with verification.
 
-The NBIA server streams its zips and swallows what goes wrong while it writes: a short zip arrives with status 200. So
-the members must be as many as announced, listed in `md5hashes.csv`, and have the MD5s that stand there. Names must be
-plain file names, so that nothing is written outside the folder.
+The NBIA server streams its zips and hides errors while it writes: a short zip arrives with status 200. So the members
+must be as many as announced, and have the MD5s listed in `md5hashes.csv`. Names must be plain file names, so that
+nothing is written outside the folder.
 """
 
 import csv
@@ -26,11 +26,10 @@ CHUNK_BYTES = 1 << 20
 
 
 def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[Item]:
-    """Unpack the zip `body` into `folder` and return what was verified, its headers still unread.
+    """Unpack the zip `body` into `folder` and return the verified files, their headers still unread.
 
-    `images`: how many DICOM files the archive announces; `limit_bytes`: the most that they may take. Raises Fault when
-    the zip is broken, short, longer than allowed, not what its hashes say, or holds anything but plain files with plain
-    names.
+    `images`: how many DICOM files the archive announces; `limit_bytes`: their size limit. Raises Fault if
+    the zip is broken, short, too long, does not match its hashes, or holds anything but plain files with plain names.
     """
     try:
         with zipfile.ZipFile(body) as archive:
@@ -47,7 +46,7 @@ def unpack(body: Path, folder: Path, *, images: int, limit_bytes: int) -> list[I
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise Fault(f"the zip is broken or cut short: {error}") from error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # the zip leads to a place before its beginning; others are the disk's
+        if error.errno != errno.EINVAL:  # the zip points before its beginning; other errors are the disk's
             raise
         raise Fault(f"the zip is broken: {error}") from error
 
@@ -81,14 +80,14 @@ def _hashes(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[st
 
 
 def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, limit_bytes: int) -> Item:
-    """Write one member, counting what really comes out of it: its header may lie about its size."""
+    """Write one member, counting its real size: its header may be wrong."""
     length = 0
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with archive.open(member) as source, open(folder / member.filename, "wb") as target:
         while chunk := source.read(CHUNK_BYTES):
             length += len(chunk)
             if length > limit_bytes:
-                raise Fault(f"{member.filename} unpacks to more than the {limit_bytes} bytes that can be right")
+                raise Fault(f"{member.filename} unpacks to more than the {limit_bytes} bytes allowed")
             md5.update(chunk)
             sha256.update(chunk)
             target.write(chunk)

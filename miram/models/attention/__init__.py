@@ -9,15 +9,14 @@ from miram import kinds
 
 
 def build_stack(
-    kind: str, *, backend: str | None, dim: int, depth: int, heads: int, tokens: int, **options: int | str
+    attention: str, *, backend: str | None, dim: int, depth: int, heads: int, tokens: int, **options: int | str
 ) -> nn.Module:
     """Return `depth` pre-norm blocks of width `dim` (D) for `tokens` (N) tokens, class token included.
 
     `backend` is `fused` (ours) or `package` (the public library) with the same weights for both, and None for a kind of
-    one form. `options` are those of the kind's `build`. ValueError names a value that is not possible, and the possible
-    ones.
+    one form. `options` are those of the kind's `build`. ValueError names an invalid value and the valid ones.
     """
-    if kind not in kinds.ATTENTION:
-        raise ValueError(f"attention {kind!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")
-    build = kinds.load(kinds.ATTENTION[kind].build)
+    if attention not in kinds.ATTENTION:
+        raise ValueError(f"attention {attention!r} is not one of {', '.join(map(repr, kinds.ATTENTION))}")
+    build = kinds.load(kinds.ATTENTION[attention].build)
     return build(backend=backend, dim=dim, depth=depth, heads=heads, tokens=tokens, **options)

@@ -1,7 +1,7 @@
 """The parts that the fused stacks share: pre-norm residual layers that keep little for the backward pass.
 
-Shapes: B batch, N tokens, D width. Parameters are named as in the package that a stack stands for, so that a state dict
-moves both ways without a map.
+Shapes: B batch, N tokens, D width. Parameters are named as in the corresponding package, so that a state dict loads in
+both directions.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,19 +18,19 @@ from miram.models._timm import Block
 def recompute(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Return `function(*inputs)`, keeping only the inputs and calling the function again in the backward pass.
 
-    The second call stops once everything that the backward pass needs is there: a closing `Linear` is not repeated.
+    The second call stops as soon as the backward pass has what it needs: a final `Linear` is not repeated.
     """
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Let every block of `model` that this package builds keep its input alone, and `recompute` the rest.
+    """Let every block of `model` that this package builds keep only its input, and `recompute` the rest.
 
-    Raises ValueError where there are blocks of another package.
+    Raises ValueError if there are blocks of another package.
     """
     for block in filter(is_block, model.modules()):
         if not isinstance(block, Block | PreNorm):
-            raise ValueError("recompute: true needs backend 'fused'; blocks of 'package' keep what they keep")
+            raise ValueError("recompute: true needs backend 'fused'; blocks of 'package' do not support it")
         block.forward = partial(recompute, block.forward)  # type: ignore[method-assign]  # of this block alone
 
 

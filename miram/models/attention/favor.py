@@ -5,12 +5,13 @@ With s = d^(-1/4), the features of a row x are exp(s P x - |s x|^2 / 2 - m) + EP
 s P x: of that row for queries, of all rows of a head for keys. m has no gradient. The usual factor r^(-1/2) cancels.
 
 Features of the whole input, (B, H, N, r), would be the largest tensors of a model. They exist for one block at a time,
-small enough for a processor's cache, and the backward pass computes them again. The closing projection is part of the
-function, block by block as well: its input is a by-product of the backward pass and need not be kept, and no tensor of
-the whole input is made only to be dropped: on CPUs the system would map and clear its pages anew in every call.
+small enough for a processor's cache, and the backward pass recomputes them. The final projection is part of the
+function, also block by block: its input is a by-product of the backward pass and need not be kept, and no temporary
+tensor of the whole input is needed, whose pages a CPU system would map and clear in every call.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch.nn import functional
 from miram.models.attention.blocks import split_heads
 
 EPSILON = 1e-4
-CPU_BLOCK, DEVICE_BLOCK = 2**20, 2**28  # entries of the features of one block; only CPUs gain from small ones
+CPU_BLOCK, DEVICE_BLOCK = 2**20, 2**28  # entries of the features of one block; only CPUs gain from small blocks
 
 
 class RandomFeatureAttention(torch.autograd.Function):
@@ -30,7 +31,7 @@ class RandomFeatureAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Sum the keys' features, then read them with the queries'."""
         with torch.autocast(q.device.type, enabled=False):
             scaled = projection * q.shape[-1] ** -0.25
@@ -45,8 +46,8 @@ class RandomFeatureAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Walk over the queries, which gives the gradient of the sums, then over the keys."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Go through the queries for the gradient of the sums, then through the keys."""
         q, k, v, scaled, weight, sums, peak = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
             dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
@@ -95,7 +96,7 @@ def _heads_last(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _with_one(x: Tensor) -> Tensor:
-    """Append a column of ones: the sum of features then stands beside the sum of features times values."""
+    """Append a column of ones: the sum of features is then next to the sum of features times values."""
     return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
 
 
@@ -113,7 +114,7 @@ def _query_features(rows: Tensor, scaled: Tensor) -> Tensor:
 def _sum_keys(k: Tensor, v: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum over N of features times (v, 1), (B, H, r, d + 1), and m, (B, H, 1, 1).
 
-    The largest score is only known after the last block: until then the sum is rescaled whenever it grows.
+    The largest score is known only after the last block: until then the sum is rescaled whenever it grows.
     """
     batch, _, heads, width = k.shape
     sums = scaled.new_zeros(batch, heads, len(scaled), width + 1)

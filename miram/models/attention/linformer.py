@@ -32,8 +32,8 @@ class LinformerAttention(nn.Module):
     def _attend(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Attend from (B, N, D) to (B, k, d).
 
-        With one shared key head, the head that a query row belongs to does not matter. So the N H rows of a sample are
-        cut into H runs of N, whatever their heads: without a copy, and with work for several cores.
+        With one shared key head, the head of a query row does not matter. So the N H rows of a sample are split into H
+        runs of N regardless of heads: without a copy, and in parallel.
         """
         runs = queries.view(len(queries), -1, queries.shape[1], self.head_dim)
         keys = keys[:, None].expand(-1, runs.shape[1], -1, -1)
@@ -44,7 +44,7 @@ def build(*, backend: str, dim: int, depth: int, heads: int, tokens: int, rank: 
     """Return `depth` Linformer blocks for exactly `tokens` tokens and `rank` mixed keys.
 
     ValueError for an unknown backend, heads that do not divide `dim`, a rank below 1, and in the forward pass for
-    another number of tokens: the package would cut its projection and map tokens by order, not by place.
+    another number of tokens: the package would truncate its projection and map tokens by order, not by position.
     """
     check_backend(backend)
     check_heads(dim, heads)

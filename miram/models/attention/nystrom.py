@@ -2,7 +2,7 @@
 
 Shapes: B batch, N tokens, D width, H heads, d = D / H, m landmarks of ceil(N / m) tokens each.
 The package pads at the front until m divides the tokens, and masks the padding. Nothing is padded here: masked tokens
-weigh zero. Only landmarks of padding alone leave a trace, and they collapse exactly into one (`_landmark_values`).
+have weight zero. Only landmarks of pure padding have an effect; they collapse exactly into one (`_landmark_values`).
 """
 
 from collections import OrderedDict
@@ -31,7 +31,7 @@ class NystromAttention(nn.Module):
         self.res_conv = nn.Conv2d(heads, heads, (residual_kernel, 1), groups=heads, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, N, D) to (B, N, D); keeps queries, keys, values, and what belongs to landmarks."""
+        """Map (B, N, D) to (B, N, D); keeps queries, keys, values, and the tensors of the landmarks."""
         qkv, tokens = self.to_qkv(x), x.shape[1]
         size = -(-tokens // self.landmarks)
         padded = size * self.landmarks
@@ -39,7 +39,7 @@ class NystromAttention(nn.Module):
         q_marks, k_marks = (split_heads(t, self.heads) for t in _means(qkv, size).chunk(3, -1)[:2])
         summary = scaled_dot_product_attention(q_marks, k, v)
         blanks = (padded - tokens) // size
-        if blanks:  # landmarks of padding alone weigh all tokens and all padding alike
+        if blanks:  # landmarks of pure padding weigh all tokens and all padding equally
             summary = torch.cat([summary, v.sum(-2, keepdim=True) * (blanks**0.5 / padded)], -2)
         values = self._landmark_values(q_marks, k_marks, summary, blanks)
         return recompute(self._read, q, v, k_marks, values)
@@ -47,9 +47,9 @@ class NystromAttention(nn.Module):
     def _landmark_values(self, q: Tensor, k: Tensor, summary: Tensor, blanks: int) -> Tensor:
         """Return pseudo-inverse times `summary` for the landmarks (B, H, m, d), in full precision inside.
 
-        A landmark of padding alone has equal weights, 1 / m, in its row, and none in another's column. Together they
-        span one direction, the unit vector e = (1, ..., 1) / sqrt(blanks), which takes their place in the matrix.
-        Zeros round its size up to a multiple of 4: that is faster, and zeros they remain.
+        A landmark of pure padding has equal weights, 1 / m, in its row, and none in another's column. Together they
+        span one direction, the unit vector e = (1, ..., 1) / sqrt(blanks), which replaces them in the matrix.
+        Its size is rounded up to a multiple of 4 with zeros, which is faster; they remain zeros.
         """
         marks, rows = q.shape[-2], summary.shape[-2]
         share = blanks / (marks + blanks)
@@ -70,7 +70,7 @@ class NystromAttention(nn.Module):
     def _read(self, q: Tensor, v: Tensor, k_marks: Tensor, values: Tensor) -> Tensor:
         """Attend from N queries to the landmarks, and add the values, convolved along the tokens.
 
-        The convolution is given its zeros instead of padding by itself: oneDNN's weight gradient of a padded depthwise
+        The zeros are added explicitly, not by the convolution's padding: oneDNN's weight gradient of a padded depthwise
         convolution is wrong by 4 to 15 % where N mod 15 is between 1 and kernel // 2 - 15.
         """
         margin = self.res_conv.kernel_size[0] // 2
@@ -80,7 +80,7 @@ class NystromAttention(nn.Module):
 
 
 def _means(x: Tensor, size: int) -> Tensor:
-    """Return the means of `size` tokens each of (B, N, D); the first takes what is left over."""
+    """Return the means of `size` tokens each of (B, N, D); the first takes the remainder."""
     first = x.shape[1] % size or size
     head, rest = x.split([first, x.shape[1] - first], 1)
     return torch.cat([head.mean(1, keepdim=True), rest.unflatten(1, (-1, size)).mean(2)], 1)
@@ -98,10 +98,10 @@ def build(
     pinv_init: str,
     residual_kernel: int,
 ) -> nn.Module:
-    """Return `depth` Nystromformer blocks; `pinv_init` is `matrix` or, the only one the package knows, `batch`.
+    """Return `depth` Nystromformer blocks; `pinv_init` is `matrix` or `batch`, the only one of the package.
 
     ValueError for an unknown backend or start, more landmarks than tokens, an even kernel, and heads that do not divide
-    `dim`. On CPUs the package's gradient of its convolution is wrong for some lengths, as `NystromAttention` tells.
+    `dim`. On CPUs the package's gradient of its convolution is wrong for some lengths, see `NystromAttention`.
     """
     check_backend(backend)
     head_dim = check_heads(dim, heads)
@@ -113,9 +113,7 @@ def build(
         raise ValueError(f"residual_kernel {residual_kernel} is even: the convolution needs a middle tap")
     if backend == "package":
         if pinv_init != "batch":
-            raise ValueError(
-                f"pinv_init {pinv_init!r}: backend 'package' knows 'batch' only, backend 'fused' knows both"
-            )
+            raise ValueError(f"pinv_init {pinv_init!r}: backend 'package' has only 'batch', backend 'fused' has both")
         from nystrom_attention import Nystromformer
 
         stack = Nystromformer(

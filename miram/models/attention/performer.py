@@ -17,7 +17,7 @@ from miram.models.attention.favor import RandomFeatureAttention
 def draw_projection(rows: int, columns: int) -> Tensor:
     """Draw (rows, columns) Gaussian-length directions, orthogonal within each block of `columns` rows.
 
-    It draws from the global CPU generator, and on a CPU what performer-pytorch would draw.
+    It draws from the global CPU generator; on a CPU the result equals that of performer-pytorch.
     """
     blocks = -(-rows // columns)
     directions = [torch.linalg.qr(torch.randn(columns, columns)).Q.T for _ in range(blocks)]

@@ -1,24 +1,25 @@
-"""The iterated pseudo-inverse of Nystromformer (Razavi et al. 2014), keeping its iterates only.
+"""The iterated pseudo-inverse of Nystromformer (Razavi et al. 2014), keeping only its iterates.
 
 Shapes: (..., m, m), with at least one leading axis.
-One step is z <- z P / 4 with y = x z, C = 7 - y, R = 15 - y C, P = 13 - y R. The backward pass computes all but z
-again. Matrices are taken in groups that fit a processor's cache, and never in half precision.
+One step is z <- z P / 4 with y = x z, C = 7 - y, R = 15 - y C, P = 13 - y R. The backward pass recomputes all but z.
+Matrices are processed in groups that fit a processor's cache, and never in half precision.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices that are worked on together
+CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices in one group
 
 
 class PseudoInverse(torch.autograd.Function):
     """`(x, start, iterations) -> z` after that many steps from z = start."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, start: Tensor, iterations: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, start: Tensor, iterations: int) -> Tensor:
         """Iterate, group by group."""
         result = start.flatten(0, -3).clone()
         iterates = result.new_empty(iterations, *result.shape)
@@ -34,8 +35,8 @@ class PseudoInverse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Go back through the steps, group by group."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Backpropagate through the steps, group by group."""
         x, iterates = ctx.saved_tensors
         dz, dx = grad.flatten(0, -3).clone(), torch.zeros_like(x.flatten(0, -3))
         with torch.autocast(x.device.type, enabled=False):

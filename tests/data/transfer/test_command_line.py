@@ -87,7 +87,9 @@ def test_series_that_fail_lastingly_are_named_with_exit_code_1_and_the_next_run_
     folder = project(tmp_path / "run", server)
     server.faults = {uid: [fault] * ATTEMPTS for uid, fault in faults.items()}
     failed = miram(folder, "crops")
-    require_message(failed, "5 series could not be had: " + ".*".join(sorted(faults)), "Run the same command again")
+    require_message(
+        failed, "5 series could not be downloaded: " + ".*".join(sorted(faults)), "Run the same command again"
+    )
     history = read_ledger(folder / layout.ledger("paper"))
     assert history.reasons.keys() == faults.keys() and all(history.reasons.values())
     assert {uid for uid, state in history.states.items() if state == "set_aside"} == faults.keys()

@@ -22,6 +22,7 @@ from PIL import Image
 from tiny_archive import FILM_SHAPE, Archive, Server, mask_of, send
 from tiny_runs import CROPS, cut_tiny, lesions, list_tiny, made, places_in, run_tiny, tcia
 
+from miram.data.crop_rules import Cutting
 from miram.data.transfer import films as module
 from miram.data.transfer.films import PARTIAL, plan_films
 from miram.data.transfer.ledger import read_ledger
@@ -218,7 +219,7 @@ def test_lasting_faults_of_every_kind_name_their_series_and_keep_the_others(
     wanted = reference()
     set_faults(server, faulty)
     folder = tmp_path / "run"
-    with pytest.raises(MiramError, match=rf"{len(faulty)} series could not be had.*; and") as caught:
+    with pytest.raises(MiramError, match=rf"{len(faulty)} series could not be downloaded.*; and") as caught:
         run_tiny(folder, tcia(server), attempts=2)
     assert "Run the same command again" in caught.value.remedy
     log = capsys.readouterr().err
@@ -268,7 +269,7 @@ def test_a_series_that_hangs_is_asked_for_again(server, reference, tmp_path):
 def test_a_series_that_hangs_whenever_it_is_asked_for_is_named(server, tmp_path, capsys):
     list_tiny(tmp_path, tcia(server))
     server.faults[UID] = [hang] * 2
-    with pytest.raises(MiramError, match="series could not be had"):
+    with pytest.raises(MiramError, match="series could not be downloaded"):
         cut_tiny(tmp_path, tcia(server), attempts=2, timeout_seconds=1.0)
     assert re.search(rf"failed: series {UID}: .*timed out", capsys.readouterr().err)
 
@@ -330,7 +331,7 @@ def test_the_stage_gives_up_when_the_server_dies_and_goes_on_when_it_is_back(
         reset(handler, files)
 
     server.faults["1.2.3.25"] = [die]
-    with pytest.raises(MiramError, match=rf"{server.url}.* does not give[\s\S]*sources\.tcia"):
+    with pytest.raises(MiramError, match=rf"{server.url}.* does not deliver[\s\S]*sources\.tcia"):
         cut_tiny(folder, tcia(server), backoff_seconds=0.05)
     require_sound(folder, wanted)
     done = {uid for uid, state in read_ledger(folder / "ledger.jsonl").states.items() if state == "cropped"}
@@ -346,7 +347,7 @@ def test_the_stage_gives_up_when_the_server_dies_and_goes_on_when_it_is_back(
 def test_the_stage_gives_up_when_nothing_succeeds_any_more(archive, server, tmp_path):
     more_lesions(archive, range(20, 40))
     server.faults = {uid: [status(500)] * 3 for uid in archive.series}
-    with pytest.raises(MiramError, match="does not give what was asked for: HTTP status 500"):
+    with pytest.raises(MiramError, match="does not deliver what was requested: HTTP status 500"):
         run_tiny(tmp_path, tcia(server))
     assert sum(series_asked(server).values()) <= 2 * 3 * (module.GIVE_UP_AFTER + 2)
 
@@ -356,7 +357,7 @@ def test_failures_that_do_not_follow_each_other_are_not_given_up_on(archive, ser
     monkeypatch.setattr(module, "as_completed", list)  # in the order of the films
     more_lesions(archive, range(20, 26))
     server.faults = {f"1.2.4.{number}": [status(400)] for number in (20, 22, 24)}
-    with pytest.raises(MiramError, match="3 series could not be had"):
+    with pytest.raises(MiramError, match="3 series could not be downloaded"):
         run_tiny(tmp_path, tcia(server))
 
 
@@ -416,7 +417,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(server, tmp
     server.asked.clear()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**8, 10**8))
     with pytest.raises(MiramError, match=r"has 0\.10 GB free, and 0\.20 GB are needed[\s\S]*keep_dicom: false"):
-        plan_films(places_in(tmp_path), **tcia(server), crops=CROPS, workers=2, keep_dicom=False)
+        plan_films(places_in(tmp_path), **tcia(server), cutting=Cutting(**CROPS), workers=2, keep_dicom=False)
     assert "needed: 4 lesions on 4 films: 8 series" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == there
     with pytest.raises(MiramError, match="are needed at the peak"):
@@ -484,11 +485,13 @@ def test_kill_9_at_random_moments_loses_nothing_and_leaves_nothing_broken(
 
 def test_a_list_that_is_html_is_named_with_its_address(server, tmp_path):
     server.faults["getSeries"] = [html] * 3
-    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not give what was asked for: no list"):
+    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested: no list"):
         list_tiny(tmp_path, tcia(server))
 
 
 def test_a_list_that_hangs_is_named_with_its_address(server, tmp_path):
     server.faults["getSeries"] = [hang]
-    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not give what was asked for: .*timed out"):
+    with pytest.raises(
+        MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested: .*timed out"
+    ):
         list_tiny(tmp_path, tcia(server), attempts=1, timeout_seconds=1.0)

@@ -78,7 +78,7 @@ def test_a_server_that_names_a_time_is_waited_for_so_long_and_at_most_ten_minute
 def test_other_bytes_than_were_asked_for_are_a_fault(server):
     server.faults["any"] = [status(206, Content_Range="bytes 0-2/10")]
     http = Http(attempts=1, timeout_seconds=PATIENT, backoff_seconds=0.2)
-    with pytest.raises(Fault, match="bytes 2-4 were asked for, bytes 0-2/10 came"):
+    with pytest.raises(Fault, match="bytes 2-4 were requested, but bytes 0-2/10 came"):
         http.get(f"{server.url}/any", {}, lambda response: None, (2, 5))
 
 

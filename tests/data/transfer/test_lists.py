@@ -66,7 +66,7 @@ def test_the_plan_of_cbis_ddsm_needs_no_network(no_network, project, capsys, sou
 def test_lists_that_cannot_be_downloaded_are_the_carried_ones_and_that_is_said(tmp_path, capsys):
     facts = list_tiny(tmp_path, local(tmp_path / "dicoms", GONE), carried=True)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("case lists: ")]
-    assert f"{GONE}{FIRST} does not give" in told and told.endswith("with this software are used.")
+    assert f"{GONE}{FIRST} does not deliver" in told and told.endswith("The carried lists are used.")
     assert (facts["lesions"], facts["series"], facts["case_lists_from"]) == (3568, 6775, CARRIED)
     assert read_lesions(tmp_path / "csv").equals(carried_lesions())
 
@@ -74,7 +74,7 @@ def test_lists_that_cannot_be_downloaded_are_the_carried_ones_and_that_is_said(t
 def test_a_folder_without_lists_is_no_end_and_one_with_some_of_them_is(tmp_path, capsys):
     dicoms = tmp_path / "dicoms"
     facts = list_tiny(tmp_path, local(dicoms, dicoms), carried=True)
-    assert facts["case_lists_from"] == CARRIED and "with this software are used." in capsys.readouterr().err
+    assert facts["case_lists_from"] == CARRIED and "The carried lists are used." in capsys.readouterr().err
     shutil.copy(tmp_path / "csv" / FIRST, dicoms)
     with pytest.raises(MiramError, match=f"The case list {dicoms}/{CASE_CSVS[1]} cannot be read"):
         list_tiny(tmp_path, local(dicoms, dicoms), carried=True)
@@ -85,7 +85,7 @@ def test_a_folder_without_lists_is_no_end_and_one_with_some_of_them_is(tmp_path,
 def test_of_another_archive_nothing_is_carried(server, tmp_path):
     where = tcia(server)
     where["settings"]["csv_url"] = GONE
-    with pytest.raises(MiramError, match="does not give what was asked for"):
+    with pytest.raises(MiramError, match="does not deliver the case list"):
         list_tiny(tmp_path, where, carried=False)
 
 
@@ -111,9 +111,9 @@ def test_how_lists_of_a_folder_differ_is_said_and_kept(short, tmp_path, capsys):
     facts = list_tiny(tmp_path, local(tmp_path / "dicoms", short), carried=True)
     lost, changed = facts["case_list_differences"]
     assert lost.startswith("Mass-Training_P_") and lost.endswith("not in these lists")
-    assert "pathology is 'BENIGN', and 'MALIGNANT' among the carried ones" in changed
+    assert "pathology is 'BENIGN', but 'MALIGNANT' in the carried lists" in changed
     told = capsys.readouterr().err
-    assert "case lists: 2 differences from those carried: " in told and changed in told
+    assert "case lists: 2 differences from the carried: " in told and changed in told
 
 
 def test_equal_lists_differ_in_nothing_and_those_of_a_tiny_archive_are_not_compared(server, tmp_path, capsys):

@@ -24,9 +24,9 @@ def test_the_lock_is_sorted(tmp_path):
     [
         ("1.2,1.2.1,4,aa\n", "", r"1 instances only in .*own\.csv: 1\.2\.1 of series 1\.2"),
         ("1.1,,3,cc\n", "1.1,,3,cc\n1.9,1.9.1,1,ee\n", r"1 instances only in .*other\.csv: 1\.9\.1 of series 1\.9"),
-        ("5,bb", "5,xx", r"1 instances with another SHA-256 or length: 1\.2\.2 of series 1\.2"),
-        ("5,bb", "6,bb", "1 instances with another SHA-256 or length"),
-        ("3,dd", "3,ee", "1 instances with another SHA-256 or length: no SOPInstanceUID of series 1.1"),
+        ("5,bb", "5,xx", r"1 instances with different SHA-256 or length: 1\.2\.2 of series 1\.2"),
+        ("5,bb", "6,bb", "1 instances with different SHA-256 or length"),
+        ("3,dd", "3,ee", "1 instances with different SHA-256 or length: no SOPInstanceUID of series 1.1"),
         ("sop_uid", "uid", r"has the columns \['series_uid', 'uid'"),
     ],
 )

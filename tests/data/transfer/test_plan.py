@@ -4,6 +4,7 @@ import pytest
 from tiny_archive import FILM_SHAPE, mask_of
 from tiny_runs import CROPS, list_tiny, places_in, run_tiny, tcia
 
+from miram.data.crop_rules import Cutting
 from miram.data.transfer.films import films_of, plan_films, read_series
 from miram.data.transfer.ledger import History
 from miram.data.transfer.plan import RESERVE_BYTES, describe, make_plan, peak_bytes, require_space
@@ -76,7 +77,7 @@ def test_a_disk_that_is_a_byte_too_small_stops_and_one_that_is_just_large_enough
         if free == peak_bytes(found):
             require_space(found, tmp_path)
         else:
-            with pytest.raises(MiramError, match=r"are needed at the peak[\s\S]*Make room"):
+            with pytest.raises(MiramError, match=r"are needed at the peak[\s\S]*Free space"):
                 require_space(found, tmp_path)
 
 
@@ -104,6 +105,6 @@ def test_planning_leaves_every_byte_of_the_folder(server, tmp_path, capsys):
 
     before = there()
     server.asked.clear()
-    plan_films(places_in(tmp_path), **tcia(server), crops=CROPS, workers=2, keep_dicom=False)
+    plan_films(places_in(tmp_path), **tcia(server), cutting=Cutting(**CROPS), workers=2, keep_dicom=False)
     assert there() == before and not server.asked
     assert "still to come: 8 series of 4 films" in capsys.readouterr().out

@@ -22,11 +22,12 @@ import json, resource, sys, time
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from tiny_runs import CROPS, cut_tiny, list_tiny, places_in
+from miram.data.crop_rules import Cutting
 from miram.data.transfer.films import plan_films
 folder, where, times = Path(sys.argv[1]), json.loads(sys.argv[2]), [time.monotonic()]
 if not (folder / "series.csv").exists():
     list_tiny(folder, where, timeout_seconds=60.0)
-plan_films(places_in(folder), **where, crops=CROPS, workers=2, keep_dicom=False)
+plan_films(places_in(folder), **where, cutting=Cutting(**CROPS), workers=2, keep_dicom=False)
 times.append(time.monotonic())
 facts = cut_tiny(folder, where, timeout_seconds=60.0)
 times.append(time.monotonic())

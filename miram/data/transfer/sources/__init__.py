@@ -1,4 +1,4 @@
-"""Where the archive comes from: a module a kind of source, and the dictionary of kinds."""
+"""Where the archive comes from: one module per kind of source, and the dictionary of kinds."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +17,8 @@ __all__ = ["SOURCES", "Idc", "Series", "Source", "Tcia", "open_source", "own_set
 def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
     """A source of a kind with its block of parameters.
 
-    In the block `csv_url` is the case lists' and not its own; `fallback` is None, or source and settings of another one
-    for what this one does not give.
+    In the block `csv_url` belongs to the case lists, not the source; `fallback` is None, or source and settings of
+    another one for series that this one does not deliver.
     """
     fallback = settings.get("fallback")
     source = SOURCES[kind](http, **own_settings(settings))
@@ -28,5 +28,5 @@ def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of a source, among its block of parameters."""
+    """The keywords of a source in its block of parameters."""
     return {name: value for name, value in settings.items() if name not in ("csv_url", "fallback")}

@@ -1,8 +1,8 @@
-"""A first source, and a second with the same files for what the first does not give.
+"""A first source, and a second with the same files for series that the first does not deliver.
 
-A series that the first gives wrongly, after all its tries, comes from the second. When the first answers nobody, or
-fails on several series in a row, the rest comes from the second without asking the first any more. Which of them gave a
-series stands in the ledger; what was to be verified of it does not depend on that.
+A series that the first source fails to deliver after all attempts comes from the second. If the first does not answer,
+or fails on several consecutive series, the rest comes only from the second. The ledger records which source delivered a
+series; verification does not depend on it.
 """
 
 import shutil
@@ -16,11 +16,11 @@ from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.sources.series import Fetched, OpenFilm, Series, Source
 
 T = TypeVar("T")
-GIVE_UP_AFTER = 3  # series in a row that the second gave in its place: the first is out, not a series broken
+GIVE_UP_AFTER = 3  # consecutive series from the second source: then the first is down
 
 
 class Fallback:
-    """Two sources of one archive; `second` opens the other one when it is first needed. Films come whole."""
+    """Two sources of one archive; `second` opens the other one when it is first needed. Films are fetched whole."""
 
     read_rows: Callable[[Series, Path], OpenFilm] | None = None
 
@@ -34,7 +34,7 @@ class Fallback:
         self._lock = threading.Lock()
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
-        """Those of the series `uids` that the first source has, and of the others those that the second has."""
+        """Those of the series `uids` that the first or the second source has."""
         uids = list(uids)
         try:
             found = self._first.list_series(uids)
@@ -61,7 +61,7 @@ class Fallback:
         return fetched
 
     def _fetch_second(self, second: Source, series: Series, folder: Path) -> Fetched:
-        shutil.rmtree(folder, ignore_errors=True)  # what the first has left
+        shutil.rmtree(folder, ignore_errors=True)  # left by the first
         listed = second.list_series([series.uid]).get(series.uid)
         if listed is None or listed.images != series.images:
             images = listed.images if listed else 0
@@ -69,11 +69,11 @@ class Fallback:
         return second.fetch_series(listed, folder)
 
     def _ask_second(self, fault: Fault, ask: Callable[[Source], T]) -> T:
-        """What the second source gives after the first has failed; a Fault names what was wrong with both."""
+        """Fetch from the second source after the first has failed; a Fault names the errors of both."""
         try:
             return ask(self._other())
         except Fault as other:
-            names = f"{self._first.origin}: {fault}; and in its place: {other}"
+            names = f"{self._first.origin}: {fault}; and the second source: {other}"
             raise Fault(names, unreachable=fault.unreachable and other.unreachable) from other
 
     def _other(self) -> Source:
@@ -83,8 +83,8 @@ class Fallback:
             return self._second
 
     def _count(self, series: Series, fault: Fault, fetched: Fetched) -> None:
-        """Say that the second source gave a series, and go over to it when that was not the first one."""
-        print(f"from {fetched.origin}: series {series.uid}, for {self._first.origin} gave {fault}", file=sys.stderr)
+        """Report that the second source delivered a series, and switch to it for good after several."""
+        print(f"from {fetched.origin}: series {series.uid}, as {self._first.origin} failed: {fault}", file=sys.stderr)
         with self._lock:
             self._in_a_row += 1
             is_out = fault.unreachable or self._in_a_row >= GIVE_UP_AFTER
@@ -98,7 +98,7 @@ class Fallback:
                 return
             self.origin = second
         print(
-            f"{self._first.origin.upper()} does not answer as it should ({fault}). The rest comes from "
+            f"{self._first.origin.upper()} does not answer correctly ({fault}). The rest comes from "
             f"{second.upper()}, which has the same files.",
             file=sys.stderr,
             flush=True,

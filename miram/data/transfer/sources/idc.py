@@ -1,9 +1,9 @@
-"""The Imaging Data Commons: a public bucket of DICOM files, listed by the index that its pinned wheel carries.
+"""The Imaging Data Commons: a public bucket of DICOM files, listed by the index in its pinned wheel.
 
 A series is the folder `crdc_series_uuid` of the bucket. The wheel idc-index-data gives UIDs, numbers of files and sizes
 to the byte, without a request; the bucket gives each file's size and, as its ETag, mostly its MD5 (Amazon S3 API
-reference, ListObjectsV2 and Object). Any server with that API will do: each of `bucket_urls` is the address of one with
-the bucket's, and holds the same files. The first is asked; where it fails, the next.
+reference, ListObjectsV2 and Object). Any server with that API works: each of `bucket_urls` is the address of a server
+and its bucket, with the same files. They are tried in order.
 """
 
 import re
@@ -30,10 +30,10 @@ from miram.data.transfer.unpack import PLAIN_DICOM_NAME
 
 T = TypeVar("T")
 COLUMNS = ["collection_id", "SeriesInstanceUID", "crdc_series_uuid", "instanceCount", "series_size_MB"]
-BATCH_ROWS = 50_000  # of the index's million: all at once take half a GB
+BATCH_ROWS = 50_000  # of the index's million series: all at once need half a GB
 LONGEST_LIST_BYTES = 10_000_000
-HEADER_BYTES = 1 << 16  # holds the header of a film, which ends where its pixels begin
-ROWS_AT_A_TIME = 16  # single rows that are asked for in parallel: each takes the way there and back, and no more
+HEADER_BYTES = 1 << 16  # enough for a film's header, which ends where its pixels begin
+ROWS_AT_A_TIME = 16  # single rows requested in parallel: each costs one round trip
 PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of a file that was uploaded in parts is none
 
 
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class Object(NamedTuple):
-    """A file of the bucket; `md5` is empty where the bucket does not tell it."""
+    """A file of the bucket; `md5` is empty if the bucket does not give it."""
 
     name: str
     bytes: int
@@ -53,19 +53,19 @@ class Object(NamedTuple):
 
 
 class Idc:
-    """A collection of the Imaging Data Commons; of films, by choice, only the rows that are read."""
+    """A collection of the Imaging Data Commons; optionally only the rows of a film that are read."""
 
     origin = "idc"
 
     def __init__(self, http: Http, *, collection: str, bucket_urls: list[str], films: Literal["rows", "whole"]) -> None:
         self._http = http
-        self._bucket_urls = [url.rstrip("/") for url in bucket_urls]  # the one that answered last comes first
+        self._bucket_urls = [url.rstrip("/") for url in bucket_urls]  # the last one that answered comes first
         self._entries = read_index(collection)
         self._pool = ThreadPoolExecutor(ROWS_AT_A_TIME)
         self.read_rows: Callable[[Series, Path], OpenFilm] | None = self._read_rows if films == "rows" else None
 
     def ask(self) -> dict[str, Fault | None]:
-        """Ask each bucket for the files of a series: None where it answers as it should, else its Fault."""
+        """Ask each bucket for the files of a series: None if it answers correctly, else its Fault."""
         series = next(iter(self._entries.values())).series
         answers: dict[str, Fault | None] = {}
         for url in self._bucket_urls:
@@ -92,21 +92,21 @@ class Idc:
         objects = self._list(series)
         folder.mkdir()
         film = self._read_header(series.uid, objects[0], folder) if len(objects) == 1 else None
-        if film is None or film.offset is None:  # it has no rows, or is none and will be set aside
+        if film is None or film.offset is None:  # compressed, or not usable and set aside later
             for one in objects:
                 self._fetch(series.uid, one, folder)
             return open_pixels
         path = self._path(series.uid, objects[0])
         pixels = RemotePixels(film, film.offset, lambda start, end: self._bytes(path, start, end), self._pool)
-        return lambda _: cast(np.ndarray, pixels)  # it is read as one: shape, dtype, slices
+        return lambda _: cast(np.ndarray, pixels)  # used like an array: shape, dtype, slices
 
     def _read_header(self, uid: str, one: Object, folder: Path) -> Film | None:
-        """The facts of a film, of which the header alone is put into `folder`; None where it is not usable."""
+        """The facts of a film, of which only the header is put into `folder`; None if it is not usable."""
         header = self._bytes(self._path(uid, one), 0, min(HEADER_BYTES, one.bytes))
         path = folder / one.name
         with open(path, "wb") as stream:
             stream.write(header)
-            stream.truncate(one.bytes)  # sparse: as long as the film, and next to nothing on disk
+            stream.truncate(one.bytes)  # sparse: as long as the film, with almost nothing on disk
         require_series(path, uid)
         try:
             return read_film(path)
@@ -167,11 +167,11 @@ class Idc:
         """Ask `url` first from now on, after those before it have failed."""
         if faults and self._bucket_urls[0] in faults:
             failed, fault = next(iter(faults.items()))
-            print(f"{failed} does not answer as it should ({fault}); {url} does", file=sys.stderr, flush=True)
+            print(f"{failed} does not answer correctly ({fault}); {url} does", file=sys.stderr, flush=True)
             self._bucket_urls = [url, *(other for other in self._bucket_urls if other != url)]
 
     def _list(self, series: Series) -> list[Object]:
-        """The files of a series in the bucket, as many and as large together as the index says."""
+        """The files of a series in the bucket, whose number and total size must match the index."""
         return self._get("", self._list_query(series), self._list_reader(series))
 
     def _list_query(self, series: Series) -> dict[str, str]:
@@ -192,9 +192,9 @@ class Idc:
 
 
 class RemotePixels:
-    """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice asks for its rows alone.
+    """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice requests only its rows.
 
-    They begin at `offset`; `read(start, end)` gives bytes of the film's file; `pool` reads rows that lie apart.
+    They begin at `offset`; `read(start, end)` returns bytes of the film's file; `pool` reads separate rows.
     """
 
     def __init__(self, film: Film, offset: int, read: Callable[[int, int], bytes], pool: Executor) -> None:
@@ -203,7 +203,7 @@ class RemotePixels:
         self._offset = offset
         self._read = read
         self._pool = pool
-        self._apart = cache(self._read_apart)  # crops and background patches look at the same coarse view
+        self._apart = cache(self._read_apart)  # crops and background patches use the same coarse view
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
         """The window (rows, columns); rows with a step are read one by one."""
@@ -230,7 +230,7 @@ def read_index(collection: str) -> dict[str, Entry]:
             series = Series(uid, row["instanceCount"], round(1e6 * row["series_size_MB"]))
             found[uid] = Entry(series, row["crdc_series_uuid"])
     if not found:
-        raise Fault(f"the index of the Imaging Data Commons knows no collection {collection!r}", lasting=True)
+        raise Fault(f"the index of the Imaging Data Commons has no collection {collection!r}", lasting=True)
     return found
 
 

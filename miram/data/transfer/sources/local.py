@@ -1,7 +1,7 @@
-"""A folder that holds the archive already, in whatever layout: the headers say which file belongs to which series.
+"""A folder that already holds the archive, in any layout: the headers say which file belongs to which series.
 
-The TCIA Data Retriever's classic and descriptive layouts and that of the Imaging Data Commons name their folders and
-files differently, and none of the names is read here. Nothing is copied: a series is links to its files.
+The TCIA Data Retriever's classic and descriptive layouts and that of the Imaging Data Commons name folders and files
+differently, so names are not read. Nothing is copied: a series is a folder of links to its files.
 """
 
 import os
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 class Local:
-    """The DICOM files below a folder; films are read where they lie."""
+    """The DICOM files below a folder; films are read in place."""
 
     origin = "local"
     read_rows: Callable[[Series, Path], OpenFilm] | None = None
@@ -40,9 +40,9 @@ class Local:
         self._files = find_series(self._folder)
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
-        """Those of the series `uids` that the folder holds; nothing tells whether one of their files is missing.
+        """Those of the series `uids` that the folder holds; a missing file of a series cannot be noticed.
 
-        Raises MiramError when it holds none of them.
+        Raises MiramError if it holds none of them.
         """
         found = {
             uid: Series(uid, len(files), sum(found.path.stat().st_size for found in files))
@@ -76,10 +76,11 @@ class Local:
 
 
 def require_dicom(folder: Path) -> None:
-    """Raise MiramError that tells what `folder` holds instead, unless a DICOM file lies below it."""
+    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
     if not folder.is_dir():
         raise MiramError(
-            f"{folder} is no folder (sources.local.folder).", "Name the folder that holds the DICOM files, or mount it."
+            f"{folder} is not a folder (sources.local.folder).",
+            "Name the folder that holds the DICOM files, or mount it.",
         )
     kinds: Counter[str] = Counter()
     for path in _files(folder):
@@ -95,8 +96,8 @@ def require_dicom(folder: Path) -> None:
 def find_series(folder: Path) -> dict[str, list[Found]]:
     """The DICOM files below `folder` by SeriesInstanceUID, each SOPInstanceUID once, sorted by path.
 
-    Other files are left alone; one that should be DICOM and is none is told. Raises MiramError when a file cannot be
-    read, or two of one SOPInstanceUID are not of one length.
+    Other files are ignored; one that should be DICOM but is not is reported. Raises MiramError if a file cannot be
+    read, or two with one SOPInstanceUID differ in length.
     """
     series: dict[str, dict[str, Path]] = {}
     for path in track(_files(folder.resolve()), "DICOM headers"):
@@ -105,7 +106,7 @@ def find_series(folder: Path) -> dict[str, list[Found]]:
             first = series.setdefault(uids.series, {}).setdefault(uids.sop, path)
             if first.stat().st_size != path.stat().st_size:
                 raise MiramError(
-                    f"{first} and {path} are both instance {uids.sop}, but not of one length.",
+                    f"{first} and {path} are both instance {uids.sop}, but differ in length.",
                     "Move the wrong one out of the folder (sources.local.folder), then run again.",
                 )
     return {
@@ -124,7 +125,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_uids(path: Path) -> Uids | None:
-    """What a DICOM file says it is; None for any other file."""
+    """The UIDs in a DICOM file; None for other files."""
     is_dicom = _is_dicom(_start(path))
     try:
         uids = read_uids(path) if is_dicom else None
@@ -136,7 +137,7 @@ def _read_uids(path: Path) -> Uids | None:
 
 
 def _start(path: Path) -> bytes:
-    """As much of a file as tells whether it is DICOM."""
+    """Enough of a file to see whether it is DICOM."""
     try:
         with open(path, "rb") as stream:
             return stream.read(PREAMBLE_BYTES + 4)
@@ -149,12 +150,12 @@ def _is_dicom(start: bytes) -> bool:
 
 
 def _instead(kinds: Counter[str]) -> str:
-    """What to do about a folder that holds such files and no DICOM."""
+    """The remedy for a folder with such files and no DICOM."""
     if kinds["ZIP"]:
         return "Unpack the ZIP archives in that folder, then run again; or take source: tcia or idc."
     if kinds["JPEG"] or kinds["PNG"]:
         return (
-            "The crops are cut from the 16 bits of the DICOM films, which a mirror in JPEG or PNG has lost: take "
+            "Crops need the 16 bits of the DICOM films, which a mirror in JPEG or PNG has lost: take "
             "source: tcia or idc, or name a folder with the DICOM files."
         )
     return "Name the folder that holds the DICOM files, or take source: tcia or idc."

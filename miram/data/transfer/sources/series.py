@@ -1,4 +1,4 @@
-"""What every source of the archive offers: which series it has, and each of them as verified files in a folder."""
+"""The interface of every source of the archive: its series, each as verified files in a folder."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ OpenFilm = Callable[[Film], np.ndarray]  # or anything else with .shape, .dtype 
 
 
 class Series(NamedTuple):
-    """A series as its source announces it: its SeriesInstanceUID, its number of images, their size together."""
+    """A series as its source announces it: SeriesInstanceUID, number of images, total size."""
 
     uid: str
     images: int
@@ -21,26 +21,26 @@ class Series(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """A series that lies there verified: the kind of source that gave it, and its files."""
+    """A verified series on disk: the kind of source that delivered it, and its files."""
 
     origin: str
     items: list[Item]
 
 
 class Source(Protocol):
-    """One place that the archive is had from; threads share it."""
+    """One source of the archive; threads share it."""
 
     origin: str
     """The kind of source that answers now: tcia, idc or local."""
 
     read_rows: Callable[[Series, Path], OpenFilm] | None
-    """Put a film's header alone into a new folder and return what reads its pixels; None: films are fetched whole."""
+    """Put only a film's header into a new folder and return a reader of its pixels; None: films are fetched whole."""
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
-        """Those of the series `uids` that the source has, by UID. Raises Fault when it does not say."""
+        """Those of the series `uids` that the source has, by UID. Raises Fault if it does not answer."""
 
     def fetch_series(self, series: Series, folder: Path) -> Fetched:
         """Put a series' verified DICOM files and their receipt into the new folder `folder`, and nothing else.
 
-        Raises Fault when it could not be had complete and correct, OSError when the disk does not take it.
+        Raises Fault unless it is complete and correct, OSError if it cannot be written.
         """

@@ -1,4 +1,4 @@
-"""TCIA by the NBIA REST API v4: what a collection holds, and one series at a time as a zip with its MD5s.
+"""TCIA by the NBIA REST API v4: the series of a collection, and one series at a time as a zip with MD5s.
 
 Source of the calls: `getSeries` and `getImageWithMD5Hash` of the NBIA server. `api_url` ends in `/services/v4`, with or
 without a slash.
@@ -17,11 +17,11 @@ from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
 from miram.data.transfer.unpack import unpack
 
 LONGEST_LIST_BYTES = 100_000_000
-BODY = "body.zip"  # for a moment beside its files
+BODY = "body.zip"  # for a moment in addition to its files
 
 
 class Tcia:
-    """A collection of an NBIA server; films come whole."""
+    """A collection of an NBIA server; films are fetched whole."""
 
     origin = "tcia"
     read_rows: Callable[[Series, Path], OpenFilm] | None = None
@@ -32,7 +32,7 @@ class Tcia:
         self._api_url = api_url.rstrip("/")
 
     def ask(self) -> None:
-        """Ask for the names of all collections; raises Fault unless the answer holds this one."""
+        """Ask for the names of all collections; raises Fault unless the answer contains this one."""
 
         def read(response: requests.Response) -> None:
             body = b"".join(self._http.chunks(response, LONGEST_LIST_BYTES))
@@ -41,18 +41,18 @@ class Tcia:
             except (ValueError, KeyError, TypeError) as error:
                 raise Fault(f"no list of collections but {beginning(body)!r}") from error
             if self._collection not in names:
-                raise Fault(f"the archive knows no collection {self._collection!r}", lasting=True)
+                raise Fault(f"the archive has no collection {self._collection!r}", lasting=True)
 
         self._http.get(f"{self._api_url}/getCollectionValues", {}, read)
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
         """Those of the series `uids` that the collection has.
 
-        A list can be valid and short: what it lacks is asked for by itself before it counts as absent.
+        A list can be valid but short: series missing from it are requested one by one before they count as absent.
         """
         listed = self._get_series({"Collection": self._collection})
         if not listed:
-            raise Fault(f"the archive knows no series of collection {self._collection!r}", lasting=True)
+            raise Fault(f"the archive has no series of collection {self._collection!r}", lasting=True)
         found = {}
         for uid in uids:
             one = listed.get(uid) or self._get_series({"SeriesInstanceUID": uid}).get(uid)
@@ -61,12 +61,12 @@ class Tcia:
         return found
 
     def fetch_series(self, series: Series, folder: Path) -> Fetched:
-        """Fetch the zip of a series and unpack what is right in it; see `Source`."""
+        """Fetch the zip of a series and unpack it with verification; see `Source`."""
 
         def read(response: requests.Response) -> Fetched:
-            shutil.rmtree(folder, ignore_errors=True)  # of a try before
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
             folder.mkdir()
-            # Zips of DICOM are never much longer than what is in them; twice the size and a margin bounds both.
+            # Zips of DICOM are never much longer than their content; twice the size plus a margin bounds both.
             limit_bytes = 2 * series.bytes + (1 << 20)
             body = folder / BODY
             with open(body, "wb") as stream:
@@ -85,7 +85,7 @@ class Tcia:
         def read(response: requests.Response) -> dict[str, Series]:
             body = b"".join(self._http.chunks(response, LONGEST_LIST_BYTES))
             try:
-                rows = json.loads(body or b"[]")  # the real server answers nothing where it has nothing
+                rows = json.loads(body or b"[]")  # the real server sends an empty answer if it has nothing
                 return {
                     row["SeriesInstanceUID"]: Series(
                         row["SeriesInstanceUID"], int(row["ImageCount"]), int(row["FileSize"])
@@ -101,13 +101,13 @@ class Tcia:
 def require_series(path: Path, uid: str) -> str:
     """The SOPInstanceUID of a file of series `uid`; Fault when it belongs to another one.
 
-    A file that is no DICOM lies so in the archive, and its reader will say so: it has none.
+    A file that is not DICOM is so in the archive and has none; reading it later reports that.
     """
     found = read_uids(path)
     if found is None:
         return ""
     if found.series != uid:
-        raise Fault(f"{path.name} belongs to series {found.series}, which was not asked for")
+        raise Fault(f"{path.name} belongs to series {found.series}, which was not requested")
     return found.sop
 
 

@@ -20,7 +20,7 @@ from miram.provenance import record
 
 ROOT = Path(__file__).parents[4]
 UID = "1.2.4.2"
-WENT_OVER = r"TCIA does not answer as it should \(.+\)\. The rest comes from IDC"
+WENT_OVER = r"TCIA does not answer correctly \(.+\)\. The rest comes from IDC"
 
 
 def both(server: Server, bucket: Bucket) -> dict[str, object]:
@@ -106,7 +106,7 @@ def test_a_series_that_tcia_gives_wrongly_comes_from_idc_and_the_others_from_tci
     assert facts["origins"] == {"idc": 1, "tcia": 7}
     assert server.asked[UID] == 3 and set(bucket.sent) == {UID}
     told = capsys.readouterr().err
-    assert re.search(rf"from idc: series {UID}, for tcia gave .*has MD5", told) and not re.search(WENT_OVER, told)
+    assert re.search(rf"from idc: series {UID}, as tcia failed: .*has MD5", told) and not re.search(WENT_OVER, told)
 
 
 def test_a_series_is_tried_again_at_tcia_before_idc_is_asked(server, bucket, tmp_path):
@@ -150,7 +150,9 @@ def test_when_neither_gives_a_series_both_reasons_are_named_and_tcia_stays_the_f
     uids = [f"1.2.4.{number}" for number in range(4)]
     server.faults = {uid: [status(400)] for uid in uids}
     bucket.out = status(403)
-    with pytest.raises(MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and in its place: HTTP status 403"):
+    with pytest.raises(
+        MiramError, match=r"4 series .*tcia: HTTP status 400: busy; and the second source: HTTP status 403"
+    ):
         cut_tiny(tmp_path, where)
     bucket.out = None
     server.faults = {}
@@ -203,7 +205,7 @@ def test_other_bytes_of_a_series_that_was_verified_before_are_refused(archive, s
     archive.series[UID]["1-1.dcm"] = body[:-2] + b"??"
     server.out = status(410)
     (tmp_path / "crops" / "Calc-Training_P_00002_LEFT_CC_1.png").unlink()
-    with pytest.raises(MiramError, match=rf"{UID} \(its files are not those that were verified before"):
+    with pytest.raises(MiramError, match=rf"{UID} \(its files differ from those verified before"):
         cut_tiny(tmp_path, both(server, bucket))
 
 

@@ -166,7 +166,7 @@ def test_faults_are_mended_by_other_tries_and_lasting_ones_are_named(bucket, tmp
     where = idc(bucket, tmp_path)
     list_tiny(tmp_path, where)
     bucket.faults[kind, UID] = [fault] * 3
-    with pytest.raises(MiramError, match=rf"1 series could not be had: {UID} \(.*({named})"):
+    with pytest.raises(MiramError, match=rf"1 series could not be downloaded: {UID} \(.*({named})"):
         cut_tiny(tmp_path, where)
     bucket.faults[kind, UID] = [fault] * 2
     assert cut_tiny(tmp_path, where)["lesions"] == 4
@@ -220,7 +220,7 @@ def test_a_film_whose_rows_stop_coming_fails_alone(archive, bucket, tmp_path):
     list_tiny(tmp_path, where)
     header = part_of(archive.series[FILM]["1-1.dcm"])
     bucket.faults["file", FILM] = [header, *[status(500)] * 1000]
-    with pytest.raises(MiramError, match=rf"1 series could not be had: {FILM} \(HTTP status 500"):
+    with pytest.raises(MiramError, match=rf"1 series could not be downloaded: {FILM} \(HTTP status 500"):
         cut_tiny(tmp_path, where)
     assert len(list((tmp_path / "crops").iterdir())) == 3
 
@@ -228,7 +228,7 @@ def test_a_film_whose_rows_stop_coming_fails_alone(archive, bucket, tmp_path):
 def test_an_unknown_collection_is_named(bucket, tmp_path):
     where = idc(bucket, tmp_path)
     where["settings"]["collection"] = "none"
-    with pytest.raises(MiramError, match="knows no collection 'none'"):
+    with pytest.raises(MiramError, match="has no collection 'none'"):
         list_tiny(tmp_path, where)
 
 
@@ -260,7 +260,7 @@ def test_the_second_bucket_gives_what_the_first_does_not(archive, bucket, second
     assert run_tiny(tmp_path / "run", where) == wanted
     assert made(tmp_path / "run") == made(tmp_path / "wanted")
     told = capsys.readouterr().err
-    assert re.search(rf"{bucket.url} does not answer as it should \(.+\); {second.url} does", told)
+    assert re.search(rf"{bucket.url} does not answer correctly \(.+\); {second.url} does", told)
     assert bucket.asked <= 2 * 3  # of each worker's first film, and no more
 
 

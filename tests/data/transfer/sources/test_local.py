@@ -74,7 +74,7 @@ def test_files_that_went_since_the_catalogue_are_named(archive, tmp_path):
 
 
 def test_a_folder_that_is_none_and_a_missing_case_list_are_named(archive, tmp_path):
-    with pytest.raises(MiramError, match=r"nowhere is no folder \(sources\.local\.folder\)"):
+    with pytest.raises(MiramError, match=r"nowhere is not a folder \(sources\.local\.folder\)"):
         Local(Http(attempts=1, timeout_seconds=20.0, backoff_seconds=1.0), folder=str(tmp_path / "nowhere"))
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     os.remove(tmp_path / "archive" / "mass_case_description_test_set.csv")
@@ -113,7 +113,7 @@ def test_a_file_that_can_no_longer_be_read_fails_its_series_alone(archive, tmp_p
 
     monkeypatch.setattr(module, "hash_file", refuse)
     with pytest.raises(
-        MiramError, match=r"1 series could not be had: 1\.2\.4\.2 \(.*1-1\.dcm cannot be read: Permission"
+        MiramError, match=r"1 series could not be downloaded: 1\.2\.4\.2 \(.*1-1\.dcm cannot be read: Permission"
     ):
         cut_tiny(tmp_path, where)
     assert len(list((tmp_path / "crops").iterdir())) == 3
@@ -137,7 +137,7 @@ def test_two_files_of_one_instance_that_differ_in_length_are_named(archive, tmp_
     where = lay_out(archive, tmp_path / "archive", CLASSIC)
     whole = next((tmp_path / "archive").rglob("1.2.3.1/1-1.dcm"))
     (whole.parent / "copy.dcm").write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(MiramError, match=r"1\.2\.3\.1/1-1\.dcm and .*/copy\.dcm are both instance [\d.]+, but not"):
+    with pytest.raises(MiramError, match=r"1\.2\.3\.1/1-1\.dcm and .*/copy\.dcm are both instance [\d.]+, but differ"):
         list_tiny(tmp_path, where)
 
 

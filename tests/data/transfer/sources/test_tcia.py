@@ -44,7 +44,7 @@ def test_a_case_list_may_begin_with_the_mark_of_its_encoding(server, tmp_path, m
 @pytest.mark.parametrize("answer", [html, nothing, status(500), lambda handler, files: send(handler, b'{"error": 1}')])
 def test_a_list_of_series_that_is_none_is_named_with_its_address(server, tmp_path, answer):
     server.faults["getSeries"] = [answer] * 3
-    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not give what was asked for"):
+    with pytest.raises(MiramError, match=rf"{server.url}/services/v4/ does not deliver what was requested"):
         list_tiny(tmp_path, tcia(server))
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_collection_is_named(archive, server, tmp_path):
 def test_a_case_list_that_is_html_is_named_with_its_address(server, tmp_path):
     name = "calc_case_description_test_set.csv"
     server.faults[name] = [html] * 3
-    with pytest.raises(MiramError, match=rf"{server.url}/uploads/{name} does not give .*no case list but '<html>"):
+    with pytest.raises(MiramError, match=rf"{server.url}/uploads/{name} does not deliver .*no case list but '<html>"):
         list_tiny(tmp_path, tcia(server))
 
 

@@ -1,0 +1,45 @@
+"""The command that exports weights for others."""
+
+import argparse
+
+from miram import layout, params
+from miram.cli.stage import check_known
+from miram.provenance import record
+
+
+def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Write a pre-trained encoder for timm and for transformers, with its model card."""
+    import pandas as pd
+
+    from miram.evaluate.predictions import SECTION
+    from miram.models.share import TIMM_BASE, share_encoder
+    from miram.report.card import write_card
+    from miram.train.augment import IMAGENET_MEAN, IMAGENET_STD
+
+    first, task, mode = params.headline(chosen)
+    method, protocol = arguments.method, arguments.protocol or first
+    check_known("method", method, chosen.methods)
+    check_known("protocol", protocol, chosen.splits.protocols)
+    path = layout.record("pretrain", chosen.name, protocol, method)
+    made, metrics_csv = record.read(path), layout.results(chosen.name) / "metrics.csv"
+    scale = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    architecture = share_encoder(path.parent / "encoder.safetensors", arguments.out, **scale)
+    metrics = None
+    if metrics_csv.exists():
+        record.read(layout.record("evaluate", chosen.name))
+        every = pd.read_csv(metrics_csv)
+        metrics = every[(every[list(SECTION)] == [protocol, task, mode]).all(axis=1)]
+    own = "own" if chosen.source == params.IMAGES else "cbis-ddsm"
+    write_card(
+        arguments.out / "README.md",
+        method=method,
+        protocol=protocol,
+        data="demo" if params.is_embedded(chosen) else own,
+        base=TIMM_BASE,
+        architecture=architecture,
+        record=made,
+        metrics=metrics,
+        confidence=chosen.statistics.confidence,
+        **scale,
+    )
+    print(f"{arguments.out}: timm/, transformers/ and README.md, the model card")
