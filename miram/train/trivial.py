@@ -1,93 +1,116 @@
-"""Classifiers that see no lesion: by the size of its crop alone, and by its grey values without their places.
+"""Trivial classifiers: by the size of a crop alone, and by its size and grey values without their places.
 
-What they reach, a network has to beat before its answers say anything about the look of lesions.
+What they reach, a network must exceed before its answers say anything about the look of lesions.
 Shapes: N lesions, C classes, F features; features (N, F) float64, targets and probabilities (N, C).
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from miram.data.tasks import MULTI_LABEL
+from miram.files import atomic_path
+from miram.layout import TRIVIAL, TRIVIAL_MODE, trivial_predictions
+from miram.predictions import Predictions, write_predictions
 from miram.recipe import Trivial
 from miram.train.classifiers import (
+    Split,
     best,
-    common_facts,
     labelled_lesions,
     predictions,
+    question_of,
     read_split,
     read_training,
     validation_scores,
-    write_outcome,
 )
-from miram.train.probe import Fit, fit_of, linear_probe
+from miram.train.probe import Answer, Fit, fit_of, linear_probe
 from miram.train.store import Store
 
 GREYS = 256  # levels of a packed crop
+SIZES = 2  # features of the size, the first ones
+READS = dict(zip(TRIVIAL, (slice(SIZES), slice(None)), strict=True))  # method -> its features
 
 
-def size_features(crop: np.ndarray, bins: int) -> np.ndarray:
-    """Rows and columns of a crop (rows, columns), as logarithms: what is known of a lesion before its first pixel."""
-    return np.log(crop.shape)
+def features(crop: np.ndarray, bins: int) -> np.ndarray:
+    """Features (SIZES + bins + 2,) of a crop (rows, columns) uint8 at native size.
 
-
-def grey_features(crop: np.ndarray, bins: int) -> np.ndarray:
-    """Size, the share of pixels in each of `bins` ranges of grey, and the mean steps between neighbours, down, across.
-
-    Steps are in shares of the brightest grey; 0 along an axis of one pixel.
+    The logarithms of rows and columns in px; the share of pixels in each of `bins` equal ranges of grey; the mean step
+    between neighbours, down and across, as a share of the brightest grey (0 along an axis of one pixel).
     """
-    shares = np.bincount(crop.ravel() // (GREYS // bins), minlength=bins) / crop.size
-    steps = [np.abs(np.diff(crop.astype(float), axis=axis)) / (GREYS - 1) for axis in (0, 1)]
-    return np.concatenate([size_features(crop, bins), shares, [step.mean() if step.size else 0.0 for step in steps]])
-
-
-FEATURES: dict[str, Callable[..., np.ndarray]] = {
-    "trivial-size": size_features,
-    "trivial-grey": grey_features,
-}
+    shares = np.bincount(crop.ravel() // np.uint8(GREYS // bins), minlength=bins) / crop.size
+    steps = [np.abs(np.diff(crop.astype(np.int16), axis=axis)) for axis in (0, 1)]
+    means = [step.mean() / (GREYS - 1) if step.size else 0.0 for step in steps]
+    return np.concatenate([np.log(crop.shape), shares, means])
 
 
 def classify_trivially(
-    out_dir: Path, store_u8: Path, index_csv: Path, lesions_csv: Path, splits_csv: Path, own: Trivial
+    out_dir: Path, store_u8: Path, index_csv: Path, lesions_csv: Path, splits_csv: Path, trivial: Trivial
 ) -> dict[str, object]:
-    """Fit logistic regressions and gradient-boosted trees on the features of `own.method`; keep the best on validation.
+    """For each of TRIVIAL fit logistic regressions and boosted trees; keep the best on validation.
 
-    Leaves in `out_dir` log.csv, one row per candidate, and predictions.parquet, as a probe does. The test lesions are
-    read after the choice. Returns facts for the record. Raises MiramError for what the user can mend.
+    Writes into `out_dir` log.csv, one row per method and candidate, and the predictions of each method; test lesions
+    are read only after that selection. Returns facts for the record. Raises MiramError for errors that the user can
+    correct.
     """
     start = time.perf_counter()
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, own.task)
-    features = partial(FEATURES[own.method], bins=own.bins)
-    train, validation = read_training(store, labelled, features)
-    scaler = StandardScaler().fit(train.views)
-    multi_label = own.task in MULTI_LABEL
-    fitted, log = {}, []
-    with threadpool_limits(own.threads):
-        for candidate, fit in _candidates(own, multi_label).items():
-            fitted[candidate] = fit(scaler.transform(train.views), train.targets)
-            answers = fitted[candidate](scaler.transform(validation.views))
-            scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=own.threshold)
-            log.append({"candidate": candidate, **scores})
-        chosen = best(log)
-        answer = fitted[chosen["candidate"]]
-        test = read_split(store, labelled, "test", features)
-        tables = [predictions(s, answer(scaler.transform(s.views)), labelled.classes) for s in (validation, test)]
-    write_outcome(Path(out_dir), pd.concat(tables), log)
-    told = {"features": train.views.shape[1], "candidate": chosen["candidate"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, torch.device("cpu"))
+    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, trivial.task)
+    view = partial(features, bins=trivial.bins)
+    train, validation = read_training(store, labelled, view)
+    with threadpool_limits(trivial.threads):
+        chosen = {method: _choose(train, validation, READS[method], trivial) for method in TRIVIAL}
+        test = read_split(store, labelled, "test", view)
+        asked = question_of(labelled, trivial, TRIVIAL_MODE)
+        for method, own in chosen.items():
+            answers = [(split, own.answer(split.views[:, READS[method]])) for split in (validation, test)]
+            tables = [predictions(split, answer, labelled.classes) for split, answer in answers]
+            write_predictions(trivial_predictions(out_dir, method), Predictions(asked, pd.concat(tables)))
+    log = pd.concat([own.log.assign(method=method) for method, own in chosen.items()])
+    with atomic_path(out_dir / "log.csv") as temporary:
+        log.to_csv(temporary, index=False, lineterminator="\n")
+    return {
+        "chosen": {method: own.candidate for method, own in chosen.items()},
+        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
+        "without_label": labelled.without_label,
+        "seconds": time.perf_counter() - start,
+    }
 
 
-def _candidates(own: Trivial, multi_label: bool) -> dict[str, Fit]:
-    linear = linear_probe(multi_label=multi_label, linear_c=own.linear_c, linear_iterations=own.linear_iterations)
-    trees = {n: HistGradientBoostingClassifier(max_iter=n, early_stopping=False) for n in own.trees_rounds}
-    return {f"logistic regression, C = {c}": fit for c, fit in linear.items()} | {
-        f"{n} rounds of boosted trees": fit_of(model, multi_label=multi_label) for n, model in trees.items()
+class Chosen(NamedTuple):
+    """The best candidate on validation, and the scores of all."""
+
+    candidate: str
+    answer: Answer
+    log: pd.DataFrame  # candidate, val_accuracy, val_macro_auc
+
+
+def _choose(train: Split, validation: Split, read: slice, trivial: Trivial) -> Chosen:
+    scaler = StandardScaler().fit(train.views[:, read])
+    x_train, x_validation = (scaler.transform(split.views[:, read]) for split in (train, validation))
+    fitted = {name: fit(x_train, train.targets) for name, fit in candidates(trivial).items()}
+    judge = partial(validation_scores, multi_label=trivial.task in MULTI_LABEL, threshold=trivial.threshold)
+    scores = {name: judge(validation.targets, answer(x_validation)) for name, answer in fitted.items()}
+    winner = best(list(scores.values()))
+    candidate = next(name for name, own in scores.items() if own is winner)
+    log = pd.DataFrame(scores.values()).assign(candidate=list(scores))
+    return Chosen(candidate, lambda x: fitted[candidate](scaler.transform(x)), log)
+
+
+def candidates(trivial: Trivial) -> dict[str, Fit]:
+    """The candidates for validation, by their names."""
+    multi_label = trivial.task in MULTI_LABEL
+    linear = {c: linear_probe(c, trivial.linear_iterations, multi_label=multi_label) for c in trivial.linear_c}
+    trees = {
+        rounds: HistGradientBoostingClassifier(max_iter=rounds, early_stopping=False, random_state=trivial.seed)
+        for rounds in trivial.rounds
+    }
+    return {
+        **{f"logistic regression, C {c:g}": fit for c, fit in linear.items()},
+        **{f"{n} rounds of boosted trees": fit_of(model, multi_label=multi_label) for n, model in trees.items()},
     }
