@@ -64,7 +64,7 @@ def classify_trivially(
     view = partial(features, bins=trivial.bins)
     train, validation = read_training(store, labelled, view)
     with threadpool_limits(trivial.threads):
-        chosen = {method: _choose(train, validation, READS[method], trivial) for method in TRIVIAL}
+        chosen = {method: choose(train, validation, READS[method], trivial) for method in TRIVIAL}
         test = read_split(store, labelled, "test", view)
         asked = question_of(labelled, trivial, TRIVIAL_MODE)
         for method, own in chosen.items():
@@ -90,7 +90,8 @@ class Chosen(NamedTuple):
     log: pd.DataFrame  # candidate, val_accuracy, val_macro_auc
 
 
-def _choose(train: Split, validation: Split, read: slice, trivial: Trivial) -> Chosen:
+def choose(train: Split, validation: Split, read: slice, trivial: Trivial) -> Chosen:
+    """The best of `candidates` on validation, for the columns `read` of the features."""
     scaler = StandardScaler().fit(train.views[:, read])
     x_train, x_validation = (scaler.transform(split.views[:, read]) for split in (train, validation))
     fitted = {name: fit(x_train, train.targets) for name, fit in candidates(trivial).items()}
