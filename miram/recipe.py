@@ -165,6 +165,9 @@ class Classifying(FromValues):
     accelerator: str
     precision: Precision
     threads: int
+    pretrain_seed: int | None = dataclasses.field(
+        default=None, kw_only=True
+    )  # of its start; None: not pre-trained here
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",
     ("finetune.modes", "full"): "finetune",
 }
+RENAMED_KEY = re.compile(r"(pretrain|methods\.[^.]+)\.seed"), "pretrain.seeds, a list"  # before -> now
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the error
 
 
@@ -177,7 +178,7 @@ def _check_together(params: Params, path: Path) -> None:
     sides += [(f"methods.{name}", method.pretrain.side) for name, method in params.methods.items()]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     own = [task == "label" for task in finetune.tasks]
-    lists["splits.protocols"] = params.splits.protocols
+    lists |= {"splits.protocols": params.splits.protocols, "pretrain.seeds": params.pretrain.seeds}
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
         **{f"{part}: 4 does not divide width {v.width}, as positions need": v.width % 4 for part, v in widths},
@@ -189,6 +190,9 @@ def _check_together(params: Params, path: Path) -> None:
             finetune.zoom_min > finetune.zoom_max
         ),
         **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
+        f"pretrain.seeds: {params.pretrain.seeds} are more than finetune.seeds {finetune.seeds}": (
+            len(params.pretrain.seeds) > len(finetune.seeds)
+        ),
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),
@@ -277,9 +281,9 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
 def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
-        return ParameterError(
-            f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or correct its name."
-        )
+        before, now = RENAMED_KEY
+        hint = f"It is called {now}, now." if before.fullmatch(key) else "Remove it, or correct its name."
+        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", hint)
     if fault["type"] in ("missing", "missing_argument"):
         return ParameterError(f"{key} is missing in {path}", "Add it to shared or to the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."

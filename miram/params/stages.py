@@ -1,5 +1,6 @@
 """The jobs of a preset, and the values that decide each."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ OWN = ("folder", "table_csv", "levels", "set_aside_max")
 def cells(params: Params) -> list[Cell]:
     """Every fine-tuning of a preset, in the order of the table's rows.
 
-    Modes with a frozen encoder have no randomness: they run once, with the first seed.
+    Modes with a frozen encoder have no randomness: they run once a pre-training, with the first seeds.
     """
     tuning = params.finetune
     baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
@@ -30,7 +31,7 @@ def cells(params: Params) -> list[Cell]:
         for protocol in params.splits.protocols
         for mode in tuning.modes
         for method in [*baselines, *params.methods]
-        for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[:1])
+        for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[: len(params.pretrain.seeds)])
     ]
 
 
@@ -42,6 +43,17 @@ def trivial_cells(params: Params) -> list[Cell]:
         for protocol in params.splits.protocols
         for method in layout.TRIVIAL
     ]
+
+
+def pretrain_seed(params: Params, cell: Cell) -> int | None:
+    """The pre-training that a cell starts from: the k-th seed of fine-tuning takes the k-th, after the last the first.
+
+    None for a method that is not pre-trained here.
+    """
+    if cell.method not in params.methods:
+        return None
+    seeds = params.pretrain.seeds
+    return seeds[params.finetune.seeds.index(int(cell.seed)) % len(seeds)]
 
 
 def headline(params: Params) -> tuple[str, str, str]:
@@ -69,7 +81,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         del values["protocols"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return _pretrain_values(params, str(place[1]))
+        return _pretrain_values(params, str(place[1]), int(place[2]))
     if stage in ("finetune", "probe"):
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
@@ -111,7 +123,12 @@ def stages_of(params: Params) -> list[Stage]:
 
 def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    values = {"protocol": params.splits.protocols, "method": params.methods, "task": params.finetune.tasks}
+    values: dict[str, Iterable[int | str]] = {
+        "protocol": params.splits.protocols,
+        "method": params.methods,
+        "seed": params.pretrain.seeds,
+        "task": params.finetune.tasks,
+    }
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
         if stage.modes:
@@ -157,14 +174,14 @@ def _source_values(params: Params) -> dict[str, Any]:
     return {"source": params.source, "settings": settings}
 
 
-def recipe_of(params: Params, name: str) -> Recipe:
-    """What decides the pre-trained weights of the method `name`."""
+def recipe_of(params: Params, name: str, seed: int | None = None) -> Recipe:
+    """What decides the pre-trained weights of the method `name`; without `seed` those of its first pre-training."""
     method = params.methods[name]
     own, read = method.pretrain, kinds.OBJECTIVES[method.objective].values
     return Recipe(
         objective=method.objective,
         encoder=params.encoder,
-        seed=own.seed,
+        seed=params.pretrain.seeds[0] if seed is None else seed,
         side=own.side,
         batch=own.batch,
         accumulate=own.accumulate,
@@ -190,9 +207,9 @@ def recipe_of(params: Params, name: str) -> Recipe:
     )
 
 
-def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
+def _pretrain_values(params: Params, name: str, seed: int) -> dict[str, Any]:
     """The recipe without unread values, the device, and the interval of checkpoints."""
-    recipe, compute = recipe_of(params, name), params.compute
+    recipe, compute = recipe_of(params, name, seed), params.compute
     unread = {*kinds.SECTIONS, *kinds.MASKED_ONLY, *kinds.ATTENTION_FIELDS}
     unread -= set(kinds.OBJECTIVES[recipe.objective].values)
     return {
@@ -282,4 +299,5 @@ def _classifying(params: Params, cell: Cell) -> Classifying:
         accelerator=compute.accelerator,
         precision=compute.precision,
         threads=compute.threads,
+        pretrain_seed=pretrain_seed(params, cell),
     )
