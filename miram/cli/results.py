@@ -35,6 +35,34 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     do_stage(chosen, "evaluate", finished, outputs, work)
 
 
+def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Describe the data, and measure groups of lesions."""
+    from miram.data.transfer.ledger import read_ledger
+    from miram.evaluate.cohort import cohort as describe
+
+    run, protocols = chosen.name, chosen.splits.protocols
+    shown = {cell: path for cell, path in classifiers(chosen).items() if cell[:3] == params.headline(chosen)}
+    finished = {cell: path for cell, path in shown.items() if path.exists()}
+    inputs = [layout.record("crops", run), *(layout.record("splits", run, protocol) for protocol in protocols)]
+    inputs += finished.values()
+    for path in inputs:
+        record.read(path)
+    history = read_ledger(layout.ledger(run))
+    listed = {"series needed for these lesions": len(history.states), "of them set aside": len(history.reasons)}
+    csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
+    splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
+    predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
+    counts, groups, text = outputs = layout.result_files("cohort", run)
+    values = _values(chosen, "cohort")
+    del values["headline"]
+
+    def work() -> dict[str, Any]:
+        known = {} if chosen.source == params.IMAGES else listed
+        return describe(*csvs, splits, predictions, (counts, groups, text), listed=known, preset=chosen.title, **values)
+
+    do_stage(chosen, "cohort", inputs, outputs, work)
+
+
 def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Test the paper's claims."""
     from miram.evaluate.claims import judge

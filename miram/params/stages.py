@@ -16,6 +16,9 @@ from miram.stages import STAGES, Stage
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
+GROUPED = (  # values of `statistics` that decide the metrics of groups
+    *("resamples", "seed", "confidence", "min_draws_share", "specificity", "threshold", "bins", "compared"),
+)
 
 
 def cells(params: Params) -> list[Cell]:
@@ -101,6 +104,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics), **positive},
+        "cohort": {
+            "headline": list(headline(params)),
+            "statistics": {name: value for name, value in asdict(statistics).items() if name in GROUPED},
+            **positive,
+        },
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
         "table": {
