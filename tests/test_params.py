@@ -78,7 +78,7 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("width: 64, depth: 2, heads: 4", "width: 64, depth: 2, heads: 64", "a Performer needs heads of width 2"),
         ("width: 96, depth: 4, heads: 4", "width: 98, depth: 4, heads: 2", "encoder: 4 does not divide width 98"),
         ("width: 64, depth: 2, heads: 4", "width: 62, depth: 2, heads: 2", "decoder: 4 does not divide width 62"),
-        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1, accumulate 1"),
+        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1 on 1 device(s); BatchNorm"),
         ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
         ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "occurs twice"),

@@ -224,14 +224,14 @@ def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool
     own, devices, entry = method.pretrain, params.compute.devices, kinds.OBJECTIVES[method.objective]
     patches = (own.side // params.encoder.patch) ** 2
     kept = int(patches * (1 - own.mask_ratio))
-    at_once = own.batch // (own.accumulate * devices)
     faults = {
         f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
         f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
             own.batch % (own.accumulate * devices) > 0
         ),
-        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave {at_once} image(s) at "
-        f"once; BatchNorm needs {entry.least_images}": 0 < at_once < entry.least_images,
+        f"{place}: batch {own.batch} on {devices} device(s); BatchNorm needs {entry.least_images} images on each": (
+            0 < own.batch // devices < entry.least_images
+        ),
         f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": entry.masked
         and not 0 < kept < patches,
     }
