@@ -9,7 +9,7 @@ from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
     cells,
-    cutting_of,
+    crops_of,
     explained,
     explaining_of,
     given_paths,
@@ -32,7 +32,7 @@ __all__ = [
     "PRESETS",
     "Params",
     "cells",
-    "cutting_of",
+    "crops_of",
     "explained",
     "explaining_of",
     "given_paths",

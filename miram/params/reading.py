@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from miram import kinds, layout
 from miram.errors import ParameterError
 from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain, WrittenMethod, WrittenParams
-from miram.params.stages import EMBEDDED, is_embedded
+from miram.params.stages import ARCHIVE, EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
@@ -204,8 +204,14 @@ def _check_together(params: Params, path: Path) -> None:
         f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] is only for source images": (
             set(own) != {params.source == IMAGES}
         ),
+        "crops.from: archive is for CBIS-DDSM, not for source images": (
+            params.source == IMAGES and params.crops.from_ == ARCHIVE
+        ),
         "sources.idc: with films `rows` there are no films for transfer.keep_dicom true to keep; use `whole`": (
-            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
+            params.source == "idc"
+            and params.sources.idc.films == "rows"
+            and params.crops.from_ != ARCHIVE
+            and params.transfer.keep_dicom
         ),
     }
     for name, method in params.methods.items():

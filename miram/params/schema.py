@@ -107,8 +107,10 @@ class Archive:
 
 @dataclass(frozen=True, config=STRICT)
 class Crops:
-    """How a lesion is cut from its film."""
+    """Whose crops are used, and how a lesion is cut from its film."""
 
+    from_: Annotated[Literal["films", "archive"], Field(alias="from")]
+    doubtful: Literal["keep", "set_aside"]
     component: Literal["union", "largest"]
     shape: Literal["square", "tight"]
     margin: NonNegative

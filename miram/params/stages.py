@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout
-from miram.data.crop_rules import WINDOW, Cutting
+from miram.data.crop_rules import WINDOW, Cutting, Taking
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
 from miram.stages import STAGES, Stage
 
+ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
@@ -73,7 +74,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in (*WINDOW, "bits")}},
-        "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
+        "crops": {**_source_values(params), "crops": asdict(crops_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics), **positive},
@@ -109,11 +110,13 @@ def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     return found
 
 
-def cutting_of(params: Params) -> Cutting:
-    """What decides the crops, and the background patches of pre-training."""
-    pretrain = params.pretrain
+def crops_of(params: Params) -> Cutting | Taking:
+    """What decides the crops: how they are cut, and the background patches of pre-training; or how they are taken."""
+    crops, pretrain = params.crops, params.pretrain
+    if crops.from_ == ARCHIVE:
+        return Taking(bits=crops.bits, doubtful=crops.doubtful)
     return Cutting(
-        **vars(params.crops),
+        **{name: getattr(crops, name) for name in (*WINDOW, "bits", "air")},
         backgrounds_per_film=pretrain.backgrounds_per_film,
         backgrounds_seed=pretrain.backgrounds_seed,
     )
@@ -135,13 +138,18 @@ def is_embedded(params: Params) -> bool:
 
 
 def _source_values(params: Params) -> dict[str, Any]:
-    """The source and its block of params.yaml; as `fallback` source and block of another one, or None."""
+    """The source and its block of params.yaml; as `fallback` source and block of another one, or None.
+
+    `crops_from` is in the block where the crops are the archive's own.
+    """
     settings = asdict(getattr(params.sources, params.source))
     if settings.get("fallback"):
         other = settings["fallback"]
         own = asdict(getattr(params.sources, other))
         # Whole, like films from TCIA: the data lock then names the same instances for either source.
         settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
+    if params.crops.from_ == ARCHIVE:
+        settings["crops_from"] = ARCHIVE
     return {"source": params.source, "settings": settings}
 
 
