@@ -211,6 +211,20 @@ class NeighbourProbe(Classifying):
 
 
 @dataclasses.dataclass(frozen=True)
+class Trivial(FromValues):
+    """What decides the classifiers that see no lesion."""
+
+    task: str
+    seed: int  # of the trees
+    threshold: float
+    bins: int
+    rounds: list[int]
+    linear_c: list[float]
+    linear_iterations: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Explaining(FromValues):
     """What decides the relevance maps and the maps of features, and where they are computed."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout, params
-from miram.cli.stage import classifiers, do_stage, unfinished_logs
+from miram.cli.stage import classifiers, do_stage, trivial_records, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -18,12 +18,14 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of all finished cells, and the differences between methods."""
     from miram.evaluate.metrics import evaluate as measure
 
-    cells = classifiers(chosen)
-    finished = [path for path in cells.values() if path.exists()]
+    cells, trivial = classifiers(chosen), trivial_records(chosen)
+    finished = [path for path in dict.fromkeys([*cells.values(), *trivial.values()]) if path.exists()]
     for path in finished:
         record.read(path)
+    files = {cell: path.parent / layout.PREDICTIONS for cell, path in cells.items()}
+    files |= {cell: layout.trivial_predictions(path.parent, cell.method) for cell, path in trivial.items()}
     # predictions without a record cannot be trusted
-    predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
+    predictions = {c: files[c] if path.exists() else None for c, path in (cells | trivial).items()}
     values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
 
@@ -99,8 +101,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
         values = _values(chosen, "table") | {"kinds": params.kinds_of(chosen), "overview_md": _overview(chosen)}
+        tables = out / "metrics.csv", out / "differences.csv", layout.paper_csv()
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
-        return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
+        return comparison(*tables, *records, out, preset=title, **values)
 
     do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
 

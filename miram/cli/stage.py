@@ -47,6 +47,11 @@ def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     return {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
 
 
+def trivial_records(chosen: params.Params) -> dict[layout.Cell, Path]:
+    """The record of every trivial classifier; those of a protocol and task share one."""
+    return {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
+
+
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
     """The logs of trainings that the workflow started and that have no record: record -> log."""
     run, jobs = chosen.name, [(stage.name, place) for stage, place in params.jobs(chosen) if "method" in stage.place]

@@ -23,6 +23,8 @@ from miram.params.stages import (
     side_of,
     stage_values,
     stages_of,
+    trivial_cells,
+    trivial_of,
     tuning_of,
 )
 
@@ -47,5 +49,7 @@ __all__ = [
     "side_of",
     "stage_values",
     "stages_of",
+    "trivial_cells",
+    "trivial_of",
     "tuning_of",
 ]

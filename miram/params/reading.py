@@ -124,11 +124,11 @@ def _replaced(base: Any, own: Any) -> Any:
 
 
 def _check_name(name: Any, path: Path) -> None:
-    taken = (layout.FROM_SCRATCH, layout.IMAGENET)
+    taken = (layout.FROM_SCRATCH, layout.IMAGENET, *layout.TRIVIAL)
     if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
             f"methods.{name} in {path}",
-            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
+            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {', '.join(taken)} are taken.",
         )
 
 

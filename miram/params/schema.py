@@ -190,6 +190,14 @@ class Finetune:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TrivialFit:
+    """The classifiers that see no lesion; `bins` divides the 256 grey levels."""
+
+    bins: Literal[8, 16, 32, 64, 128, 256]
+    rounds: Annotated[list[Count], Several]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Statistics:
     """Intervals, tests and verdicts; see `miram.evaluate`."""
 
@@ -262,6 +270,7 @@ class WrittenParams:
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune
+    trivial: TrivialFit
     statistics: Statistics
     compute: Compute
 

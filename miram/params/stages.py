@@ -9,7 +9,7 @@ from miram import kinds, layout
 from miram.data.crop_rules import WINDOW, Cutting, Taking
 from miram.layout import Cell
 from miram.params.schema import IMAGES, Archive, Method, Params
-from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
+from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Trivial, Tuning
 from miram.stages import STAGES, Stage
 
 ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
@@ -32,6 +32,16 @@ def cells(params: Params) -> list[Cell]:
         for mode in tuning.modes
         for method in [*baselines, *params.methods]
         for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[:1])
+    ]
+
+
+def trivial_cells(params: Params) -> list[Cell]:
+    """What the trivial classifiers answer: each task under each protocol, one answer whatever the mode and the seed."""
+    return [
+        Cell(protocol, task, layout.TRIVIAL_MODE, method, params.finetune.seeds[0])
+        for task in params.finetune.tasks
+        for protocol in params.splits.protocols
+        for method in layout.TRIVIAL
     ]
 
 
@@ -65,6 +75,8 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
     pretrain, statistics = params.pretrain, params.statistics
+    if stage == "trivial":
+        return asdict(trivial_of(params, str(place[1])))
     if stage == "explain":
         return asdict(explaining_of(params))
     images = params.sources.images
@@ -100,7 +112,7 @@ def stages_of(params: Params) -> list[Stage]:
 
 def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    values = {"protocol": params.splits.protocols, "method": params.methods}
+    values = {"protocol": params.splits.protocols, "method": params.methods, "task": params.finetune.tasks}
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
         if stage.modes:
@@ -242,6 +254,21 @@ def probe_of(params: Params, cell: Cell) -> LinearProbe | NeighbourProbe:
     if cell.mode == "knn":
         return NeighbourProbe(**vars(shared), knn_neighbours=own.knn_neighbours)
     return LinearProbe(**vars(shared), linear_c=own.linear_c, linear_iterations=own.linear_iterations)
+
+
+def trivial_of(params: Params, task: str) -> Trivial:
+    """What decides the trivial classifiers of a task."""
+    own = params.finetune
+    return Trivial(
+        task=task,
+        seed=own.seeds[0],
+        threshold=own.threshold,
+        bins=params.trivial.bins,
+        rounds=params.trivial.rounds,
+        linear_c=own.linear_c,
+        linear_iterations=own.linear_iterations,
+        threads=params.compute.threads,
+    )
 
 
 def explaining_of(params: Params) -> Explaining:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
 from miram.files import sha256_file
+from miram.layout import TRIVIAL
 from miram.predictions import TEST
 from miram.report.charts import Look
 from miram.report.study import Study
@@ -97,7 +98,7 @@ def _group(
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
     has_paper = mode == "finetune" and published.notna().any()
     rows = []
-    for method in [name for name in [*looks, MAJORITY] if (part["method"] == name).any()]:
+    for method in [name for name in [*looks, *TRIVIAL, MAJORITY] if (part["method"] == name).any()]:
         own = part[(part["method"] == method) & part["seed"].isna()].set_index("metric")
         value = published.get(method) if has_paper else None
         rows.append(
@@ -202,7 +203,7 @@ def told_apart(
     """From how many of the rivals that it is compared with the reference method is told by accuracy; None without."""
     if differences is None:
         return None
-    rows = select(differences, headline, "accuracy").dropna(subset="difference")
+    rows = between_methods(select(differences, headline, "accuracy")).dropna(subset="difference")
     if rows.empty:
         return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
@@ -213,6 +214,11 @@ def select(table: pd.DataFrame, headline: tuple[str, str, str], metric: str) -> 
     """The rows of one metric and one (protocol, task, mode)."""
     wanted = dict(zip(SECTION, headline, strict=True), metric=metric)
     return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+
+
+def between_methods(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of differences.csv without those from a trivial classifier."""
+    return differences[~differences["second"].isin(TRIVIAL)]
 
 
 def readable(name: str) -> str:

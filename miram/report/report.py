@@ -20,6 +20,7 @@ from miram.looks import looks as looks_of
 from miram.report import curves, page_figures, page_tables
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
+from miram.report.trivial import against_trivial
 
 PAGE = Path(__file__).parent / "page"
 MODES = {
@@ -130,6 +131,9 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "leaks": found.stages["audit"]["facts"]["effect_on_test"] if "audit" in found.stages else {},
         "leader": page_tables.leader(groups[0]) if groups else None,
         "told_apart": page_tables.told_apart(found.differences, headline, confidence),
+        "trivial": ""
+        if found.metrics is None or found.differences is None
+        else against_trivial(found.metrics, found.differences, headline, confidence),
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
 

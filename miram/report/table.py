@@ -11,12 +11,13 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, Cell
+from miram.layout import FINETUNE, TRIVIAL, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
 from miram.report.table_text import BASELINES, as_latex, as_markdown
+from miram.report.trivial import against_trivial
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [
@@ -33,6 +34,7 @@ BYTES_PER_MIB = 2**20
 
 def comparison(
     metrics_csv: Path,
+    differences_csv: Path,
     paper_csv: Path,
     pretrain_records: Mapping[tuple[str, str], Path],
     classifier_records: Mapping[Cell, Path],
@@ -48,7 +50,8 @@ def comparison(
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
-    All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
+    All is measured on the test split; the last rows of each are the trivial classifiers and the majority class. The
+    text above says whether the best network beats the trivial ones. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
     method). `kinds` are those of the methods, which give their looks. Of one's own images `positive` holds the class
@@ -64,7 +67,8 @@ def comparison(
     for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
         section = runs.query("protocol == @protocol and task == @task and mode == @mode")
         cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
-        for method in [*dict.fromkeys(cell.method for cell in cells), MAJORITY]:
+        trivial = [method for method in TRIVIAL if (section["method"] == method).any()]
+        for method in [*dict.fromkeys(cell.method for cell in cells), *trivial, MAJORITY]:
             own = section[section["method"] == method]
             classifiers = {int(cell.seed): classifier_records[cell] for cell in cells if cell.method == method}
             rows.append(
@@ -78,7 +82,11 @@ def comparison(
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        words = about(confidence, specificity, positive)
+        headline = next(iter(classifier_records))[:3]
+        words = [
+            about(confidence, specificity, positive),
+            against_trivial(metrics, pd.read_csv(differences_csv), headline, confidence),
+        ]
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:

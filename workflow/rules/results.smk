@@ -17,6 +17,7 @@ rule audit:
 rule evaluate:
     input:
         [RECORD("finetune", *cell) for cell in CELLS],
+        [RECORD("trivial", *place) for place in TRIVIAL],
     output:
         RECORD("evaluate"),
         MADE("evaluate"),
