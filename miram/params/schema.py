@@ -13,7 +13,8 @@ from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative,
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
-Preset = Literal["demo", "paper", "paper-448", "paper-896"]
+SMALL = "small"  # the preset of small networks on the archive's own crops; it alone may replace shared values
+Preset = Literal["demo", "paper", "paper-448", "paper-896", "small"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
@@ -124,6 +125,7 @@ class Splits:
     """How lesions are divided."""
 
     protocols: Annotated[list[Literal["strict", "published"]], Several]
+    further: Literal["all", "main"]
     validation_fraction: OpenFraction
     test_fraction: OpenFraction
     candidates: Count

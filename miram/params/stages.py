@@ -29,10 +29,16 @@ def cells(params: Params) -> list[Cell]:
         Cell(protocol, task, mode, method, seed)
         for task in tuning.tasks
         for protocol in params.splits.protocols
+        if task == tuning.tasks[0] or _is_whole(params, protocol)
         for mode in tuning.modes
         for method in [*baselines, *params.methods]
-        for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[:1])
+        for seed in (tuning.seeds if mode == layout.FINETUNE and _is_whole(params, protocol) else tuning.seeds[:1])
     ]
+
+
+def _is_whole(params: Params, protocol: str) -> bool:
+    """Whether a protocol gets every task and seed, not the main task with the first seed alone."""
+    return params.splits.further == "all" or protocol == params.splits.protocols[0]
 
 
 def trivial_cells(params: Params) -> list[Cell]:
@@ -41,6 +47,7 @@ def trivial_cells(params: Params) -> list[Cell]:
         Cell(protocol, task, layout.TRIVIAL_MODE, method, params.finetune.seeds[0])
         for task in params.finetune.tasks
         for protocol in params.splits.protocols
+        if task == params.finetune.tasks[0] or _is_whole(params, protocol)
         for method in layout.TRIVIAL
     ]
 
@@ -67,7 +74,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     """
     if stage == "splits":
         values = asdict(params.splits)
-        del values["protocols"]  # one job each
+        del values["protocols"], values["further"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]))
@@ -112,10 +119,12 @@ def stages_of(params: Params) -> list[Stage]:
 
 def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    values = {"protocol": params.splits.protocols, "method": params.methods, "task": params.finetune.tasks}
+    values = {"protocol": params.splits.protocols, "method": params.methods}
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
-        if stage.modes:
+        if stage.name == "trivial":
+            found += [(stage, place) for place in dict.fromkeys(cell[:2] for cell in trivial_cells(params))]
+        elif stage.modes:
             found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
         else:
             found += [(stage, place) for place in product(*(values[name] for name in stage.place))]

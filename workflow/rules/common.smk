@@ -93,7 +93,7 @@ RESERVED = yaml.safe_load(layout.resource("needs.yaml").read_text(encoding="utf-
 PROTOCOLS = P.splits.protocols
 PRETRAINED = [(protocol, method) for protocol in PROTOCOLS for method in P.methods]
 CELLS = params.cells(P)
-TRIVIAL = list(dict.fromkeys(cell[:2] for cell in params.trivial_cells(P)))
+TRIVIAL = [place for stage, place in params.jobs(P) if stage.name == "trivial"]
 EXPLAINED = params.explained(P)
 
 
