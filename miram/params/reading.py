@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain, WrittenMethod, WrittenParams
-from miram.params.stages import EMBEDDED, is_embedded
+from miram.params.schema import DEMO, IMAGES, PRESETS, SMALL, Method, Params, Pretrain, WrittenMethod, WrittenParams
+from miram.params.stages import ARCHIVE, EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
@@ -79,7 +79,13 @@ def load(path: Path, preset: str | None = None) -> Params:
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     document = deepcopy(document)
     own_values = _preset_values(document.pop("presets"), preset)
-    merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
+    shared = {**document, "preset": preset}
+    if preset == SMALL:
+        merged = _replaced(shared, own_values)
+        if document.get("source") == IMAGES and merged["finetune"].get("tasks") == ["label"]:
+            merged |= {key: document[key] for key in ("source", "crops")}
+    else:
+        merged = _merge(shared, own_values, f"presets.{preset}", "")
     pretrain_names = {field.name for field in fields(Pretrain)}
     methods = merged.get("methods")
     own = {}
@@ -93,8 +99,8 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     resolved = {}
     for name, method in written.methods.items():
         place = f"methods.{name}"
-        shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
-        pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
+        common = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
+        pretrain = _validated(Pretrain, {**common, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
         if kinds.has_attention(method.objective):
             _check_attention(method, path, place)
@@ -208,8 +214,14 @@ def _check_together(params: Params, path: Path) -> None:
         f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] is only for source images": (
             set(own) != {params.source == IMAGES}
         ),
+        "crops: from `archive` is for CBIS-DDSM, not for source images": (
+            params.source == IMAGES and params.crops.from_ == ARCHIVE
+        ),
         "sources.idc: with films `rows` there are no films for transfer.keep_dicom true to keep; use `whole`": (
-            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
+            params.source == "idc"
+            and params.sources.idc.films == "rows"
+            and params.crops.from_ != ARCHIVE
+            and params.transfer.keep_dicom
         ),
     }
     for name, method in params.methods.items():
