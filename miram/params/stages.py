@@ -85,12 +85,10 @@ def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     }
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
-        own = (
-            [cell for cell in cells(params) if cell.mode in stage.modes]
-            if stage.modes
-            else places.get(stage.name, [()])
-        )
-        found += [(stage, place) for place in own]
+        if stage.modes:
+            found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
+        else:
+            found += [(stage, place) for place in places.get(stage.name, [()])]
     return found
 
 
