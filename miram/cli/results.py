@@ -155,6 +155,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
+    html, checklist_md = layout.result_files("report", run)
 
     contents = Contents(
         preset=chosen.title,
@@ -182,7 +183,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "report",
         [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
         layout.result_files("report", run),
-        lambda: write(results / "report.html", contents),
+        lambda: write(html, checklist_md, contents),
     )
 
 
