@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miram import layout, params
-from miram.cli.stage import check_known, pretrainings, store_of
+from miram.cli.stage import check_known, recipes, store_of
 from miram.errors import MiramError
 from miram.stages import STAGES
 
@@ -21,9 +21,10 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.planning.doctor import all_made_gb, examine, held_gb
     from miram.train.device import usable_accelerator, usable_precision
 
-    stages, methods = arguments.stages, pretrainings(chosen)
+    stages, methods = arguments.stages, recipes(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
-    counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
+    count = len(params.pretrainings(chosen)) // len(methods)
+    counts = {"pretrainings": count, "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
@@ -75,7 +76,7 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     print(
         as_table(
-            pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
+            recipes(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
         )
     )
 
@@ -87,7 +88,8 @@ def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
     if arguments.card:
         print(_of_cards(chosen, arguments.card))
         return
-    print(as_text(_plans(chosen, params.jobs(chosen)), chosen.compute.devices))
+    seeds = {"pretrain_seeds": len(chosen.pretrain.seeds), "finetune_seeds": len(chosen.finetune.seeds)}
+    print(as_text(_plans(chosen, params.jobs(chosen)), chosen.compute.devices, **seeds))
     headline = _totals(chosen, params.headline_jobs(chosen))
     print("\n".join(f"Of it the headline, on {device}: {words}." for device, words in headline.items()))
 
@@ -99,9 +101,9 @@ def _of_cards(chosen: params.Params, name: str) -> str:
 
     check_known("card", name, [*cards.CARDS, "all"])
     scopes = {"headline": _jobs(chosen, params.headline_jobs(chosen)), "whole": _jobs(chosen, params.jobs(chosen))}
-    recipes = {f"pre-training {name}": recipe for name, recipe in pretrainings(chosen).items()}
-    flops = {(what, recipe.side): pretraining_flops(recipe) for what, recipe in recipes.items()}
-    for side in {recipe.side for recipe in recipes.values()} | {chosen.pretrain.side}:
+    own = recipes(chosen)
+    flops = {(f"pre-training {method}", recipe.side): pretraining_flops(recipe) for method, recipe in own.items()}
+    for side in {recipe.side for recipe in own.values()} | {chosen.pretrain.side}:
         flops |= {(what, side): finetuning_flops(chosen.encoder, side) for what in ("fine-tuning", "probes")}
     named = cards.CARDS if name == "all" else {name: cards.CARDS[name]}
     measured = cards.measured_hours(scopes, chosen.encoder, layout.benches(), named)
@@ -121,17 +123,18 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
     images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
-    recipes, found = pretrainings(chosen), []
+    found = []
     for stage, place in jobs:
         path = layout.record(stage.name, chosen.name, *place)
         if stage.modes:
             cell = layout.Cell(*place)  # type: ignore[arg-type]
             side = params.side_of(chosen, cell.method)
             found.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
-        elif "method" in stage.place:
-            protocol, name = map(str, place)
+        elif stage.name == "pretrain":
+            protocol, name, seed = str(place[0]), str(place[1]), int(place[2])
             seen = images[protocol].lesions + images[protocol].backgrounds + extra
-            found.append(pretraining_job(name, recipes[name], seen, chosen.compute.devices, path))
+            recipe = params.recipe_of(chosen, name, seed)
+            found.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     return found
 
 
@@ -172,4 +175,4 @@ def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     flags = [f"--device {arguments.device}"] + ["--quick"] * arguments.quick
     command = " ".join([f"miram --preset {chosen.preset} bench", *flags])
-    print(f"written: {bench(pretrainings(chosen), arguments.out, arguments.device, arguments.quick, command)}")
+    print(f"written: {bench(recipes(chosen), arguments.out, arguments.device, arguments.quick, command)}")
