@@ -24,7 +24,7 @@ DOCKER_BUILD = docker build --file docker/Dockerfile --build-arg "PYTHON=$(BASE)
 BASE ?= python:3.11-slim-bookworm
 CPU ?=
 
-.PHONY: help setup demo small paper test test-containers image sif lint format lock clean
+.PHONY: help setup demo headline small paper test test-containers image sif lint format lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
@@ -51,6 +51,10 @@ demo: setup ## the whole pipeline on the embedded archive, and its table
 paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
 	@$(BIN)/miram --preset paper show
+
+headline: setup ## the main comparison on CBIS-DDSM before the rest, which `make paper` then adds
+	@$(BIN)/snakemake --cores $(CORES) --config preset=paper -- headline
+	@cat results/paper/comparison.md
 
 small: setup ## the pipeline with small networks on the archive's own crops, some hours: make small CROPS=FOLDER
 	@$(if $(CROPS),test -d "$(CROPS)" || { echo "CROPS=$(CROPS) is not a folder"; exit 1; })

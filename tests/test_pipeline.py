@@ -423,3 +423,28 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     (tmp_path / "images" / "02.png").unlink()
     stopped = run(folder, [*RUN, "--dry-run"])
     assert stopped.returncode != 0 and "'02.png', which is not in" in stopped.stdout + stopped.stderr
+
+
+def test_the_headline_comes_first_its_trainings_are_not_repeated_and_the_rest_is_named(tmp_path):
+    folder = small_project(tmp_path)
+
+    def planned(*target):
+        said = finished(folder, [*RUN, "--dry-run", *target])
+        return set(re.findall(r"output: (runs/\S+/record\.json)", said.stdout + said.stderr))
+
+    whole, headline = planned(), planned("headline")
+    assert headline < whole and not any("published" in path for path in headline)
+    assert {path for path in whole if "runs/demo/strict/" in path} == {p for p in headline if "explain" not in p}
+    unfinished = run(folder, [*MIRAM, "table"])
+    assert unfinished.returncode == 1 and "There are no predictions to evaluate" in unfinished.stderr
+    finished(folder, [*RUN, "headline"])
+    rows = table(folder).set_index(["protocol", "method"])
+    assert rows.loc["strict"]["accuracy_percent_mean"].notna().all()
+    assert rows.loc[("published", "mae"), "notes"] == "not run"
+    results = folder / "results/demo"
+    assert "pre-training of" not in json.dumps((results / "report.html").read_text().count("not run") == 0)
+    assert (results / "claims.md").is_file() and not (folder / "runs/demo/table.json").exists()
+    assert not planned() & headline and planned() == whole - headline
+    (results / "comparison.md").unlink()
+    assert "classifiers have finished" in finished(folder, [*MIRAM, "table"]).stdout
+    assert (results / "comparison.md").is_file()

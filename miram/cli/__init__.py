@@ -152,6 +152,7 @@ def _add_asking(add: Add) -> None:
 
 def _add_results(add: Add) -> None:
     """The commands about the results other than stages."""
+    add("so-far", results.so_far, "make table, claims and report of what has finished, at any time of a run")
     add("show", results.show, "print the comparison table if it is up to date, else say what is missing")
     check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")

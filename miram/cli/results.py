@@ -35,6 +35,20 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     do_stage(chosen, "evaluate", finished, outputs, work)
 
 
+def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete."""
+    stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
+    try:
+        for stage in stages:
+            globals()[stage](chosen, arguments)
+    finally:
+        for stage in stages:
+            layout.record(stage, chosen.name).unlink(missing_ok=True)
+    every = classifiers(chosen).values()
+    done, out = sum(path.exists() for path in every), layout.results(chosen.name)
+    print(f"{done} of {len(every)} classifiers have finished: {out}/comparison.md, {out}/report.html")
+
+
 def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the data, and measure groups of lesions."""
     from miram.data.transfer.ledger import read_ledger
@@ -104,6 +118,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.report.table import comparison, write_set_aside
 
     run, title = chosen.name, chosen.title
+    if not layout.record("evaluate", run).exists():  # the workflow has not come so far
+        so_far(chosen, arguments)
+        return
     out, protocols = layout.results(run), chosen.splits.protocols
     pretrained: dict[tuple[str, str], list[Path]] = {}
     for place in params.pretrainings(chosen):

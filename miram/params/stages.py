@@ -97,14 +97,11 @@ def jobs(params: Params) -> list[Placed]:
 def headline_jobs(params: Params) -> list[Placed]:
     """The trainings of the headline's protocol and task: every method, mode and seed; the whole has them too."""
     protocol, task, _ = headline(params)
-    trained = [(stage, place) for stage, place in jobs(params) if len(stage.place) > 1]
     return [
-        (stage, place) for stage, place in trained if place[:2] == (protocol, task) or _starts(stage, place, protocol)
+        (stage, place)
+        for stage, place in jobs(params)
+        if place[:2] == (protocol, task) or (stage.name == "pretrain" and place[0] == protocol)
     ]
-
-
-def _starts(stage: Stage, place: Place, protocol: str) -> bool:
-    return stage.name == "pretrain" and place[0] == protocol
 
 
 def crops_of(params: Params) -> Cutting | Taking:

@@ -14,6 +14,7 @@ from miram.evaluate.scores import Answers
 from miram.layout import PREDICTIONS, Cell
 from miram.predictions import TEST, read_predictions
 from miram.provenance import record
+from miram.report.table_text import NOT_RUN
 
 TEXT = {"lesion_id": str, "label": str}  # columns whose values may look like numbers: a label may be 0
 
@@ -66,6 +67,9 @@ class Study:
 
     def record(self, path: Path, what: str) -> dict[str, Any] | None:
         """The record at `path` if the files that it names are the ones that it describes; None otherwise."""
+        if not path.exists() and path not in self.logs:
+            self.gaps.append(f"{what}: {NOT_RUN}")
+            return None
         try:
             return record.read(path)
         except MiramError as error:

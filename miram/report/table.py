@@ -16,7 +16,7 @@ from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
-from miram.report.table_text import BASELINES, as_latex, as_markdown
+from miram.report.table_text import BASELINES, NOT_RUN, as_latex, as_markdown
 from miram.report.trivial import against_trivial
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
@@ -140,6 +140,8 @@ def _provenance(
     logs: Mapping[Path, Path],
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
+    if not any(path.exists() or path in logs for path in classifiers.values()):
+        return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [BASELINES.get(method)]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]

@@ -35,6 +35,7 @@ MODES = {
     "linear": "Linear probe on frozen features",
     "knn": "Nearest neighbours, frozen features",
 }
+NOT_RUN = "not run"  # of a training that has neither a record nor a log
 BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
 NOTHING = "-"
 

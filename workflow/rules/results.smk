@@ -136,6 +136,19 @@ rule crate:
     shell: COMMAND("crate")
 
 
+# a target beside `all`: what the first protocol and the first task need is done, and the results are made of it. Its jobs are
+# jobs of `all`, which then does the rest
+rule headline:
+    input:
+        [RECORD(stage.name, *place) for stage, place in params.headline_jobs(P)],
+        [RECORD("splits", protocol) for protocol in PROTOCOLS],
+        [] if P.source == params.IMAGES else [RECORD("audit")],
+        [RECORD("explain")] if EXPLAINED else [],
+    log: layout.logs(P.name) / "headline.log"
+    message: "headline: make table, claims and report of the first protocol and task, the rest named as not run"
+    shell: "{MIRAM} so-far > {log} 2>&1"
+
+
 def finish_with_gaps():
     """After a failure: say which jobs failed, and make the results that wait for them of what has finished.
 
@@ -147,6 +160,8 @@ def finish_with_gaps():
     left = set(workflow.dag.needrun_jobs())
     failed = {job for job in left if left.isdisjoint(workflow.dag.dependencies[job])}
     waiting = {job.rule.name for job in left - failed}
+    if "headline" in waiting:
+        waiting |= {stage.name for stage in params.stages_of(P)}
     for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
         Path(file).unlink(missing_ok=True)
     made = []
