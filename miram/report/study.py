@@ -68,7 +68,7 @@ class Study:
     def record(self, path: Path, what: str) -> dict[str, Any] | None:
         """The record at `path` if the files that it names are the ones that it describes; None otherwise."""
         if not path.exists() and path not in self.logs:
-            self.gaps.append(f"{what}: {NOT_RUN}")
+            self.gaps.append(f"{what}: {NOT_RUN}, {path} is missing")
             return None
         try:
             return record.read(path)

@@ -140,7 +140,7 @@ def _provenance(
     logs: Mapping[Path, Path],
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
-    if not any(path.exists() or path in logs for path in classifiers.values()):
+    if classifiers and not any(path.exists() or path in logs for path in classifiers.values()):
         return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [BASELINES.get(method)]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
