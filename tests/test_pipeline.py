@@ -441,9 +441,8 @@ def test_the_headline_comes_first_its_trainings_are_not_repeated_and_the_rest_is
     assert rows.loc["strict"]["accuracy_percent_mean"].notna().all()
     assert rows.loc[("published", "mae"), "notes"] == "not run"
     results = folder / "results/demo"
-    assert (
-        "fine-tuning published/pathology_4class/finetune/mae/seed-0: not run" in (results / "report.html").read_text()
-    )
+    gap = "fine-tuning published/pathology_4class/finetune/mae/seed-0: not run"
+    assert gap in (results / "report.html").read_text()
     assert (results / "claims.md").is_file() and not (folder / "runs/demo/table.json").exists()
     assert planned() == whole - headline
     (results / "comparison.md").unlink()

@@ -41,8 +41,9 @@ def test_a_row_has_its_module_its_record_its_values_and_its_sub_command(stage):
 def test_every_rule_has_a_row_and_every_row_a_rule():
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     _, *parts = re.split(r"^ *rule (\w+):\n", rules, flags=re.MULTILINE)
-    assert Counter(parts[::2]) == Counter(STAGES.keys())
-    for rule, body in zip(parts[::2], parts[1::2], strict=True):
+    bodies = {rule: body for rule, body in zip(parts[::2], parts[1::2], strict=True) if rule != "headline"}  # a target
+    assert len(parts[::2]) == len(bodies) + 1 and bodies.keys() == STAGES.keys()
+    for rule, body in bodies.items():
         helpers = re.findall(r' (RECORD|LOG|DOES|\*\*TRIGGERS|COMMAND)\("(\w+)"\)', body.partition("output:")[2])
         assert helpers == [(name, rule) for name in ("RECORD", "LOG", "DOES", "**TRIGGERS", "COMMAND")]
 
