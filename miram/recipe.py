@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Precision
+from miram.kinds import STRICT, AskedPrecision, Count
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -93,7 +93,7 @@ class Recipe(FromValues):
     beta1: float
     beta2: float
     crop_scale_min: float
-    precision: Precision
+    precision: AskedPrecision
     compile: bool
     recompute: bool
     encoder_init: str | None
@@ -115,6 +115,16 @@ class Recipe(FromValues):
     def masked(self) -> bool:
         """Whether the model reconstructs masked patches; otherwise it gets two views of an image."""
         return kinds.is_masked(self.objective)
+
+    @property
+    def divides_batch(self) -> bool:
+        """Whether the model gets a whole batch and divides it by `accumulate` itself."""
+        return "accumulate" in kinds.OBJECTIVES[self.objective].reads
+
+    @property
+    def micro_batches(self) -> int:
+        """The parts of a batch that have a loss each."""
+        return 1 if self.divides_batch else self.accumulate
 
     @property
     def lr(self) -> float:
@@ -163,8 +173,11 @@ class Classifying(FromValues):
     pool: str
     threshold: float
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int
+    pretrain_seed: int | None = dataclasses.field(
+        default=None, kw_only=True
+    )  # of its start; None: not pre-trained here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,5 +244,5 @@ class Explaining(FromValues):
     task: str
     encoder: Encoder
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int

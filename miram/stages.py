@@ -67,8 +67,9 @@ _ROWS = (
     # records of results are kept elsewhere: results are in git, and would look up to date
     Stage("audit", "miram.data.audit", "{runs}/audit.json", files=("audit.md",), only="films", final=True,
           does="write what the splits share, and what was repaired, set aside or lies at a border"),
-    Stage("pretrain", "miram.train.pretrain", "{runs}/{protocol}/pretrain/{method}/record.json",
-          log="{protocol}/pretrain/{method}", place=("protocol", "method"), on_gpu=True, does="pre-train one method"),
+    Stage("pretrain", "miram.train.pretrain", "{runs}/{protocol}/pretrain/{method}/seed-{seed}/record.json",
+          log="{protocol}/pretrain/{method}/seed-{seed}", place=("protocol", "method", "seed"), on_gpu=True,
+          does="pre-train one method with one seed"),
     Stage("finetune", "miram.train.finetune", _CLASSIFIER, _CELL_LOG, Cell._fields, ("finetune",), on_gpu=True,
           does="fine-tune one method and predict validation and test"),
     Stage("probe", "miram.train.probe", _CLASSIFIER, _CELL_LOG, Cell._fields, ("linear", "knn"), on_gpu=True,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miram import layout, params
-from miram.cli.stage import classifiers, pretrainings, store_of
+from miram.cli.stage import classifiers, recipes, store_of
 from miram.errors import MiramError
 from miram.stages import STAGES
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before the stages of `arguments` start; it writes no record, as it has no outputs."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
-    from miram.train.device import check_precision, usable_accelerator
+    from miram.train.device import usable_accelerator, usable_precision
 
-    stages, methods = arguments.stages, pretrainings(chosen)
+    stages, methods = arguments.stages, recipes(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
-    counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
+    count = len(params.pretrainings(chosen)) // len(methods)
+    counts = {"pretrainings": count, "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
@@ -43,7 +44,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     examine(layout.data(chosen.name), **facts)
     if facts["accelerator"] is not None and not arguments.elsewhere:
-        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
+        usable_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:
@@ -74,7 +75,7 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     print(
         as_table(
-            pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
+            recipes(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
         )
     )
 
@@ -83,7 +84,8 @@ def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the hours of every training of the preset."""
     from miram.planning.hours import as_text
 
-    print(as_text(_plans(chosen), chosen.compute.devices))
+    seeds = {"pretrain_seeds": len(chosen.pretrain.seeds), "finetune_seeds": len(chosen.finetune.seeds)}
+    print(as_text(_plans(chosen), chosen.compute.devices, **seeds))
 
 
 def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
@@ -93,11 +95,11 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
     images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
     jobs = []
-    for protocol, own in images.items():
-        seen = own.lesions + own.backgrounds + extra
-        for name, recipe in pretrainings(chosen).items():
-            path = layout.record("pretrain", chosen.name, protocol, name)
-            jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
+    for place in params.pretrainings(chosen):
+        protocol, name, seed = place
+        seen = images[protocol].lesions + images[protocol].backgrounds + extra
+        recipe, path = params.recipe_of(chosen, name, seed), layout.record("pretrain", chosen.name, *place)
+        jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     for cell, path in classifiers(chosen).items():
         side = params.side_of(chosen, cell.method)
         jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
@@ -137,4 +139,4 @@ def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     flags = [f"--device {arguments.device}"] + ["--quick"] * arguments.quick
     command = " ".join([f"miram --preset {chosen.preset} bench", *flags])
-    print(f"written: {bench(pretrainings(chosen), arguments.out, arguments.device, arguments.quick, command)}")
+    print(f"written: {bench(recipes(chosen), arguments.out, arguments.device, arguments.quick, command)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout, params
-from miram.cli.stage import classifiers, do_stage, trivial_records, unfinished_logs
+from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -85,7 +85,7 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, out = chosen.name, layout.results(chosen.name)
     headline = params.headline(chosen)
-    pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
+    pretrained = first_pretrainings(chosen, headline[0])
     source, benches = layout.record("evaluate", run), layout.benches()
     record.read(source)
     inputs = [source, layout.claims_yaml(), *benches, *(path for path in pretrained.values() if path.exists())]
@@ -105,24 +105,27 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, title = chosen.name, chosen.title
     out, protocols = layout.results(run), chosen.splits.protocols
-    pretrained: dict[tuple[str, str], Path] = {
-        (p, m): layout.record("pretrain", run, p, m) for p in protocols for m in chosen.methods
-    }
-    finished = {place: path for place, path in pretrained.items() if path.exists()}  # the table names the others
+    pretrained: dict[tuple[str, str], list[Path]] = {}
+    for place in params.pretrainings(chosen):
+        pretrained.setdefault(place[:2], []).append(layout.record("pretrain", run, *place))
+    # the table names those that are missing
+    finished = {place: [path for path in paths if path.exists()] for place, paths in pretrained.items()}
+    first = {place: paths[0] for place, paths in finished.items() if pretrained[place][0] in paths}  # are drawn
     inputs = [*(layout.record(stage, run) for stage in ("evaluate", "crops"))]
-    inputs += [*(layout.record("splits", run, protocol) for protocol in protocols), *finished.values()]
+    inputs += [*(layout.record("splits", run, protocol) for protocol in protocols)]
+    inputs += [path for paths in finished.values() for path in paths]
     for path in inputs:
         record.read(path)
-    figures = {  # of one protocol: reconstructions hardly differ
-        layout.reconstructions(run, method): path.parent / "reconstructions.npz"
-        for (protocol, method), path in finished.items()
+    rebuilt = {  # of one protocol: reconstructions hardly differ
+        method: path.parent / "reconstructions.npz"
+        for (protocol, method), path in first.items()
         if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
     }
-    logs = {"/".join(place): path.parent / "log.csv" for place, path in finished.items()}
+    logs = {"/".join(place): path.parent / "log.csv" for place, path in first.items()}
 
     def work() -> dict[str, Any]:
-        for figure, arrays in figures.items():
-            draw_reconstructions(arrays, figure, method=arrays.parent.name, preset=title)
+        for method, arrays in rebuilt.items():
+            draw_reconstructions(arrays, layout.reconstructions(run, method), method=method, preset=title)
         write_curves(logs, out / "pretraining.csv")
         write_summary(out / "metrics.csv", out / "summary.json")
         aside_csv, lesions_csv = (layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions"))
@@ -133,7 +136,8 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
         return comparison(*tables, *records, out, preset=title, **values)
 
-    do_stage(chosen, "table", [*inputs, layout.paper_csv()], [*layout.result_files("table", run), *figures], work)
+    outputs = [*layout.result_files("table", run), *(layout.reconstructions(run, method) for method in rebuilt)]
+    do_stage(chosen, "table", [*inputs, layout.paper_csv()], outputs, work)
 
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -143,7 +147,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen)
-    pretrained = {method: layout.record("pretrain", run, headline[0], method) for method in chosen.methods}
+    pretrained = first_pretrainings(chosen, headline[0])
     stages = {  # trainings are listed separately
         ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
         for stage, place in params.jobs(chosen)

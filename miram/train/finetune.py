@@ -113,7 +113,7 @@ def finetune(
     write_outcome(Path(out_dir), question, tables, log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
     told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
 def _train(

@@ -60,7 +60,7 @@ rule claims:
 rule efficiency:
     input:
         RECORD("evaluate"),
-        [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
+        [RECORD("pretrain", *place) for place in FIRST],
         layout.claims_yaml(),
         layout.benches(),
     output:
@@ -93,7 +93,7 @@ rule explain:
         RECORD("pack"),
         RECORD("splits", PROTOCOLS[0]),
         [RECORD("finetune", *cell) for cell in EXPLAINED],
-        [RECORD("pretrain", *place) for place in PRETRAINED if place[0] == PROTOCOLS[0]],
+        [RECORD("pretrain", *place) for place in FIRST],
     output: RECORD("explain")
     log: LOG("explain")
     message: DOES("explain")
