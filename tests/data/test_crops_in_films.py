@@ -64,6 +64,6 @@ def test_each_crop_is_its_films_window_stretched_by_one_factor():
         assert (row, column) == (max(0, box["mask_miny"] - MARGIN_PX), max(0, box["mask_minx"] - MARGIN_PX))
         window = film[row : row + crop.shape[0], column : column + crop.shape[1]]
         slope, offset = np.polyfit(window.ravel(), crop.ravel(), 1)
-        assert slope * window.max() == pytest.approx(255, rel=0.01)  # its maximum becomes white, and black stays black
+        assert slope * window.max() == pytest.approx(255, rel=0.02)  # its maximum becomes white, and black stays black
         assert abs(offset) < 2
         assert read_boxes(SHARED)[lesion.lesion_id] is not None
