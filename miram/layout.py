@@ -119,9 +119,9 @@ def ledger(name: str) -> Path:
     return data(name) / "ledger.jsonl"
 
 
-def pretrain(name: str, protocol: str, method: str) -> Path:
+def pretrain(name: str, protocol: str, method: str, seed: int) -> Path:
     """One pre-training."""
-    return record("pretrain", name, protocol, method).parent
+    return record("pretrain", name, protocol, method, seed).parent
 
 
 def classifier(name: str, cell: Cell) -> Path:

@@ -117,6 +117,16 @@ class Recipe(FromValues):
         return kinds.is_masked(self.objective)
 
     @property
+    def divides_batch(self) -> bool:
+        """Whether the model gets a whole batch and divides it by `accumulate` itself."""
+        return "accumulate" in kinds.OBJECTIVES[self.objective].reads
+
+    @property
+    def micro_batches(self) -> int:
+        """The parts of a batch that have a loss each."""
+        return 1 if self.divides_batch else self.accumulate
+
+    @property
     def lr(self) -> float:
         """Peak learning rate: `lr_per_256` refers to a batch of 256."""
         return self.lr_per_256 * self.batch / 256
@@ -165,6 +175,9 @@ class Classifying(FromValues):
     accelerator: str
     precision: Precision
     threads: int
+    pretrain_seed: int | None = dataclasses.field(
+        default=None, kw_only=True
+    )  # of its start; None: not pre-trained here
 
 
 @dataclasses.dataclass(frozen=True)

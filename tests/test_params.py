@@ -102,7 +102,7 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("width: 64, depth: 2, heads: 4", "width: 64, depth: 2, heads: 64", "a Performer needs heads of width 2"),
         ("width: 96, depth: 4, heads: 4", "width: 98, depth: 4, heads: 2", "encoder: 4 does not divide width 98"),
         ("width: 64, depth: 2, heads: 4", "width: 62, depth: 2, heads: 2", "decoder: 4 does not divide width 62"),
-        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1, accumulate 1"),
+        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1 on 1 device(s); BatchNorm"),
         ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
         ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "occurs twice"),
@@ -114,6 +114,10 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1]", "seeds: [0, 1, 0]", "names one twice"),
+        ("  seeds: [0]", "  seeds: [3, 3]", "pretrain.seeds: [3, 3] names one twice"),
+        ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
+        ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
+        ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
         ("from: films #", "from: archives #", "crops.from: 'archives'"),
         ("doubtful: keep", "doubtful: maybe", "'keep' or 'set_aside'"),
@@ -181,7 +185,7 @@ def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path
 
 def place(stage, method):
     known = {
-        "pretrain": ("strict", method),
+        "pretrain": ("strict", method, 0),
         "finetune": layout.Cell("strict", "pathology_4class", "finetune", method, 0),
     }
     known["probe"] = layout.Cell("strict", "pathology_4class", "linear", method, 0)
@@ -197,6 +201,23 @@ def test_a_cell_is_a_job_and_without_training_there_is_one_seed(tmp_path):
         assert {cell.seed for cell in cells if cell.mode == mode} == set(range(seeds))
     assert cells[0] == layout.Cell("strict", "pathology_4class", "finetune", "from-scratch", 0)
     assert {cell.task for cell in params.cells(params.load(ROOT / "params.yaml", "paper"))} == set(CLASSES)
+
+
+def test_the_kth_fine_tuning_starts_from_the_kth_pre_training_and_after_the_last_from_the_first(tmp_path):
+    text = SHIPPED.replace("  seeds: [0]\n", "  seeds: [7, 3]\n").replace("seeds: [0, 1]\n", "seeds: [4, 0, 1]\n")
+    (tmp_path / "params.yaml").write_text(text)
+    chosen = params.load(tmp_path / "params.yaml")
+    mae = [cell for cell in params.cells(chosen) if (cell.protocol, cell.method) == ("strict", "mae")]
+    starts = {(cell.mode, cell.seed): params.pretrain_seed(chosen, cell) for cell in mae}
+    probes = {("linear", 4): 7, ("linear", 0): 3}
+    assert starts == {("finetune", 4): 7, ("finetune", 0): 3, ("finetune", 1): 7} | probes
+    assert all(values(chosen, cell)["pretrain_seed"] == starts[cell.mode, cell.seed] for cell in mae)
+    scratch = next(cell for cell in params.cells(chosen) if cell.method == layout.FROM_SCRATCH)
+    assert values(chosen, scratch)["pretrain_seed"] is None
+    trained = [place for stage, place in params.jobs(chosen) if stage.name == "pretrain"]
+    assert [seed for *place, seed in trained if place == ["strict", "mae"]] == [7, 3]
+    seeds = {params.stage_values(chosen, "pretrain", "strict", "mae", seed)["seed"] for seed in ("7", 3)}
+    assert seeds == {7, 3} and params.recipe_of(chosen, "mae").seed == 7
 
 
 def test_a_file_of_imagenet_weights_adds_a_row(tmp_path):
@@ -259,7 +280,7 @@ def test_the_metrics_that_methods_may_be_compared_by_are_those_that_are_measured
 
 def test_compiling_concerns_pretraining_alone(tmp_path):
     before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "compile: false", "compile: true")
-    assert params.stage_values(after, "pretrain", "strict", "mae")["compile"]
+    assert params.stage_values(after, "pretrain", "strict", "mae", 0)["compile"]
     for cell in params.cells(before):
         assert values(before, cell) == values(after, cell)
 
@@ -273,7 +294,8 @@ def test_how_to_transfer_changes_no_stage(tmp_path):
 def test_the_record_of_a_training_holds_what_its_stage_is_given(preset):
     chosen = params.load(ROOT / "params.yaml", preset)
     for name in chosen.methods:
-        assert Recipe.of(params.stage_values(chosen, "pretrain", "strict", name)) == params.recipe_of(chosen, name)
+        values_of = params.stage_values(chosen, "pretrain", "strict", name, 0)
+        assert Recipe.of(values_of) == params.recipe_of(chosen, name)
     for cell in params.kept(chosen):
         assert Tuning.of(params.stage_values(chosen, "finetune", *cell)) == params.tuning_of(chosen, cell)
 

@@ -38,8 +38,14 @@ def _helps() -> bool:
 
 
 def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
-    """What decides each method's pre-training; it is the same under every protocol."""
+    """What decides each method's first pre-training; it is the same under every protocol."""
     return {name: params.recipe_of(chosen, name) for name in chosen.methods}
+
+
+def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
+    """The record of each method's pre-training with the first seed: the one that is shown, explained and exported."""
+    seed = chosen.pretrain.seeds[0]
+    return {name: layout.record("pretrain", chosen.name, protocol, name, seed) for name in chosen.methods}
 
 
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:

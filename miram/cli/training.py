@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
+from miram.cli.stage import check_known, do_stage, finished_of, first_pretrainings, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
 from miram.stages import STAGES
@@ -23,9 +23,10 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
 
-    place = protocol, method = arguments.protocol, arguments.method
+    place = protocol, method, seed = arguments.protocol, arguments.method, arguments.seed
     check_known("protocol", protocol, chosen.splits.protocols)
     check_known("method", method, chosen.methods)
+    check_known("seed", seed, chosen.pretrain.seeds)
     _require_accelerator(chosen)
     inputs = [layout.record(stage, chosen.name) for stage in ("crops", "pack")]
     inputs.append(layout.record("splits", chosen.name, protocol))
@@ -36,7 +37,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     store = _, index_csv = store_of(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
-    recipe = params.recipe_of(chosen, method)
+    recipe = params.recipe_of(chosen, method, seed)
     if recipe.encoder_init:
         inputs.append(given_file("encoder_init", recipe.encoder_init))
     out = layout.pretrain(chosen.name, *place)
@@ -114,9 +115,10 @@ def _classify(
     inputs = [layout.record(name, run) for name in ("crops", "pack")]
     inputs.append(layout.record("splits", run, cell.protocol))
     encoder_file = None
-    if cell.method in chosen.methods:
-        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method))
-        encoder_file = layout.pretrain(run, cell.protocol, cell.method) / "encoder.safetensors"
+    pretrain_seed = params.pretrain_seed(chosen, cell)
+    if pretrain_seed is not None:
+        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method, pretrain_seed))
+        encoder_file = inputs[-1].parent / "encoder.safetensors"
     for path in inputs:
         record.read(path)
     if cell.method == layout.IMAGENET:
@@ -167,7 +169,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         raise MiramError(
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
-    pretrained = {m: layout.record("pretrain", run, protocol, m) for m in finished if m in chosen.methods}
+    pretrained = {m: path for m, path in first_pretrainings(chosen, protocol).items() if m in finished}
     inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:

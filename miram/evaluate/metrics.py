@@ -130,7 +130,7 @@ def _by_split(files: Mapping[Cell, Path]) -> dict[str, dict[Run, Predictions]]:
 
 
 def lesion_rows(
-    part: Predictions,
+    parts: Sequence[Predictions],
     method: str,
     *,
     draws: Draws,
@@ -138,12 +138,15 @@ def lesion_rows(
     options: Options,
     positive: Sequence[str] | None,
 ) -> list[dict[str, object]]:
-    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+    """The rows of metrics.csv about a method, and about the majority class, on test lesions; see `evaluate`.
 
+    `parts` are the predictions of its networks for the same lesions, of which the mean is taken.
     `draws`: resamples and seed; `limits`: confidence and min_draws_share.
     """
-    measured, majority = _measured({(method, 0): part}, draws, options, positive)
-    patients = part.table["patient_id"].to_numpy()
+    measured, majority = _measured(
+        {(method, number): part for number, part in enumerate(parts)}, draws, options, positive
+    )
+    patients = parts[0].table["patient_id"].to_numpy()
     rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
     return rows + _majority_rows(majority, TEST, patients, limits)
 

@@ -22,6 +22,7 @@ RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",
     ("finetune.modes", "full"): "finetune",
 }
+RENAMED_KEY = re.compile(r"(pretrain|methods\.[^.]+)\.seed"), "pretrain.seeds, a list"  # before -> now
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the error
 
 
@@ -183,7 +184,7 @@ def _check_together(params: Params, path: Path) -> None:
     sides += [(f"methods.{name}", method.pretrain.side) for name, method in params.methods.items()]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     own = [task == "label" for task in finetune.tasks]
-    lists["splits.protocols"] = params.splits.protocols
+    lists |= {"splits.protocols": params.splits.protocols, "pretrain.seeds": params.pretrain.seeds}
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
         **{f"{part}: 4 does not divide width {v.width}, as positions need": v.width % 4 for part, v in widths},
@@ -195,6 +196,9 @@ def _check_together(params: Params, path: Path) -> None:
             finetune.zoom_min > finetune.zoom_max
         ),
         **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
+        f"pretrain.seeds: {params.pretrain.seeds} are more than finetune.seeds {finetune.seeds}": (
+            len(params.pretrain.seeds) > len(finetune.seeds)
+        ),
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),
@@ -232,14 +236,14 @@ def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool
     own, devices, entry = method.pretrain, params.compute.devices, kinds.OBJECTIVES[method.objective]
     patches = (own.side // params.encoder.patch) ** 2
     kept = int(patches * (1 - own.mask_ratio))
-    at_once = own.batch // (own.accumulate * devices)
     faults = {
         f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
         f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
             own.batch % (own.accumulate * devices) > 0
         ),
-        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave {at_once} image(s) at "
-        f"once; BatchNorm needs {entry.least_images}": 0 < at_once < entry.least_images,
+        f"{place}: batch {own.batch} on {devices} device(s); BatchNorm needs {entry.least_images} images on each": (
+            0 < own.batch // devices < entry.least_images
+        ),
         f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": entry.masked
         and not 0 < kept < patches,
     }
@@ -289,9 +293,9 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
 def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
-        return ParameterError(
-            f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or correct its name."
-        )
+        before, now = RENAMED_KEY
+        hint = f"It is called {now}, now." if before.fullmatch(key) else "Remove it, or correct its name."
+        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", hint)
     if fault["type"] in ("missing", "missing_argument"):
         return ParameterError(f"{key} is missing in {path}", "Add it to shared or to the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."

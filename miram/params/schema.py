@@ -136,7 +136,6 @@ class Splits:
 class Pretrain:
     """Pre-training; a method may replace values for itself."""
 
-    seed: Whole
     side: Count
     batch: Count
     accumulate: Count
@@ -156,8 +155,9 @@ class Pretrain:
 
 @dataclass(frozen=True, config=STRICT)
 class CommonPretrain(Pretrain):
-    """The images that all methods see in addition to the lesions."""
+    """What is the same for all methods: the seeds, and the images that they see in addition to the lesions."""
 
+    seeds: Annotated[list[Whole], Several]
     backgrounds_per_film: Whole
     backgrounds_seed: Whole
     extra_images: str | None

@@ -1,14 +1,14 @@
 """The jobs of a preset, and the values that decide each."""
 
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from miram import kinds, layout
+from miram import kinds
 from miram.data.crop_rules import WINDOW, Cutting, Taking
 from miram.layout import Cell
-from miram.params.schema import IMAGES, Archive, Method, Params
+from miram.params.cells import cells, explained, headline, pretrain_seed, pretrainings, trivial_cells
+from miram.params.schema import IMAGES, Archive, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Trivial, Tuning
 from miram.stages import STAGES, Stage
 
@@ -16,55 +16,9 @@ ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
-
-
-def cells(params: Params) -> list[Cell]:
-    """Every fine-tuning of a preset, in the order of the table's rows.
-
-    Modes with a frozen encoder have no randomness: they run once, with the first seed.
-    """
-    tuning = params.finetune
-    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
-    return [
-        Cell(protocol, task, mode, method, seed)
-        for task in tuning.tasks
-        for protocol in params.splits.protocols
-        if task == tuning.tasks[0] or _is_whole(params, protocol)
-        for mode in tuning.modes
-        for method in [*baselines, *params.methods]
-        for seed in (tuning.seeds if mode == layout.FINETUNE and _is_whole(params, protocol) else tuning.seeds[:1])
-    ]
-
-
-def _is_whole(params: Params, protocol: str) -> bool:
-    """Whether a protocol gets every task and seed, not the main task with the first seed alone."""
-    return params.splits.further == "all" or protocol == params.splits.protocols[0]
-
-
-def trivial_cells(params: Params) -> list[Cell]:
-    """What the trivial classifiers answer: each task under each protocol, one answer whatever the mode and the seed."""
-    return [
-        Cell(protocol, task, layout.TRIVIAL_MODE, method, params.finetune.seeds[0])
-        for task in params.finetune.tasks
-        for protocol in params.splits.protocols
-        if task == params.finetune.tasks[0] or _is_whole(params, protocol)
-        for method in layout.TRIVIAL
-    ]
-
-
-def headline(params: Params) -> tuple[str, str, str]:
-    """Protocol, task and mode of the headline: the first of each list."""
-    return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
-
-
-def kept(params: Params) -> list[Cell]:
-    """The fine-tunings whose network is kept, those of the first seed: only they are explained or used to predict."""
-    return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
-
-
-def explained(params: Params) -> list[Cell]:
-    """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
-    return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
+GROUPED = (  # values of `statistics` that decide the metrics of groups
+    *("resamples", "seed", "confidence", "min_draws_share", "specificity", "threshold", "bins", "compared"),
+)
 
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
@@ -77,7 +31,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         del values["protocols"], values["further"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
-        return _pretrain_values(params, str(place[1]))
+        return _pretrain_values(params, str(place[1]), int(place[2]))
     if stage in ("finetune", "probe"):
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
@@ -97,6 +51,11 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics), **positive},
+        "cohort": {
+            "headline": list(headline(params)),
+            "statistics": {name: value for name, value in asdict(statistics).items() if name in GROUPED},
+            **positive,
+        },
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
         "table": {
@@ -119,15 +78,19 @@ def stages_of(params: Params) -> list[Stage]:
 
 def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    values = {"protocol": params.splits.protocols, "method": params.methods}
+    places: dict[str, list[tuple[int | str, ...]]] = {
+        "splits": [(protocol,) for protocol in params.splits.protocols],
+        "pretrain": [*pretrainings(params)],
+        "trivial": list(dict.fromkeys(cell[:2] for cell in trivial_cells(params))),
+    }
     found: list[tuple[Stage, tuple[int | str, ...]]] = []
     for stage in stages_of(params):
-        if stage.name == "trivial":
-            found += [(stage, place) for place in dict.fromkeys(cell[:2] for cell in trivial_cells(params))]
-        elif stage.modes:
-            found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
-        else:
-            found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
+        own = (
+            [cell for cell in cells(params) if cell.mode in stage.modes]
+            if stage.modes
+            else places.get(stage.name, [()])
+        )
+        found += [(stage, place) for place in own]
     return found
 
 
@@ -174,14 +137,14 @@ def _source_values(params: Params) -> dict[str, Any]:
     return {"source": params.source, "settings": settings}
 
 
-def recipe_of(params: Params, name: str) -> Recipe:
-    """What decides the pre-trained weights of the method `name`."""
+def recipe_of(params: Params, name: str, seed: int | None = None) -> Recipe:
+    """What decides the pre-trained weights of the method `name`; without `seed` those of its first pre-training."""
     method = params.methods[name]
     own, read = method.pretrain, kinds.OBJECTIVES[method.objective].values
     return Recipe(
         objective=method.objective,
         encoder=params.encoder,
-        seed=own.seed,
+        seed=params.pretrain.seeds[0] if seed is None else seed,
         side=own.side,
         batch=own.batch,
         accumulate=own.accumulate,
@@ -207,9 +170,9 @@ def recipe_of(params: Params, name: str) -> Recipe:
     )
 
 
-def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
+def _pretrain_values(params: Params, name: str, seed: int) -> dict[str, Any]:
     """The recipe without unread values, the device, and the interval of checkpoints."""
-    recipe, compute = recipe_of(params, name), params.compute
+    recipe, compute = recipe_of(params, name, seed), params.compute
     unread = {*kinds.SECTIONS, *kinds.MASKED_ONLY, *kinds.ATTENTION_FIELDS}
     unread -= set(kinds.OBJECTIVES[recipe.objective].values)
     return {
@@ -217,17 +180,6 @@ def _pretrain_values(params: Params, name: str) -> dict[str, Any]:
         **{key: getattr(compute, key) for key in ("accelerator", "threads", "devices")},
         "checkpoint_every_epochs": params.methods[name].pretrain.checkpoint_every_epochs,
     }
-
-
-def kinds_of(params: Params) -> dict[str, str]:
-    """Each method that is compared -> its kind, which gives its look: its attention or objective, or how it starts."""
-    names = dict.fromkeys(cell.method for cell in cells(params))
-    return {name: kind_of(params.methods[name]) if name in params.methods else name for name in names}
-
-
-def kind_of(method: Method) -> str:
-    """The attention if the objective has a choice of it, otherwise the objective."""
-    return method.attention or method.objective
 
 
 def side_of(params: Params, method: str) -> int:
@@ -299,4 +251,5 @@ def _classifying(params: Params, cell: Cell) -> Classifying:
         accelerator=compute.accelerator,
         precision=compute.precision,
         threads=compute.threads,
+        pretrain_seed=pretrain_seed(params, cell),
     )

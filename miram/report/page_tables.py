@@ -137,13 +137,14 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
 
 def documents(study: Study, results: Path, overview_md: Path | None, *, audited: bool) -> list[dict[str, Any]]:
     """The audit, or what was understood of one's own images, and the lesions set aside, their Markdown as HTML."""
-    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     texts = {"What the images are": study.text(overview_md)} if overview_md else {}
     texts |= {title: study.text(results / name) for name, title in DOCUMENTS.items() if audited or name != AUDIT}
-    return [
-        {"title": title, "html": None if text is None else Markup(renderer.render(text))}
-        for title, text in texts.items()
-    ]
+    return [{"title": title, "html": None if text is None else as_html(text)} for title, text in texts.items()]
+
+
+def as_html(markdown: str) -> Markup:
+    """Markdown as HTML; none of its own HTML is let through."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
 def stage_rows(records: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, str]]:

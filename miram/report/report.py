@@ -185,12 +185,18 @@ def _sources(contents: Contents, found: Found) -> dict[str, Any]:
         "documents": page_tables.documents(
             found.study, contents.results, contents.overview_md, audited="audit" in contents.stages
         ),
+        "cohort": _cohort(contents, found.study),
         "stages": page_tables.stage_rows([*found.stages.items(), *found.pretrainings.items()]),
         "provenance": page_tables.provenance(records)
         | ({} if lock is None else {"data lock": page_tables.lock_text(found.study, lock)}),
         "parameters": json.dumps(contents.parameters, indent=1),
         "facts": json.dumps({name: record["facts"] for name, record in found.stages.items()}, indent=1),
     }
+
+
+def _cohort(contents: Contents, study: Study) -> Markup | None:
+    text = study.text(contents.results / "cohort.md") if "cohort" in contents.stages else None
+    return None if text is None else page_tables.as_html(text)
 
 
 def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:

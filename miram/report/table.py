@@ -36,7 +36,7 @@ def comparison(
     metrics_csv: Path,
     differences_csv: Path,
     paper_csv: Path,
-    pretrain_records: Mapping[tuple[str, str], Path],
+    pretrain_records: Mapping[tuple[str, str], Sequence[Path]],
     classifier_records: Mapping[Cell, Path],
     logs: Mapping[Path, Path],
     out_dir: Path,
@@ -54,15 +54,16 @@ def comparison(
     text above says whether the best network beats the trivial ones. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). `kinds` are those of the methods, which give their looks. Of one's own images `positive` holds the class
-    whose sensitivity is measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
+    method); the first of each gives its cost. `kinds` are those of the methods, which give their looks. Of one's own
+    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
+    them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
     runs = metrics[metrics["split"] == "test"]
     paper = pd.read_csv(paper_csv).query("metric == 'accuracy'")
-    pretraining = {place: _pretraining(path) for place, path in pretrain_records.items()}
+    pretraining = {place: _pretraining(paths) for place, paths in pretrain_records.items()}
     rows = []
     for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
         section = runs.query("protocol == @protocol and task == @task and mode == @mode")
@@ -76,7 +77,7 @@ def comparison(
                 | _measured(own)
                 | (_published(paper, task, method) if mode == FINETUNE else {})
                 | pretraining.get((protocol, method), {})
-                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)), logs)
+                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method), []), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
@@ -115,10 +116,12 @@ def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]
     return {"paper_accuracy_percent": own["value"].iloc[0], "paper_status": own["status"].iloc[0]} if len(own) else {}
 
 
-def _pretraining(path: Path) -> dict[str, object]:
-    """What pre-training cost, as its record tells."""
-    if not path.exists():
+def _pretraining(paths: Sequence[Path]) -> dict[str, object]:
+    """What the first pre-training of a method cost, as its record tells, and the records of all."""
+    finished = [path for path in paths if path.exists()]
+    if not finished:
         return {}
+    path = finished[0]
     facts = record.read(path)["facts"]
     try:
         return {
@@ -126,20 +129,23 @@ def _pretraining(path: Path) -> dict[str, object]:
             "pretrain_seconds": facts["seconds"],
             "pretrain_peak_memory_mib": facts["peak_memory_bytes"] / BYTES_PER_MIB,
             "pretrain_peak_memory_kind": facts["peak_memory_kind"],
-            "pretrain_record": str(path),
+            "pretrain_record": NOTE_SEPARATOR.join(map(str, finished)),
         }
     except KeyError as error:
         raise MiramError(f"{path} lacks the fact {error}.", "Delete it and run the pre-training again.") from error
 
 
 def _provenance(
-    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None, logs: Mapping[Path, Path]
+    own: pd.DataFrame,
+    method: str,
+    classifiers: Mapping[int, Path],
+    start: Sequence[Path],
+    logs: Mapping[Path, Path],
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
-    start = [] if pretraining is None else [pretraining]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)

@@ -152,8 +152,9 @@ def write_outcome(
 
 def question_of(labelled: Labelled, asked: Classifying | Trivial, mode: str) -> Question:
     """The question to a classifier; the threshold is for tasks with several classes per lesion."""
-    several = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
-    return Question(asked.task, mode, asked.seed, labelled.classes, *several)
+    separator, threshold = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
+    pretrain_seed = asked.pretrain_seed if isinstance(asked, Classifying) else None
+    return Question(asked.task, mode, asked.seed, labelled.classes, separator, threshold, pretrain_seed)
 
 
 def common_facts(

@@ -213,8 +213,8 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
 
     def spoil():
         shutil.rmtree(mocov3)
-        (runs / "pretrain" / "mae" / "record.json").unlink()
-        (runs / "pretrain" / "miram-full" / "reconstructions.npz").write_bytes(b"cut short")
+        (runs / "pretrain" / "mae" / "seed-0" / "record.json").unlink()
+        (runs / "pretrain" / "miram-full" / "seed-0" / "reconstructions.npz").write_bytes(b"cut short")
         Path("results", "paper", "claims.csv").unlink()
         Path("results", "paper", "audit.md").unlink()
         Path("runs", "paper", "explain", "relevance.npz").unlink()
@@ -222,7 +222,7 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     html, facts = made(tmp_path, "paper", spoil, logs={mocov3 / "record.json": Path("mocov3.log")}, **SMALL)
     text = html.read_text()
     assert "See mocov3.log" in text
-    for named in ("mocov3", "pretrain/mae/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
+    for named in ("mocov3", "pretrain/mae/seed-0/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
         assert any(named in gap for gap in facts["gaps"]), named
         assert named in text
     assert len(facts["gaps"]) == 6

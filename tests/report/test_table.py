@@ -163,8 +163,10 @@ def test_a_run_without_predictions_keeps_its_row_and_names_the_gap_and_the_log(c
     files, pretrain_records, records = study
     for run in (("mae", 0), ("mae", 1), ("miram-linformer", 1)):
         files[cell(*run)].unlink()
-    pretrain_records["strict", "mae"].unlink()
-    facts = compare(study, logs={pretrain_records["strict", "mae"]: "mae.log", records[cell("mae", 1)]: "seed-1.log"})
+    pretrain_records["strict", "mae"][0].unlink()
+    facts = compare(
+        study, logs={pretrain_records["strict", "mae"][0]: "mae.log", records[cell("mae", 1)]: "seed-1.log"}
+    )
     table = read_csv()
     assert table.at["mae", "accuracy_percent_mean"] == ""
     assert table.at["mae", "seeds"] == "0"
@@ -229,7 +231,7 @@ def test_few_lesions_leave_values_without_interval_and_the_table_says_why(compar
 
 
 def test_a_missing_fact_names_record_and_fact(compare, study, write_record):
-    write_record(study[1]["strict", "mae"], seconds=None)
+    write_record(study[1]["strict", "mae"][0], seconds=None)
     with pytest.raises(MiramError, match=r"runs/strict/mae/record\.json lacks the fact 'seconds'"):
         compare(study)
 
@@ -241,7 +243,7 @@ def test_only_time_and_memory_differ_between_two_runs(compare, study, write_reco
     first, table = {name: (RESULTS / name).read_bytes() for name in names}, read_csv()
     compare(study)
     assert first == {name: (RESULTS / name).read_bytes() for name in names}
-    write_record(pretrain_records["strict", "mae"], seconds=99.0, peak_memory_bytes=7)
+    write_record(pretrain_records["strict", "mae"][0], seconds=99.0, peak_memory_bytes=7)
     compare(study)
     changed = table.columns[(table != read_csv()).any()]
     assert set(changed) == {"pretrain_seconds", "pretrain_peak_memory_mib"}

@@ -1,12 +1,13 @@
-# pretrain (a job a protocol and method) -> finetune, probe (a job a cell: protocol, task, mode, method and seed); trivial (a
-# job a protocol and task)
+# pretrain (a job a protocol, method and seed) -> finetune, probe (a job a cell: protocol, task, mode, method and seed);
+# trivial (a job a protocol and task)
 
 
 def START(wildcards):
     """What the encoder of a cell starts from."""
     if wildcards.method == layout.IMAGENET:
         return P.finetune.imagenet_init
-    return RECORD("pretrain", wildcards.protocol, wildcards.method) if wildcards.method in P.methods else []
+    seed = params.pretrain_seed(P, layout.Cell(*(wildcards.get(name) for name in layout.Cell._fields)))
+    return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
 
 
 rule pretrain:
