@@ -186,7 +186,7 @@ class Tuning(Classifying):
     batch: int
     epochs: int
     warmup_epochs: int
-    lr: float
+    lr: list[float]  # at the peak; validation chooses one
     weight_decay: float
     layer_decay: float  # 1: off
     drop_path: float

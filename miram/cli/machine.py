@@ -100,7 +100,8 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
             jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     for cell, path in classifiers(chosen).items():
         side = params.side_of(chosen, cell.method)
-        jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
+        rates = 1 if params.chooser(chosen, cell) else len(getattr(chosen.finetune.lr, cell.protocol))
+        jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs * rates, path))
     return hours(jobs, chosen.encoder, layout.benches())
 
 

@@ -9,6 +9,7 @@ from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
     cells,
+    chooser,
     cutting_of,
     explained,
     explaining_of,
@@ -32,6 +33,7 @@ __all__ = [
     "PRESETS",
     "Params",
     "cells",
+    "chooser",
     "cutting_of",
     "explained",
     "explaining_of",

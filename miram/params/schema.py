@@ -160,6 +160,14 @@ class CommonPretrain(Pretrain):
 
 
 @dataclass(frozen=True, config=STRICT)
+class LearningRates:
+    """Peak learning rates of fine-tuning under each protocol; of several, validation chooses with the first seed."""
+
+    strict: Annotated[list[Positive], Several]
+    published: Annotated[list[Positive], Several]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Finetune:
     """Fine-tuning and its augmentation."""
 
@@ -170,7 +178,7 @@ class Finetune:
     batch: Count
     epochs: Count
     warmup_epochs: Whole
-    lr: Positive
+    lr: LearningRates
     weight_decay: NonNegative
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Fraction

@@ -1,7 +1,9 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +13,7 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, Cell
+from miram.layout import FINETUNE, FROM_SCRATCH, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
@@ -22,13 +24,14 @@ STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
-    *("seeds", "test_lesions", "classes_present"),
+    *("seeds", "test_lesions", "classes_present", "finetune_lr"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
 WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
 BYTES_PER_MIB = 2**20
+STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
 
 def comparison(
@@ -72,6 +75,7 @@ def comparison(
                 | _measured(own)
                 | (_published(paper, task, method) if mode == FINETUNE else {})
                 | pretraining.get((protocol, method), {})
+                | _tuned(classifiers)
                 | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
@@ -102,6 +106,27 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     return measured
 
 
+def _tuned(classifiers: Mapping[int, Path]) -> dict[str, object]:
+    """The learning rate of a row's fine-tunings; empty where there are none."""
+    rates = {facts["lr"] for facts in map(_facts, classifiers.values()) if "lr" in facts}
+    return {"finetune_lr": NOTE_SEPARATOR.join(f"{lr:g}" for lr in sorted(rates))}
+
+
+def _curve(classifiers: Mapping[int, Path]) -> list[str]:
+    """Whether training was long enough, by the epochs that validation chose."""
+    every = [facts for facts in map(_facts, classifiers.values()) if "best_epoch" in facts]
+    if not every:
+        return []
+    chosen, epochs = sorted(facts["best_epoch"] for facts in every), every[0]["epochs"]
+    rising = ": it still rose at the end, more epochs may help" if chosen[-1] > STILL_RISING * epochs else ""
+    return [f"the validation score was best in epoch {', '.join(map(str, chosen))} of {epochs}{rising}"]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The facts of a record; none if it is missing."""
+    return json.loads(path.read_text(encoding="utf-8")).get("facts", {}) if path.exists() else {}
+
+
 def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]:
     own = paper[(paper["task"] == task) & (paper["method"] == method)]
     return {"paper_accuracy_percent": own["value"].iloc[0], "paper_status": own["status"].iloc[0]} if len(own) else {}
@@ -130,6 +155,7 @@ def _provenance(
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
+    notes += _curve(evaluated) if method == FROM_SCRATCH else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     start = [] if pretraining is None else [pretraining]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]

@@ -8,6 +8,12 @@ def START(wildcards):
     return RECORD("pretrain", wildcards.protocol, wildcards.method) if wildcards.method in P.methods else []
 
 
+def FIRST(wildcards):
+    """The fine-tuning that chooses this one's learning rate, if there are several to choose from."""
+    first = params.chooser(P, layout.Cell(*(wildcards[name] for name in layout.Cell._fields)))
+    return RECORD("finetune", *first) if first else []
+
+
 rule pretrain:
     input:
         RECORD("crops"),
@@ -32,6 +38,7 @@ rule finetune:
         RECORD("pack"),
         RECORD("splits"),
         START,
+        FIRST,
     output: RECORD("finetune")
     log: LOG("finetune")
     message: DOES("finetune")
