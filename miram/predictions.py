@@ -29,6 +29,7 @@ class Question:
     classes: tuple[str, ...]
     separator: str | None  # between the classes of a label; None where a lesion has one class
     threshold: float | None  # above which a class is predicted where a lesion may have several
+    pretrain_seed: int | None = None  # of the pre-training that the classifier started from; None: not pre-trained here
 
     @property
     def columns(self) -> list[str]:

@@ -67,6 +67,14 @@ class Moco:
     solarise_probabilities: Pair
 
 
+@dataclass(frozen=True, config=STRICT)
+class LearningRates:
+    """Peak learning rates of fine-tuning under each protocol; of several, validation chooses with the first seed."""
+
+    strict: Annotated[list[Positive], Field(min_length=1)]
+    published: Annotated[list[Positive], Field(min_length=1)]
+
+
 class FromValues:
     """A dataclass that can be read from plain values, such as a record's; unknown names are left out."""
 
@@ -175,6 +183,9 @@ class Classifying(FromValues):
     accelerator: str
     precision: Precision
     threads: int
+    pretrain_seed: int | None = dataclasses.field(
+        default=None, kw_only=True
+    )  # of its start; None: not pre-trained here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +229,20 @@ class NeighbourProbe(Classifying):
 
     knn_neighbours: int
     mode: Literal["knn"] = "knn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trivial(FromValues):
+    """What decides the classifiers that see no lesion."""
+
+    task: str
+    seed: int  # of the trees
+    threshold: float
+    bins: int
+    rounds: list[int]
+    linear_c: list[float]
+    linear_iterations: int
+    threads: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from miram.provenance import record
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
 INPUTS = {"crops": (), "pack": (), "splits": ("strict",)}
-PLACES = {"splits": ("strict",), "pretrain": ("strict", "mae")}
+PLACES = {"splits": ("strict",), "pretrain": ("strict", "mae", 0)}
 PLACES["finetune"] = layout.Cell("strict", "pathology_4class", "finetune", "mae", 0)
 PLACES["probe"] = layout.Cell("strict", "pathology_4class", "knn", "mae", 0)
 
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     ("arguments", "code", "named"),
     [
         (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, published"),
-        (["pretrain", "--protocol", "strict", "--method", "simclr"], 2, "Allowed: mae, mocov3"),
+        (["pretrain", "--protocol", "strict", "--method", "simclr", "--seed", "0"], 2, "Allowed: mae, mocov3"),
         (["finetune", *CELL, "--method", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
         (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1"),
         (["probe", *CELL, "--mode", "finetune", "--method", "mae", "--seed", "0"], 2, "Allowed: linear"),
@@ -40,7 +40,11 @@ def folder(tmp_path, monkeypatch):
         (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
         (["catalogue"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/catalogue.json"),
-        (["pretrain", "--protocol", "strict", "--method", "mae"], 1, "There is no record data/demo/crops.json"),
+        (
+            ["pretrain", "--protocol", "strict", "--method", "mae", "--seed", "0"],
+            1,
+            "There is no record data/demo/crops.json",
+        ),
         (["evaluate"], 1, "no predictions"),
     ],
 )
@@ -82,7 +86,7 @@ def test_what_the_machine_refuses_is_said_in_two_lines_and_another_fault_is_not_
 
 def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, monkeypatch):
     for path in (
-        layout.record(stage, "demo", *place) for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae"))]
+        layout.record(stage, "demo", *place) for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae", 0))]
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')
@@ -104,7 +108,7 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
 def test_a_later_seed_takes_the_learning_rate_that_the_first_has_chosen(folder, monkeypatch):
     file = Path("params.yaml")
     file.write_text(file.read_text().replace("strict: [5.0e-4]", "strict: [5.0e-4, 1.0e-3]"))
-    for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae"))]:
+    for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae", 0))]:
         path = layout.record(stage, "demo", *place)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')

@@ -42,6 +42,30 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
     assert layout.results("paper-896") != layout.results("paper")
 
 
+def test_small_takes_the_archives_own_crops_and_goes_with_own_images_as_well(tmp_path):
+    small = params.load(ROOT / "params.yaml", "small")
+    assert (small.source, small.crops.from_, small.crops.component) == ("local", "archive", "union")
+    values = params.stage_values(small, "crops")
+    assert values["crops"] == {"bits": 8, "doubtful": "keep"} and values["settings"]["crops_from"] == "archive"
+    text = SHIPPED.replace("source: tcia #", "source: images #").replace(
+        "crops: {from: archive}", "crops: {from: films}"
+    )
+    file = tmp_path / "params.yaml"
+    file.write_text(re.sub(r"tasks: \[pathology.*", "tasks: [label]", text))
+    assert params.load(file, "small").source == "images"
+
+
+def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
+    small = params.load(ROOT / "params.yaml", "small")
+    further = [cell for cell in params.cells(small) if cell.protocol == "published"]
+    assert {(cell.task, cell.seed) for cell in further} == {("pathology_4class", 0)}
+    assert {cell.task for cell in params.cells(small)} == set(small.finetune.tasks)
+    places = [place for stage, place in params.jobs(small) if stage.name == "trivial"]
+    assert ("published", "pathology_4class") in places and ("published", "pathology") not in places
+    whole = load_edited(tmp_path, "splits: {further: main}", "splits: {further: all}", "small")
+    assert len(params.cells(whole)) > len(params.cells(small))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -93,7 +117,13 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("strict: [5.0e-4]", "strict: [5.0e-4, 5.0e-4]", "finetune.lr.strict: [0.0005, 0.0005] names one twice"),
         ("strict: [5.0e-4]", "strict: []", "finetune.lr.strict"),
         ("strict: [5.0e-4], published", "strikt: [5.0e-4], published", "Unknown key finetune.lr.strikt"),
+        ("  seeds: [0]", "  seeds: [3, 3]", "pretrain.seeds: [3, 3] names one twice"),
+        ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
+        ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
+        ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
+        ("from: films #", "from: archives #", "crops.from: 'archives'"),
+        ("doubtful: keep", "doubtful: maybe", "'keep' or 'set_aside'"),
         ("tasks: [pathology_4class]", "tasks: [label]", "[label] is only for source images"),
         ("protocols: [strict, published]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
         ("protocols: [strict, published]", "protocols: [strict, paper]", "It is called published now"),
@@ -158,7 +188,7 @@ def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path
 
 def place(stage, method):
     known = {
-        "pretrain": ("strict", method),
+        "pretrain": ("strict", method, 0),
         "finetune": layout.Cell("strict", "pathology_4class", "finetune", method, 0),
     }
     known["probe"] = layout.Cell("strict", "pathology_4class", "linear", method, 0)
@@ -185,6 +215,23 @@ def test_the_first_seed_chooses_among_learning_rates_where_there_are_several():
     assert params.chooser(demo, later) is None
     assert params.tuning_of(paper, later).lr == [1e-5, 1e-4] == params.tuning_of(paper, first).lr
     assert params.tuning_of(paper, later._replace(protocol="published")).lr == [1e-5]
+
+
+def test_the_kth_fine_tuning_starts_from_the_kth_pre_training_and_after_the_last_from_the_first(tmp_path):
+    text = SHIPPED.replace("  seeds: [0]\n", "  seeds: [7, 3]\n").replace("seeds: [0, 1]\n", "seeds: [4, 0, 1]\n")
+    (tmp_path / "params.yaml").write_text(text)
+    chosen = params.load(tmp_path / "params.yaml")
+    mae = [cell for cell in params.cells(chosen) if (cell.protocol, cell.method) == ("strict", "mae")]
+    starts = {(cell.mode, cell.seed): params.pretrain_seed(chosen, cell) for cell in mae}
+    probes = {("linear", 4): 7, ("linear", 0): 3}
+    assert starts == {("finetune", 4): 7, ("finetune", 0): 3, ("finetune", 1): 7} | probes
+    assert all(values(chosen, cell)["pretrain_seed"] == starts[cell.mode, cell.seed] for cell in mae)
+    scratch = next(cell for cell in params.cells(chosen) if cell.method == layout.FROM_SCRATCH)
+    assert values(chosen, scratch)["pretrain_seed"] is None
+    trained = [place for stage, place in params.jobs(chosen) if stage.name == "pretrain"]
+    assert [seed for *place, seed in trained if place == ["strict", "mae"]] == [7, 3]
+    seeds = {params.stage_values(chosen, "pretrain", "strict", "mae", seed)["seed"] for seed in ("7", 3)}
+    assert seeds == {7, 3} and params.recipe_of(chosen, "mae").seed == 7
 
 
 def test_a_file_of_imagenet_weights_adds_a_row(tmp_path):
@@ -247,7 +294,7 @@ def test_the_metrics_that_methods_may_be_compared_by_are_those_that_are_measured
 
 def test_compiling_concerns_pretraining_alone(tmp_path):
     before, after = params.load(ROOT / "params.yaml"), load_edited(tmp_path, "compile: false", "compile: true")
-    assert params.stage_values(after, "pretrain", "strict", "mae")["compile"]
+    assert params.stage_values(after, "pretrain", "strict", "mae", 0)["compile"]
     for cell in params.cells(before):
         assert values(before, cell) == values(after, cell)
 
@@ -261,7 +308,8 @@ def test_how_to_transfer_changes_no_stage(tmp_path):
 def test_the_record_of_a_training_holds_what_its_stage_is_given(preset):
     chosen = params.load(ROOT / "params.yaml", preset)
     for name in chosen.methods:
-        assert Recipe.of(params.stage_values(chosen, "pretrain", "strict", name)) == params.recipe_of(chosen, name)
+        values_of = params.stage_values(chosen, "pretrain", "strict", name, 0)
+        assert Recipe.of(values_of) == params.recipe_of(chosen, name)
     for cell in params.kept(chosen):
         assert Tuning.of(params.stage_values(chosen, "finetune", *cell)) == params.tuning_of(chosen, cell)
 

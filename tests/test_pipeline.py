@@ -38,7 +38,7 @@ SOURCES = (
 )
 BIN = Path(sys.executable).parent
 VARYING = r"pretrain_(seconds|peak_memory)"
-RESULTS = ("evaluate", "claims", "efficiency", "table", "report", "crate")  # rules
+RESULTS = ("evaluate", "cohort", "claims", "efficiency", "table", "report", "crate")  # rules
 MIRAM = [sys.executable, "-m", "miram.cli"]
 RUN = [BIN / "snakemake", "--cores", "2"]
 
@@ -174,7 +174,7 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["finetune", "knn"]))
-    assert jobs(restored) == {"probe", *RESULTS}
+    assert jobs(restored) == {"probe", *RESULTS} - {"cohort"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
     assert jobs(restored) == {"probe", "audit", *RESULTS}
 
@@ -226,7 +226,7 @@ def test_a_second_run_in_one_folder_waits_for_the_first(project):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path, wait_until):
     folder = small_project(tmp_path / "killed")
-    for log in ("crops.log", "strict/pretrain/mae.log", "strict/pathology_4class/finetune/mae/seed-0.log"):
+    for log in ("crops.log", "strict/pretrain/mae/seed-0.log", "strict/pathology_4class/finetune/mae/seed-0.log"):
         running = subprocess.Popen(
             RUN, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
         )
@@ -275,7 +275,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
-    assert jobs(copied) == {"finetune", *RESULTS}
+    assert jobs(copied) == {"finetune", *RESULTS} - {"cohort"}
     finished(copied)
     assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
     assert row(copied, "published", "mae")["accuracy_percent_mean"] > 0
@@ -287,11 +287,11 @@ def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_bef
     (copied / "weights.pth").write_text("no weights")
     edit(copied, lambda document: document["methods"]["mae"].update(encoder_init="weights.pth"))
     said = failed(copied)
-    logs = [f"logs/demo/{protocol}/pretrain/mae.log" for protocol in ("published", "strict")]
+    logs = [f"logs/demo/{protocol}/pretrain/mae/seed-0.log" for protocol in ("published", "strict")]
     assert f"Failed:\n  pretrain: {logs[0]}\n  pretrain: {logs[1]}\nMade without them" in said
     notes = row(copied, "strict", "mae")["notes"]
     assert np.isnan(row(copied, "strict", "mae")["accuracy_percent_mean"])
-    assert f"runs/demo/strict/pretrain/mae/record.json is missing; did not finish: see {logs[1]}" in notes
+    assert f"runs/demo/strict/pretrain/mae/seed-0/record.json is missing; did not finish: see {logs[1]}" in notes
     assert "seed-0.log" not in notes
     assert row(copied, "strict", "miram-nystrom")["accuracy_percent_mean"] > 0
     assert {"pretrain", "finetune"} <= jobs(copied)
@@ -335,7 +335,7 @@ def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(t
     source.write_text(code)
     options = {"start_new_session": True, "stderr": subprocess.PIPE, "text": True}
     running = subprocess.Popen(RUN, cwd=folder, env=environment(), **options)
-    wait_until((folder / "logs/demo/strict/pretrain/mae.log").exists, 1800)
+    wait_until((folder / "logs/demo/strict/pretrain/mae/seed-0.log").exists, 1800)
     os.killpg(running.pid, signal.SIGTERM)
     assert "Failed:" not in running.communicate()[1]
     assert running.returncode != 0 and not [*folder.glob("results/demo/comparison.*")]

@@ -83,7 +83,7 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         with _source(chosen) as values:
-            return cut_films(places, cutting=params.cutting_of(chosen), **values, **asdict(chosen.transfer))
+            return cut_films(places, cutting=params.crops_of(chosen), **values, **asdict(chosen.transfer))
 
     outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
     do_stage(chosen, "crops", [source], outputs, work)
@@ -108,7 +108,7 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
             else:
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
                 list_archive(places.csv_dir, places.series_csv, **values, **more)
-        plan_films(places, cutting=params.cutting_of(chosen), **values, **transfer)
+        plan_films(places, cutting=params.crops_of(chosen), **values, **transfer)
 
 
 def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:

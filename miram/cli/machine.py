@@ -22,7 +22,8 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     stages, methods = arguments.stages, pretrainings(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
-    counts = {"protocols": len(chosen.splits.protocols), "networks": len(params.kept(chosen))}
+    each = len(chosen.splits.protocols) * len(chosen.pretrain.seeds)
+    counts = {"pretrainings": each, "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
@@ -83,7 +84,8 @@ def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the hours of every training of the preset."""
     from miram.planning.hours import as_text
 
-    print(as_text(_plans(chosen), chosen.compute.devices))
+    seeds = {"pretrain_seeds": len(chosen.pretrain.seeds), "finetune_seeds": len(chosen.finetune.seeds)}
+    print(as_text(_plans(chosen), chosen.compute.devices, **seeds))
 
 
 def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
@@ -96,8 +98,9 @@ def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
     for protocol, own in images.items():
         seen = own.lesions + own.backgrounds + extra
         for name, recipe in pretrainings(chosen).items():
-            path = layout.record("pretrain", chosen.name, protocol, name)
-            jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
+            for seed in chosen.pretrain.seeds:
+                path = layout.record("pretrain", chosen.name, protocol, name, seed)
+                jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
     for cell, path in classifiers(chosen).items():
         side = params.side_of(chosen, cell.method)
         rates = 1 if params.chooser(chosen, cell) else len(getattr(chosen.finetune.lr, cell.protocol))

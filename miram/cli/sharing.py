@@ -3,7 +3,7 @@
 import argparse
 
 from miram import layout, params
-from miram.cli.stage import check_known
+from miram.cli.stage import check_known, first_pretrainings
 from miram.provenance import record
 
 
@@ -20,7 +20,7 @@ def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
     method, protocol = arguments.method, arguments.protocol or first
     check_known("method", method, chosen.methods)
     check_known("protocol", protocol, chosen.splits.protocols)
-    path = layout.record("pretrain", chosen.name, protocol, method)
+    path = first_pretrainings(chosen, protocol)[method]
     made, metrics_csv = record.read(path), layout.results(chosen.name) / "metrics.csv"
     scale = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     architecture = share_encoder(path.parent / "encoder.safetensors", arguments.out, **scale)

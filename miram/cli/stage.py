@@ -38,13 +38,24 @@ def _helps() -> bool:
 
 
 def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
-    """What decides each method's pre-training; it is the same under every protocol."""
+    """What decides each method's first pre-training; it is the same under every protocol."""
     return {name: params.recipe_of(chosen, name) for name in chosen.methods}
+
+
+def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
+    """The record of each method's pre-training with the first seed: the one that is shown, explained and exported."""
+    seed = chosen.pretrain.seeds[0]
+    return {name: layout.record("pretrain", chosen.name, protocol, name, seed) for name in chosen.methods}
 
 
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     """The record of every cell, in the order of the table's rows."""
     return {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
+
+
+def trivial_records(chosen: params.Params) -> dict[layout.Cell, Path]:
+    """The record of every trivial classifier; those of a protocol and task share one."""
+    return {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import check_known, do_stage, finished_of, given_file, store_of
+from miram.cli.stage import check_known, do_stage, finished_of, first_pretrainings, given_file, store_of
 from miram.errors import MiramError
 from miram.provenance import record
 from miram.stages import STAGES
@@ -24,9 +24,10 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
 
-    place = protocol, method = arguments.protocol, arguments.method
+    place = protocol, method, seed = arguments.protocol, arguments.method, arguments.seed
     check_known("protocol", protocol, chosen.splits.protocols)
     check_known("method", method, chosen.methods)
+    check_known("seed", seed, chosen.pretrain.seeds)
     _require_accelerator(chosen)
     inputs = [layout.record(stage, chosen.name) for stage in ("crops", "pack")]
     inputs.append(layout.record("splits", chosen.name, protocol))
@@ -37,7 +38,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     store = _, index_csv = store_of(chosen)
     seen, pictured = pretraining_lesions(splits_csv)
     seen += [*pretraining_backgrounds(lesions_csv, splits_csv, backgrounds_csv), *extra_ids(index_csv)]
-    recipe = params.recipe_of(chosen, method)
+    recipe = params.recipe_of(chosen, method, seed)
     if recipe.encoder_init:
         inputs.append(given_file("encoder_init", recipe.encoder_init))
     out = layout.pretrain(chosen.name, *place)
@@ -119,9 +120,10 @@ def _classify(
     inputs = [layout.record(name, run) for name in ("crops", "pack")]
     inputs.append(layout.record("splits", run, cell.protocol))
     encoder_file = None
-    if cell.method in chosen.methods:
-        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method))
-        encoder_file = layout.pretrain(run, cell.protocol, cell.method) / "encoder.safetensors"
+    pretrain_seed = params.pretrain_seed(chosen, cell)
+    if pretrain_seed is not None:
+        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method, pretrain_seed))
+        encoder_file = inputs[-1].parent / "encoder.safetensors"
     if first := params.chooser(chosen, cell):
         inputs.append(layout.record(stage, run, *first))
     for path in inputs:
@@ -138,6 +140,31 @@ def _classify(
     do_stage(chosen, stage, inputs, outputs, lambda: work(cell, files), *cell)
 
 
+def trivial(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Classify by the size and by the grey values of the crops."""
+    from miram.train.trivial import classify_trivially
+
+    run, (protocol, task) = chosen.name, (arguments.protocol, arguments.task)
+    check_known("protocol", protocol, chosen.splits.protocols)
+    check_known("task", task, chosen.finetune.tasks)
+    inputs = [*(layout.record(name, run) for name in ("crops", "pack")), layout.record("splits", run, protocol)]
+    for path in inputs:
+        record.read(path)
+    out = layout.record("trivial", run, protocol, task).parent
+    outputs = [out / "log.csv", *(layout.trivial_predictions(out, method) for method in layout.TRIVIAL)]
+    tables = layout.data(run) / "lesions.csv", layout.splits(run, protocol)
+    own = params.trivial_of(chosen, task)
+    do_stage(
+        chosen,
+        "trivial",
+        inputs,
+        outputs,
+        lambda: classify_trivially(out, *store_of(chosen), *tables, own),
+        protocol,
+        task,
+    )
+
+
 def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
     from miram.train.explain import explain as examine
@@ -149,7 +176,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         raise MiramError(
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
-    pretrained = {m: layout.record("pretrain", run, protocol, m) for m in finished if m in chosen.methods}
+    pretrained = {m: path for m, path in first_pretrainings(chosen, protocol).items() if m in finished}
     inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:

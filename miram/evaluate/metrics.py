@@ -4,8 +4,9 @@ metrics.csv: one row per cell, split and metric (`scores`), and one without a se
 and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
 patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
 draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
-variation over patients for these networks; `sd` shows that over seeds. The majority class has one answer and no seed.
-differences.csv: `difference_rows`.
+variation over patients for these networks; `sd` shows that over seeds. The references, which are the trivial
+classifiers and the majority class, have one answer and no seed.
+differences.csv: `difference_rows`, and the accuracy of each method less that of each trivial classifier.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows
+from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows, less_trivial
 from miram.evaluate.predictions import (
     NOTE_SEPARATOR,
     SECTION,
@@ -29,10 +30,11 @@ from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options,
 from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
-from miram.layout import Cell
+from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.predictions import TEST, Predictions, read_predictions
 
-MAJORITY = "majority class"  # the reference with a constant answer; its rows have no seed
+MAJORITY = "majority class"  # the reference with a constant answer
+SEES = dict(zip(TRIVIAL, ("its size", "its size, its grey levels and its mean gradients"), strict=True))
 METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
@@ -75,8 +77,9 @@ def evaluate(
     """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
 
     `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
-    `predictions` has every cell of the tables. One whose file is None or missing is a gap, named in the notes and in
-    the returned facts. Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
+    `predictions` has every cell of the tables, and those of the trivial classifiers, which are in every section of
+    their protocol and task. One whose file is None or missing is a gap, named in the notes and in the returned facts.
+    Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
     about lesions, splits, labels or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
@@ -88,18 +91,24 @@ def evaluate(
     difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
     metric_rows: list[dict[str, object]] = []
     differences: list[dict[str, object]] = []
-    for section in dict.fromkeys(cell[:3] for cell in predictions):
+    for section in dict.fromkeys(cell[:3] for cell in predictions if cell.mode != TRIVIAL_MODE):
         place = dict(zip(SECTION, section, strict=True))
-        runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
-        files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
-        for split, parts in _by_split(files, section).items():
+        runs, trivial = (
+            [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == (*section[:2], mode)]
+            for mode in (section[2], TRIVIAL_MODE)
+        )
+        shown = {section, (*section[:2], TRIVIAL_MODE)}
+        for split, parts in _by_split({cell: path for cell, path in finished.items() if cell[:3] in shown}).items():
             measured, majority = _measured(parts, draws if split == TEST else None, options, positive)
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
+            rows += _trivial_rows(measured, trivial, split, patients, limits)
             rows += _majority_rows(majority, split, patients, limits)
             metric_rows += [place | row for row in rows]
             if split == TEST:
                 found = difference(measured, runs, patients, **draws, **limits)
+                compare = partial(difference, compared=["accuracy"], **draws, **limits)
+                found += less_trivial(measured, runs, trivial, patients, compare)
                 differences += [place | {"split": split} | row for row in found]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
@@ -110,17 +119,18 @@ def evaluate(
     }
 
 
-def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[str, dict[Run, Predictions]]:
-    """Split -> the predictions of each network that has some; the test split even if none has."""
-    found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
-    check_same_lesions({files[run]: own for run, own in found.items()})
+def _by_split(files: Mapping[Cell, Path]) -> dict[str, dict[Run, Predictions]]:
+    """Split -> the predictions of each classifier that has some; the test split even if none has."""
+    read = {cell: read_predictions(path, cell) for cell, path in files.items()}
+    check_same_lesions({files[cell]: own for cell, own in read.items()})
+    found = {(cell.method, int(cell.seed)): own for cell, own in read.items()}
     splits = sorted({TEST}.union(*(own.table["split"] for own in found.values())))
     parts = {split: {run: own.of(split) for run, own in found.items()} for split in splits}
     return {split: {run: part for run, part in own.items() if len(part.table)} for split, own in parts.items()}
 
 
 def lesion_rows(
-    part: Predictions,
+    parts: Sequence[Predictions],
     method: str,
     *,
     draws: Draws,
@@ -128,12 +138,15 @@ def lesion_rows(
     options: Options,
     positive: Sequence[str] | None,
 ) -> list[dict[str, object]]:
-    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+    """The rows of metrics.csv about a method, and about the majority class, on test lesions; see `evaluate`.
 
+    `parts` are the predictions of its networks for the same lesions, of which the mean is taken.
     `draws`: resamples and seed; `limits`: confidence and min_draws_share.
     """
-    measured, majority = _measured({(method, 0): part}, draws, options, positive)
-    patients = part.table["patient_id"].to_numpy()
+    measured, majority = _measured(
+        {(method, number): part for number, part in enumerate(parts)}, draws, options, positive
+    )
+    patients = parts[0].table["patient_id"].to_numpy()
     rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
     return rows + _majority_rows(majority, TEST, patients, limits)
 
@@ -172,6 +185,18 @@ def _method_rows(
             rows += _rows(method, seed, split, [network], patients, limits, [])
         gaps = [f"no {split} predictions of seed {seed}" for seed in seeds if seed not in networks]
         rows += _rows(method, None, split, list(networks.values()), patients, limits, gaps)
+    return rows
+
+
+def _trivial_rows(
+    measured: Mapping[Run, Measured], trivial: Sequence[Run], split: str, patients: np.ndarray, limits: Limits
+) -> list[dict[str, object]]:
+    rows = []
+    for run in trivial:
+        networks = [measured[run]] if run in measured else []
+        gaps = [] if networks else [f"no {split} predictions"]
+        told = f"sees of a crop only {SEES[run[0]]}"
+        rows += _rows(run[0], None, split, networks, patients, limits, [told, *gaps])
     return rows
 
 

@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain, WrittenMethod, WrittenParams
-from miram.params.stages import EMBEDDED, is_embedded
+from miram.params.schema import DEMO, IMAGES, PRESETS, SMALL, Method, Params, Pretrain, WrittenMethod, WrittenParams
+from miram.params.stages import ARCHIVE, EMBEDDED, is_embedded
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
@@ -22,6 +22,7 @@ RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",
     ("finetune.modes", "full"): "finetune",
 }
+RENAMED_KEY = re.compile(r"(pretrain|methods\.[^.]+)\.seed"), "pretrain.seeds, a list"  # before -> now
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the error
 
 
@@ -78,7 +79,13 @@ def load(path: Path, preset: str | None = None) -> Params:
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     document = deepcopy(document)
     own_values = _preset_values(document.pop("presets"), preset)
-    merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
+    shared = {**document, "preset": preset}
+    if preset == SMALL:
+        merged = _replaced(shared, own_values)
+        if document.get("source") == IMAGES and merged["finetune"].get("tasks") == ["label"]:
+            merged |= {key: document[key] for key in ("source", "crops")}
+    else:
+        merged = _merge(shared, own_values, f"presets.{preset}", "")
     pretrain_names = {field.name for field in fields(Pretrain)}
     methods = merged.get("methods")
     own = {}
@@ -92,8 +99,8 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     resolved = {}
     for name, method in written.methods.items():
         place = f"methods.{name}"
-        shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
-        pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
+        common = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
+        pretrain = _validated(Pretrain, {**common, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
         if kinds.has_attention(method.objective):
             _check_attention(method, path, place)
@@ -124,11 +131,11 @@ def _replaced(base: Any, own: Any) -> Any:
 
 
 def _check_name(name: Any, path: Path) -> None:
-    taken = (layout.FROM_SCRATCH, layout.IMAGENET)
+    taken = (layout.FROM_SCRATCH, layout.IMAGENET, *layout.TRIVIAL)
     if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
             f"methods.{name} in {path}",
-            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
+            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {', '.join(taken)} are taken.",
         )
 
 
@@ -177,7 +184,7 @@ def _check_together(params: Params, path: Path) -> None:
     sides += [(f"methods.{name}", method.pretrain.side) for name, method in params.methods.items()]
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     own = [task == "label" for task in finetune.tasks]
-    lists["splits.protocols"] = params.splits.protocols
+    lists |= {"splits.protocols": params.splits.protocols, "pretrain.seeds": params.pretrain.seeds}
     lists |= {f"finetune.lr.{protocol}": rates for protocol, rates in vars(finetune.lr).items()}
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
@@ -190,6 +197,9 @@ def _check_together(params: Params, path: Path) -> None:
             finetune.zoom_min > finetune.zoom_max
         ),
         **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
+        f"pretrain.seeds: {params.pretrain.seeds} are more than finetune.seeds {finetune.seeds}": (
+            len(params.pretrain.seeds) > len(finetune.seeds)
+        ),
         f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
             moco.blur_sigma_min > moco.blur_sigma_max
         ),
@@ -205,8 +215,14 @@ def _check_together(params: Params, path: Path) -> None:
         f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] is only for source images": (
             set(own) != {params.source == IMAGES}
         ),
+        "crops: from `archive` is for CBIS-DDSM, not for source images": (
+            params.source == IMAGES and params.crops.from_ == ARCHIVE
+        ),
         "sources.idc: with films `rows` there are no films for transfer.keep_dicom true to keep; use `whole`": (
-            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
+            params.source == "idc"
+            and params.sources.idc.films == "rows"
+            and params.crops.from_ != ARCHIVE
+            and params.transfer.keep_dicom
         ),
     }
     for name, method in params.methods.items():
@@ -278,9 +294,9 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
 def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
-        return ParameterError(
-            f"Unknown key {key} (value {fault['input']!r}) in {path}", "Remove it, or correct its name."
-        )
+        before, now = RENAMED_KEY
+        hint = f"It is called {now}, now." if before.fullmatch(key) else "Remove it, or correct its name."
+        return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", hint)
     if fault["type"] in ("missing", "missing_argument"):
         return ParameterError(f"{key} is missing in {path}", "Add it to shared or to the presets.")
     hint = f"Allowed: {fault['msg'].removeprefix('Input should be ')}."

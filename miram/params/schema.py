@@ -9,11 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from miram import kinds
 from miram.kinds import STRICT, Count, Precision, Whole
-from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative, Positive
+from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
-Preset = Literal["demo", "paper", "paper-448", "paper-896"]
+SMALL = "small"  # the preset of small networks on the archive's own crops; it alone may replace shared values
+Preset = Literal["demo", "paper", "paper-448", "paper-896", "small"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
@@ -107,8 +108,10 @@ class Archive:
 
 @dataclass(frozen=True, config=STRICT)
 class Crops:
-    """How a lesion is cut from its film."""
+    """Whose crops are used, and how a lesion is cut from its film."""
 
+    from_: Annotated[Literal["films", "archive"], Field(alias="from")]
+    doubtful: Literal["keep", "set_aside"]
     component: Literal["union", "largest"]
     shape: Literal["square", "tight"]
     margin: NonNegative
@@ -122,6 +125,7 @@ class Splits:
     """How lesions are divided."""
 
     protocols: Annotated[list[Literal["strict", "published"]], Several]
+    further: Literal["all", "main"]
     validation_fraction: OpenFraction
     test_fraction: OpenFraction
     candidates: Count
@@ -132,7 +136,6 @@ class Splits:
 class Pretrain:
     """Pre-training; a method may replace values for itself."""
 
-    seed: Whole
     side: Count
     batch: Count
     accumulate: Count
@@ -152,19 +155,12 @@ class Pretrain:
 
 @dataclass(frozen=True, config=STRICT)
 class CommonPretrain(Pretrain):
-    """The images that all methods see in addition to the lesions."""
+    """What is the same for all methods: the seeds, and the images that they see in addition to the lesions."""
 
+    seeds: Annotated[list[Whole], Several]
     backgrounds_per_film: Whole
     backgrounds_seed: Whole
     extra_images: str | None
-
-
-@dataclass(frozen=True, config=STRICT)
-class LearningRates:
-    """Peak learning rates of fine-tuning under each protocol; of several, validation chooses with the first seed."""
-
-    strict: Annotated[list[Positive], Several]
-    published: Annotated[list[Positive], Several]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -193,6 +189,14 @@ class Finetune:
     linear_c: Annotated[list[Positive], Several]
     linear_iterations: Count
     knn_neighbours: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrivialFit:
+    """The classifiers that see no lesion; `bins` divides the 256 grey levels."""
+
+    bins: Literal[8, 16, 32, 64, 128, 256]
+    rounds: Annotated[list[Count], Several]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -268,6 +272,7 @@ class WrittenParams:
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune
+    trivial: TrivialFit
     statistics: Statistics
     compute: Compute
 

@@ -136,16 +136,16 @@ def check_hours(hours: Mapping[str, str]) -> Finding:
 
 
 def all_made_gb(
-    methods: Mapping[str, Recipe], *, encoder: Encoder, protocols: int, networks: int, crops_bytes: float
+    methods: Mapping[str, Recipe], *, encoder: Encoder, pretrainings: int, networks: int, crops_bytes: float
 ) -> float:
     """What a preset leaves on disk in addition to the archive, an upper estimate in 1e9 bytes.
 
-    An encoder and a checkpoint per pre-training and protocol (and a second checkpoint while it is written), the
+    An encoder and a checkpoint of each of a method's `pretrainings` (and a second checkpoint while it is written), the
     fine-tuned `networks`, and the crops, whose packed store has `crops_bytes`.
     """
     checkpoints = [checkpoint_bytes(recipe) for recipe in methods.values()]
-    encoders = protocols * len(methods) + networks
-    trained = protocols * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
+    encoders = pretrainings * len(methods) + networks
+    trained = pretrainings * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
     return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB
 
 

@@ -134,8 +134,11 @@ def totals(plans: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     return texts
 
 
-def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
-    """The hours on each measured device; finished trainings may have run on another one."""
+def as_text(plans: Mapping[str, pd.DataFrame], devices: int, *, pretrain_seeds: int, finetune_seeds: int) -> str:
+    """The hours on each measured device, and of one more seed; finished trainings may have run on another one.
+
+    `pretrain_seeds` and `finetune_seeds`: the number of seeds that the plans are for.
+    """
     if not plans:
         return "No rates were measured: run `miram bench` on the device."
     parts = []
@@ -149,9 +152,17 @@ def as_text(plans: Mapping[str, pd.DataFrame], devices: int) -> str:
         parts += [
             f"{device}, {devices} device(s) for a pre-training:",
             shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
-            f"Total if run sequentially: {totals({device: plan})[device]}.",
+            f"Total if run sequentially: {totals({device: plan})[device]}. One more seed for all methods: of "
+            f"pre-training {_one_of(plan, pretrain_seeds, 'pre-training')}, of fine-tuning "
+            f"{_one_of(plan, finetune_seeds, 'fine-tuning')}.",
         ]
     return "\n\n".join(parts)
+
+
+def _one_of(plan: pd.DataFrame, seeds: int, kind: str) -> str:
+    """The hours of one of the seeds of a kind of training, in words."""
+    own = plan.loc[plan["what"].str.startswith(kind), "hours"]
+    return ("more than " if own.isna().any() else "") + f"{own.sum() / seeds:,.1f} h"
 
 
 def _text(value: object) -> object:

@@ -20,6 +20,7 @@ from miram.looks import looks as looks_of
 from miram.report import curves, page_figures, page_tables
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
+from miram.report.trivial import against_trivial
 
 PAGE = Path(__file__).parent / "page"
 MODES = {
@@ -130,6 +131,9 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "leaks": found.stages["audit"]["facts"]["effect_on_test"] if "audit" in found.stages else {},
         "leader": page_tables.leader(groups[0]) if groups else None,
         "told_apart": page_tables.told_apart(found.differences, headline, confidence),
+        "trivial": ""
+        if found.metrics is None or found.differences is None
+        else against_trivial(found.metrics, found.differences, headline, confidence),
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
 
@@ -181,12 +185,18 @@ def _sources(contents: Contents, found: Found) -> dict[str, Any]:
         "documents": page_tables.documents(
             found.study, contents.results, contents.overview_md, audited="audit" in contents.stages
         ),
+        "cohort": _cohort(contents, found.study),
         "stages": page_tables.stage_rows([*found.stages.items(), *found.pretrainings.items()]),
         "provenance": page_tables.provenance(records)
         | ({} if lock is None else {"data lock": page_tables.lock_text(found.study, lock)}),
         "parameters": json.dumps(contents.parameters, indent=1),
         "facts": json.dumps({name: record["facts"] for name, record in found.stages.items()}, indent=1),
     }
+
+
+def _cohort(contents: Contents, study: Study) -> Markup | None:
+    text = study.text(contents.results / "cohort.md") if "cohort" in contents.stages else None
+    return None if text is None else page_tables.as_html(text)
 
 
 def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:

@@ -13,12 +13,13 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, FROM_SCRATCH, Cell
+from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
 from miram.report.table_text import BASELINES, as_latex, as_markdown
+from miram.report.trivial import against_trivial
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [
@@ -36,8 +37,9 @@ STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curv
 
 def comparison(
     metrics_csv: Path,
+    differences_csv: Path,
     paper_csv: Path,
-    pretrain_records: Mapping[tuple[str, str], Path],
+    pretrain_records: Mapping[tuple[str, str], Sequence[Path]],
     classifier_records: Mapping[Cell, Path],
     logs: Mapping[Path, Path],
     out_dir: Path,
@@ -51,23 +53,26 @@ def comparison(
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
-    All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
+    All is measured on the test split; the last rows of each are the trivial classifiers and the majority class. The
+    text above says whether the best network beats the trivial ones. `classifier_records` names every cell
     that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
     a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method). `kinds` are those of the methods, which give their looks. Of one's own images `positive` holds the class
-    whose sensitivity is measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
+    method); the first of each gives its cost. `kinds` are those of the methods, which give their looks. Of one's own
+    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
+    them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
     runs = metrics[metrics["split"] == "test"]
     paper = pd.read_csv(paper_csv).query("metric == 'accuracy'")
-    pretraining = {place: _pretraining(path) for place, path in pretrain_records.items()}
+    pretraining = {place: _pretraining(paths) for place, paths in pretrain_records.items()}
     rows = []
     for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
         section = runs.query("protocol == @protocol and task == @task and mode == @mode")
         cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
-        for method in [*dict.fromkeys(cell.method for cell in cells), MAJORITY]:
+        trivial = [method for method in TRIVIAL if (section["method"] == method).any()]
+        for method in [*dict.fromkeys(cell.method for cell in cells), *trivial, MAJORITY]:
             own = section[section["method"] == method]
             classifiers = {int(cell.seed): classifier_records[cell] for cell in cells if cell.method == method}
             rows.append(
@@ -75,21 +80,29 @@ def comparison(
                 | _measured(own)
                 | (_published(paper, task, method) if mode == FINETUNE else {})
                 | pretraining.get((protocol, method), {})
-                | _tuned(classifiers)
-                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method)), logs)
+                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method), []), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        words = about(confidence, specificity, positive)
+        headline = next(iter(classifier_records))[:3]
+        words = [
+            about(confidence, specificity, positive),
+            against_trivial(metrics, pd.read_csv(differences_csv), headline, confidence),
+        ]
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
         temporary.write_text(as_latex(table, preset, confidence), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
-    gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
-    return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
+    return {"rows": len(table), "notes": _gaps(rows)}
+
+
+def _gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The notes of the rows that have some, by their place."""
+    place = ("protocol", "task", "mode", "method")
+    return {"/".join(str(row[name]) for name in place): row["notes"] for row in rows if row["notes"]}
 
 
 def _measured(own: pd.DataFrame) -> dict[str, object]:
@@ -132,10 +145,12 @@ def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]
     return {"paper_accuracy_percent": own["value"].iloc[0], "paper_status": own["status"].iloc[0]} if len(own) else {}
 
 
-def _pretraining(path: Path) -> dict[str, object]:
-    """What pre-training cost, as its record tells."""
-    if not path.exists():
+def _pretraining(paths: Sequence[Path]) -> dict[str, object]:
+    """What the first pre-training of a method cost, as its record tells, and the records of all."""
+    finished = [path for path in paths if path.exists()]
+    if not finished:
         return {}
+    path = finished[0]
     facts = record.read(path)["facts"]
     try:
         return {
@@ -143,25 +158,29 @@ def _pretraining(path: Path) -> dict[str, object]:
             "pretrain_seconds": facts["seconds"],
             "pretrain_peak_memory_mib": facts["peak_memory_bytes"] / BYTES_PER_MIB,
             "pretrain_peak_memory_kind": facts["peak_memory_kind"],
-            "pretrain_record": str(path),
+            "pretrain_record": NOTE_SEPARATOR.join(map(str, finished)),
         }
     except KeyError as error:
         raise MiramError(f"{path} lacks the fact {error}.", "Delete it and run the pre-training again.") from error
 
 
 def _provenance(
-    own: pd.DataFrame, method: str, classifiers: Mapping[int, Path], pretraining: Path | None, logs: Mapping[Path, Path]
+    own: pd.DataFrame,
+    method: str,
+    classifiers: Mapping[int, Path],
+    start: Sequence[Path],
+    logs: Mapping[Path, Path],
 ) -> dict[str, str]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
     notes += _curve(evaluated) if method == FROM_SCRATCH else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
-    start = [] if pretraining is None else [pretraining]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)
     return {
+        **_tuned(evaluated),
         "finetune_records": NOTE_SEPARATOR.join(str(path) for path in evaluated.values() if path.exists()),
         "notes": NOTE_SEPARATOR.join(dict.fromkeys(note for note in notes if note)),
     }

@@ -34,6 +34,7 @@ from miram.train.classifiers import (
     question_of,
     read_split,
     read_training,
+    resized_to,
     validation_scores,
     write_outcome,
 )
@@ -81,13 +82,13 @@ def finetune(
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
-    train, validation = read_training(store, labelled, tuning.side)
+    train, validation = read_training(store, labelled, resized_to(tuning.side))
     with out_of_memory_as(
         f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
         module, model, log, tried = _best_of(fabric, train, validation, tuning, len(labelled.classes), encoder_file)
-    test = read_split(store, labelled, "test", tuning.side)
+    test = read_split(store, labelled, "test", resized_to(tuning.side))
     multi_label = tuning.task in MULTI_LABEL
     tables = [
         predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)

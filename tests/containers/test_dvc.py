@@ -152,7 +152,7 @@ def test_a_forced_checkout_leaves_the_films_of_another_preset_and_their_ledger(c
 
 @pytest.mark.slow
 def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
-    pretrained = written(clone, "runs/demo/**/pretrain/*/record.json")
+    pretrained = written(clone, "runs/demo/**/pretrain/*/seed-*/record.json")
     edit(clone, lambda document: document["finetune"].update(drop_path=0.2))
     assert jobs(clone) == {"finetune", *RESULTS, "explain"}
     running = subprocess.Popen(
@@ -166,7 +166,7 @@ def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     finished(clone, [DVC, "repro"])
     assert "agrees with its crate" in finished(clone, [*MIRAM, "verify"]).stdout
     assert SKIPPED in finished(clone, [DVC, "repro"]).stdout
-    assert written(clone, "runs/demo/**/pretrain/*/record.json") == pretrained
+    assert written(clone, "runs/demo/**/pretrain/*/seed-*/record.json") == pretrained
 
 
 @pytest.mark.slow

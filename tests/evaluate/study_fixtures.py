@@ -84,7 +84,7 @@ def write_record():
 def study(tmp_path, monkeypatch, predictions, write_record):
     """Two pre-trained methods and one from scratch in each of SECTIONS, two seeds each; relative paths, as in a run.
 
-    Gives predictions and records of the classifiers by cell, and pre-training records by (protocol, method).
+    Gives predictions and records of the classifiers by cell, and lists of pre-training records by (protocol, method).
     """
     monkeypatch.chdir(tmp_path)
     files, pretrain_records, records = {}, {}, {}
@@ -99,7 +99,8 @@ def study(tmp_path, monkeypatch, predictions, write_record):
                 records[cell].write_text("{}")
             if method != "from-scratch":
                 place = section[0], method
-                pretrain_records[place] = Path("runs", *place, "record.json")
-                pretrain_records[place].parent.mkdir(parents=True, exist_ok=True)
-                write_record(pretrain_records[place])
+                path = Path("runs", *place, "record.json")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_record(path)
+                pretrain_records[place] = [path]
     return files, pretrain_records, records

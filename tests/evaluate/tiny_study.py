@@ -167,7 +167,7 @@ def _cell(preset: str, cell: Cell, absent: str) -> Path:
 
 
 def _pretraining(preset: str, method: str) -> Path:
-    folder = layout.pretrain(preset, "strict", method)
+    folder = layout.pretrain(preset, "strict", method, 0)
     folder.mkdir(parents=True)
     number = PRETRAINED.index(method)
     epochs = np.arange(1, 61)

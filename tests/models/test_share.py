@@ -120,9 +120,9 @@ def test_a_file_that_is_no_exported_encoder_is_refused(tmp_path):
 def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     chosen = params.load(ROOT / "params.yaml")
-    path = layout.record("pretrain", "demo", "strict", "mae")
+    path = layout.record("pretrain", "demo", "strict", "mae", 0)
     save_encoder(Encoder(**SIZES, drop_path=0.0), path.parent / "encoder.safetensors")
-    values = params.stage_values(chosen, "pretrain", "strict", "mae")
+    values = params.stage_values(chosen, "pretrain", "strict", "mae", 0)
     begun = {"inputs": {}, "values": values, "code": "c" * 64, "lock": "1" * 64, "git": {"commit": "abc"}}
     record.finish(path, begun, outputs=[path.parent / "encoder.safetensors"], facts={})
     assert main(["weights", "--method", "mae"]) == 0

@@ -121,7 +121,7 @@ def test_what_is_to_be_made_follows_the_networks_that_stay_and_what_is_there_alr
     assert asked({"pathology, mass_margins,": "mass_margins,"})["made_gb"] == pytest.approx(
         everything - 14 * 0.343, 0.01
     )
-    write(layout.pretrain("paper", "strict", "mae") / "checkpoint.pt", 10**7)
+    write(layout.pretrain("paper", "strict", "mae", 0) / "checkpoint.pt", 10**7)
     assert asked()["made_gb"] == pytest.approx(everything - 0.01)
     write(layout.data("paper") / "crops.u8", 10**6)  # a million bytes of crops: what there is decides, no estimate
     assert asked()["made_gb"] == pytest.approx(everything - 0.01 - 3 * 2.6684 + 2 * 0.001)

@@ -98,7 +98,8 @@ CELL = [*PLACE, "--task", "pathology_4class", "--seed", "0"]
 
 
 @pytest.mark.parametrize(
-    "command", [["pretrain", *PLACE], ["finetune", *CELL], ["probe", *CELL, "--mode", "linear"], ["explain"]]
+    "command",
+    [["pretrain", *PLACE, "--seed", "0"], ["finetune", *CELL], ["probe", *CELL, "--mode", "linear"], ["explain"]],
 )
 def test_a_training_of_the_paper_that_finds_no_gpu_says_so_and_does_not_take_the_cpu(
     command, tmp_path, monkeypatch, capsys

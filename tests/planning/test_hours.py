@@ -78,8 +78,9 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])
     assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
     assert rows.loc["pre-training mae", "planned"] * 3600 == pytest.approx(200)
-    text = budget.as_text({"a processor (bench)": plan}, 1)
+    text = budget.as_text({"a processor (bench)": plan}, 1, pretrain_seeds=2, finetune_seeds=1)
     assert f"Total if run sequentially: {(400 + 204 + 12) / 3600:.1f} h" in text
+    assert "One more seed for all methods: of pre-training 0.1 h, of fine-tuning 0.1 h." in text  # 200 s and 204 s
 
 
 def test_a_divided_batch_of_mocov3_takes_a_quarter_longer_and_of_others_no_longer(tmp_path):
@@ -97,7 +98,7 @@ def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tm
     assert budget.hours(jobs, params.load(ROOT / "params.yaml", "demo").encoder, [bench]) == {}
     plans = budget.hours(jobs, PAPER.encoder, [bench])
     assert budget.totals(plans) == {"a processor (bench)": "more than 0.0 h (0.0 days)"}
-    assert "| pre-training mae |        448 |" in budget.as_text(plans, 1)
+    assert "| pre-training mae |        448 |" in budget.as_text(plans, 1, pretrain_seeds=1, finetune_seeds=1)
 
 
 def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench):

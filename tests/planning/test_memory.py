@@ -27,7 +27,7 @@ SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width":
 
 
 def recipe_of(method, sizes, **changes):
-    values = params.stage_values(PAPER, "pretrain", "strict", method)
+    values = params.stage_values(PAPER, "pretrain", "strict", method, 0)
     parts = {name: values[name] | part for name, part in sizes.items() if name in values}
     return Recipe.of({**values, "accumulate": 1, **parts, **changes})
 

@@ -170,6 +170,32 @@ def test_the_table_comes_first_and_the_demo_folds_its_evidence_and_gives_no_verd
     assert "No verdicts in the demo" not in text
 
 
+def test_the_first_screen_says_that_a_trivial_classifier_wins(tmp_path):
+    def spoil():
+        results = Path("results", "paper")
+        metrics, differences = (pd.read_csv(results / f"{name}.csv") for name in ("metrics", "differences"))
+        own = metrics[(metrics["method"] == "mae") & metrics["seed"].isna()]
+        trivial = own.assign(method="trivial-size", value=0.995, low=0.95, high=1.0, note="sees only its size")
+        pairs = [(first, "trivial-size") for first in METHODS]
+        rows = differences[differences["metric"] == "accuracy"].head(1).drop(columns=["first", "second"])
+        rows = rows.merge(pd.DataFrame(pairs, columns=["first", "second"]), how="cross")
+        rows = rows.assign(difference=-0.3, low=-0.4, high=-0.2, p_holm=0.001)
+        pd.concat([metrics, trivial]).to_csv(results / "metrics.csv", index=False)
+        pd.concat([differences, rows]).to_csv(results / "differences.csv", index=False)
+
+    plain, text = (
+        made(tmp_path / str(n), "paper", *more, **SMALL)[0].read_text() for n, more in enumerate([(), (spoil,)])
+    )
+    first_screen = text[: text.index("<nav")]
+    assert "trivial-size, gets 99.5 % right (95% interval 95.0 to 100.0)" in first_screen
+    assert "is beaten by it: -30.0 points, 95% interval -40.0 to -20.0 (p 0.0010 after Holm" in first_screen
+    assert re.search('<tr><th scope="row">trivial-size</th>', text)
+    told = r"differs in accuracy from \d+ of 6 others"
+    assert re.findall(told, plain) == re.findall(told, text) != []
+    assert "Highest accuracy: trivial" not in text and "less trivial-size" not in text
+    assert "trivial" not in plain[: plain.index("<script")]
+
+
 def test_evidence_without_a_protocol_begins_with_no_colon(page):
     assert "<b></b>" not in page[0].read_text()
 
@@ -187,8 +213,8 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
 
     def spoil():
         shutil.rmtree(mocov3)
-        (runs / "pretrain" / "mae" / "record.json").unlink()
-        (runs / "pretrain" / "miram-full" / "reconstructions.npz").write_bytes(b"cut short")
+        (runs / "pretrain" / "mae" / "seed-0" / "record.json").unlink()
+        (runs / "pretrain" / "miram-full" / "seed-0" / "reconstructions.npz").write_bytes(b"cut short")
         Path("results", "paper", "claims.csv").unlink()
         Path("results", "paper", "audit.md").unlink()
         Path("runs", "paper", "explain", "relevance.npz").unlink()
@@ -196,7 +222,7 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     html, facts = made(tmp_path, "paper", spoil, logs={mocov3 / "record.json": Path("mocov3.log")}, **SMALL)
     text = html.read_text()
     assert "See mocov3.log" in text
-    for named in ("mocov3", "pretrain/mae/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
+    for named in ("mocov3", "pretrain/mae/seed-0/record.json", "miram-full", "claims.csv", "audit.md", "relevance.npz"):
         assert any(named in gap for gap in facts["gaps"]), named
         assert named in text
     assert len(facts["gaps"]) == 6

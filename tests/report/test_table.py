@@ -9,12 +9,13 @@ from study_fixtures import write
 from miram.errors import MiramError
 from miram.evaluate.markdown import LINE_WIDTH
 from miram.evaluate.metrics import MAJORITY
-from miram.layout import Cell
+from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.report.table import comparison, write_set_aside
 
 PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
 TASK = "pathology_4class"
 RESULTS = Path("results")
+TABLES = RESULTS / "metrics.csv", RESULTS / "differences.csv"
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def compare(evaluated):
         evaluated(files, RESULTS, **({"positive": own["positive"]} if own else {}))
         values = {"preset": preset, "confidence": 0.95, "specificity": 0.9, **own}
         values["kinds"] = {cell.method: cell.method for cell in records}
-        return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
+        return comparison(*TABLES, PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
     return run
 
@@ -98,6 +99,24 @@ def test_rows_are_the_methods_in_their_order_and_the_majority_class(compare, stu
     assert table.at[MAJORITY, "notes"].startswith("always answers BENIGN_MASS")
 
 
+def test_trivial_classifiers_are_rows_of_every_section_and_are_told_of_above_the_tables(compare, study):
+    files, _, _ = study
+    for protocol in ("strict", "published"):
+        for method in TRIVIAL:
+            own = Cell(protocol, TASK, TRIVIAL_MODE, method, 0)
+            files[own] = Path("runs", f"{method}-{protocol}.parquet")
+            section = next(cell for cell in files if cell.protocol == protocol)
+            write(files[own], own, pd.read_parquet(files[section]))
+    compare(study)
+    for table in (read_csv(), read_csv("published"), read_csv(mode="knn")):
+        assert list(table.index) == ["from-scratch", "mae", "miram-linformer", *TRIVIAL, MAJORITY]
+        assert set(table.loc[[*TRIVIAL], "seeds"]) == {"0"}
+    text = read_md()
+    said = " ".join(text[: text.index("## Task")].split())
+    assert "A classifier that sees of a crop only its size, trivial-size, gets" in said
+    assert re.search("The most accurate network, [a-z-]+, cannot be told from it: [+-]", said)
+
+
 def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
     compare(study)
     row = read_csv().loc["mae"]
@@ -160,8 +179,10 @@ def test_a_run_without_predictions_keeps_its_row_and_names_the_gap_and_the_log(c
     files, pretrain_records, records = study
     for run in (("mae", 0), ("mae", 1), ("miram-linformer", 1)):
         files[cell(*run)].unlink()
-    pretrain_records["strict", "mae"].unlink()
-    facts = compare(study, logs={pretrain_records["strict", "mae"]: "mae.log", records[cell("mae", 1)]: "seed-1.log"})
+    pretrain_records["strict", "mae"][0].unlink()
+    facts = compare(
+        study, logs={pretrain_records["strict", "mae"][0]: "mae.log", records[cell("mae", 1)]: "seed-1.log"}
+    )
     table = read_csv()
     assert table.at["mae", "accuracy_percent_mean"] == ""
     assert table.at["mae", "seeds"] == "0"
@@ -226,7 +247,7 @@ def test_few_lesions_leave_values_without_interval_and_the_table_says_why(compar
 
 
 def test_a_missing_fact_names_record_and_fact(compare, study, write_record):
-    write_record(study[1]["strict", "mae"], seconds=None)
+    write_record(study[1]["strict", "mae"][0], seconds=None)
     with pytest.raises(MiramError, match=r"runs/strict/mae/record\.json lacks the fact 'seconds'"):
         compare(study)
 
@@ -238,7 +259,7 @@ def test_only_time_and_memory_differ_between_two_runs(compare, study, write_reco
     first, table = {name: (RESULTS / name).read_bytes() for name in names}, read_csv()
     compare(study)
     assert first == {name: (RESULTS / name).read_bytes() for name in names}
-    write_record(pretrain_records["strict", "mae"], seconds=99.0, peak_memory_bytes=7)
+    write_record(pretrain_records["strict", "mae"][0], seconds=99.0, peak_memory_bytes=7)
     compare(study)
     changed = table.columns[(table != read_csv()).any()]
     assert set(changed) == {"pretrain_seconds", "pretrain_peak_memory_mib"}

@@ -1,11 +1,13 @@
-# pretrain (a job a protocol and method) -> finetune, probe (a job a cell: protocol, task, mode, method and seed)
+# pretrain (a job a protocol, method and seed) -> finetune, probe (a job a cell: protocol, task, mode, method and seed);
+# trivial (a job a protocol and task)
 
 
 def START(wildcards):
     """What the encoder of a cell starts from."""
     if wildcards.method == layout.IMAGENET:
         return P.finetune.imagenet_init
-    return RECORD("pretrain", wildcards.protocol, wildcards.method) if wildcards.method in P.methods else []
+    seed = params.pretrain_seed(P, layout.Cell(*(wildcards.get(name) for name in layout.Cell._fields)))
+    return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
 
 
 def FIRST(wildcards):
@@ -63,3 +65,16 @@ rule probe:
     threads: P.compute.threads
     resources: **needs("probe", gpus=1)
     shell: COMMAND("probe")
+
+
+rule trivial:
+    input:
+        RECORD("crops"),
+        RECORD("pack"),
+        RECORD("splits"),
+    output: RECORD("trivial")
+    log: LOG("trivial")
+    message: DOES("trivial")
+    params: **TRIGGERS("trivial")
+    resources: **needs("trivial")
+    shell: COMMAND("trivial")

@@ -15,7 +15,7 @@ from tiny_bucket import Bucket, send, write_index
 from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
-from miram.data.case_lists import needed_series
+from miram.data.case_lists import UIDS, needed_series
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import Film
 from miram.data.transfer.catalogue import series_table
@@ -287,7 +287,7 @@ def real():
     lesions = carried_lesions()
     entries = read_index("cbis_ddsm")
     return lesions, series_table(
-        lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}
+        lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}, UIDS
     )
 
 
