@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Options = Mapping[str, Any]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # precisions, as Fabric names them
+AskedPrecision = Literal["auto", Precision]  # auto: what the device is good at, see `miram.train.device`
 
 FULL = "full"  # the attention that the others are compared with
 OURS, PACKAGE, NAIVE = "fused", "package", "naive"  # forms of attention: ours, the library's, the one of 2022

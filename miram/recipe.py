@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Precision
+from miram.kinds import STRICT, AskedPrecision, Count
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -101,7 +101,7 @@ class Recipe(FromValues):
     beta1: float
     beta2: float
     crop_scale_min: float
-    precision: Precision
+    precision: AskedPrecision
     compile: bool
     recompute: bool
     encoder_init: str | None
@@ -181,7 +181,7 @@ class Classifying(FromValues):
     pool: str
     threshold: float
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int
     pretrain_seed: int | None = dataclasses.field(
         default=None, kw_only=True
@@ -252,5 +252,5 @@ class Explaining(FromValues):
     task: str
     encoder: Encoder
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int

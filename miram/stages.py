@@ -94,8 +94,8 @@ _ROWS = (
           files=("comparison.csv", "comparison.md", "comparison.tex", "comparison.png", "set_aside.md", "summary.json",
                  "pretraining.csv"),  # and the reconstructions of each method
           does="write the comparison table and the figures"),
-    Stage("report", "miram.report.report", "{runs}/report.json", files=("report.html",), with_gaps=True, final=True,
-          does="write the report: one HTML page that opens without a network"),
+    Stage("report", "miram.report.report", "{runs}/report.json", files=("report.html", "checklist.md"), with_gaps=True,
+          final=True, does="write the report, one HTML page that opens without a network, and a reporting checklist"),
     Stage("crate", "miram.provenance.crate", "{runs}/crate.json",
           files=("ro-crate-metadata.json", "Snakefile", "instances.csv"),
           does="describe the results folder as an RO-Crate: its files and their provenance"),

@@ -105,11 +105,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, title = chosen.name, chosen.title
     out, protocols = layout.results(run), chosen.splits.protocols
-    pretrained: dict[tuple[str, str], list[Path]] = {
-        (p, m): [layout.record("pretrain", run, p, m, seed) for seed in chosen.pretrain.seeds]
-        for p in protocols
-        for m in chosen.methods
-    }
+    pretrained: dict[tuple[str, str], list[Path]] = {}
+    for place in params.pretrainings(chosen):
+        pretrained.setdefault(place[:2], []).append(layout.record("pretrain", run, *place))
     # the table names those that are missing
     finished = {place: [path for path in paths if path.exists()] for place, paths in pretrained.items()}
     first = {place: paths[0] for place, paths in finished.items() if pretrained[place][0] in paths}  # are drawn
@@ -157,6 +155,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
+    html, checklist_md = layout.result_files("report", run)
 
     contents = Contents(
         preset=chosen.title,
@@ -184,7 +183,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "report",
         [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
         layout.result_files("report", run),
-        lambda: write(results / "report.html", contents),
+        lambda: write(html, checklist_md, contents),
     )
 
 

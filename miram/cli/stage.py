@@ -37,7 +37,7 @@ def _helps() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
-def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
+def recipes(chosen: params.Params) -> dict[str, Recipe]:
     """What decides each method's first pre-training; it is the same under every protocol."""
     return {name: params.recipe_of(chosen, name) for name in chosen.methods}
 

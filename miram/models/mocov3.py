@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from miram.models.attention.blocks import recompute
 from miram.models.encoder import Encoder
+from miram.models.float32 import FullProduct, at_least_float32
 from miram.recipe import Moco
 
 M = TypeVar("M", bound=nn.Module)
@@ -85,8 +86,8 @@ class MoCoV3(nn.Module):
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """2T x cross-entropy of each query (B, F) finding its own key among those of all processes, by cosine / T."""
-        candidates = _gather(F.normalize(keys, dim=1))
-        logits = F.normalize(queries, dim=1) @ candidates.mT / self.temperature
+        candidates = _gather(F.normalize(at_least_float32(keys), dim=1))
+        logits = FullProduct.apply(F.normalize(at_least_float32(queries), dim=1), candidates.mT) / self.temperature
         own = torch.arange(len(queries), device=queries.device)
         if distributed.is_initialized():
             own += distributed.get_rank() * len(queries)

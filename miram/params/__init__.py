@@ -19,9 +19,11 @@ from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
+    Placed,
     crops_of,
     explaining_of,
     given_paths,
+    headline_jobs,
     is_embedded,
     jobs,
     probe_of,
@@ -38,6 +40,7 @@ __all__ = [
     "IMAGES",
     "PRESETS",
     "Params",
+    "Placed",
     "cells",
     "chooser",
     "crops_of",
@@ -45,6 +48,7 @@ __all__ = [
     "explaining_of",
     "given_paths",
     "headline",
+    "headline_jobs",
     "is_embedded",
     "jobs",
     "kept",

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Precision, Whole
+from miram.kinds import STRICT, AskedPrecision, Count, Whole
 from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
@@ -220,7 +220,7 @@ class Compute:
     """Device, precision, compilation, threads."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    precision: Precision
+    precision: AskedPrecision
     compile: bool
     threads: Count
     devices: Count

@@ -12,6 +12,8 @@ from miram.params.schema import IMAGES, Archive, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Trivial, Tuning
 from miram.stages import STAGES, Stage
 
+Place = tuple[int | str, ...]  # of a job among those of its stage
+Placed = tuple[Stage, Place]  # a job
 ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
@@ -76,22 +78,33 @@ def stages_of(params: Params) -> list[Stage]:
     return [stage for stage in STAGES.values() if has[stage.only]]
 
 
-def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
+def jobs(params: Params) -> list[Placed]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    places: dict[str, list[tuple[int | str, ...]]] = {
+    places: dict[str, list[Place]] = {
         "splits": [(protocol,) for protocol in params.splits.protocols],
         "pretrain": [*pretrainings(params)],
         "trivial": list(dict.fromkeys(cell[:2] for cell in trivial_cells(params))),
     }
-    found: list[tuple[Stage, tuple[int | str, ...]]] = []
+    found: list[Placed] = []
     for stage in stages_of(params):
-        own = (
-            [cell for cell in cells(params) if cell.mode in stage.modes]
-            if stage.modes
-            else places.get(stage.name, [()])
-        )
-        found += [(stage, place) for place in own]
+        if stage.modes:
+            found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
+        else:
+            found += [(stage, place) for place in places.get(stage.name, [()])]
     return found
+
+
+def headline_jobs(params: Params) -> list[Placed]:
+    """The trainings of the headline's protocol and task: every method, mode and seed; the whole has them too."""
+    protocol, task, _ = headline(params)
+    trained = [(stage, place) for stage, place in jobs(params) if len(stage.place) > 1]
+    return [
+        (stage, place) for stage, place in trained if place[:2] == (protocol, task) or _starts(stage, place, protocol)
+    ]
+
+
+def _starts(stage: Stage, place: Place, protocol: str) -> bool:
+    return stage.name == "pretrain" and place[0] == protocol
 
 
 def crops_of(params: Params) -> Cutting | Taking:

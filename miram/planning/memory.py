@@ -119,8 +119,8 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
             rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
     precision = next(iter(methods.values())).precision
     return (
-        f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
-        f"{USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        f"Pre-training in precision {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of "
+        f"which {USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
         "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate do not change.\n"
         "It changes results only by rounding: MoCo-v3 contrasts the whole batch whatever its division. Where there is "
         "one, it encodes each view once more, in about a quarter of a step's time.\n\n"

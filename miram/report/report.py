@@ -17,7 +17,7 @@ from miram.files import atomic_path
 from miram.layout import FINETUNE, Cell
 from miram.looks import Look, looks_of_kinds
 from miram.looks import looks as looks_of
-from miram.report import curves, page_figures, page_tables
+from miram.report import checklist, curves, page_figures, page_tables
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
 from miram.report.trivial import against_trivial
@@ -68,8 +68,8 @@ class Found(NamedTuple):
     differences: pd.DataFrame | None
 
 
-def report(html: Path, contents: Contents) -> dict[str, object]:
-    """Write the report of a preset.
+def report(html: Path, checklist_md: Path, contents: Contents) -> dict[str, object]:
+    """Write the report of a preset, and the reporting checklist.
 
     What is missing or damaged is named in the page and in the returned facts, and stops nothing.
     """
@@ -90,9 +90,12 @@ def report(html: Path, contents: Contents) -> dict[str, object]:
         loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["readable"] = page_tables.readable
-    text = environment.get_template("page.html").render(**page, looks=found.looks, gaps=gaps)
+    page |= {"looks": found.looks, "gaps": gaps}
+    text = environment.get_template("page.html").render(**page)
     with atomic_path(html) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    with atomic_path(checklist_md) as temporary:
+        temporary.write_text(checklist.as_markdown(contents.preset, page), encoding="utf-8")
     return {"gaps": gaps, "bytes": len(text.encode())}
 
 

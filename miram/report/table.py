@@ -53,13 +53,12 @@ def comparison(
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
-    All is measured on the test split; the last rows of each are the trivial classifiers and the majority class. The
-    text above says whether the best network beats the trivial ones. `classifier_records` names every cell
-    that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
-    a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method); the first of each gives its cost. `kinds` are those of the methods, which give their looks. Of one's own
-    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
-    them; of CBIS-DDSM both are None.
+    All is measured on the test split; the last rows of each are the trivial classifiers and the majority class, and
+    the text says whether the best network beats the former. `classifier_records` names every cell of the table, in the
+    order of its rows, the main task and protocol first; what is missing is a gap that its row states, with the log that
+    `logs` has for a missing record. `pretrain_records` goes by (protocol, method); the first of each gives its cost.
+    `kinds` are those of the methods, for their looks. Of own images `positive` holds the class whose sensitivity is
+    measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -85,12 +84,10 @@ def comparison(
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    headline, differences = next(iter(classifier_records))[:3], pd.read_csv(differences_csv)
+    trivial_text = against_trivial(metrics, differences, headline, confidence)
+    words = [about(confidence, specificity, positive), trivial_text]
     with atomic_path(out_dir / "comparison.md") as temporary:
-        headline = next(iter(classifier_records))[:3]
-        words = [
-            about(confidence, specificity, positive),
-            against_trivial(metrics, pd.read_csv(differences_csv), headline, confidence),
-        ]
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
@@ -119,7 +116,7 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     return measured
 
 
-def _tuned(classifiers: Mapping[int, Path]) -> dict[str, object]:
+def _tuned(classifiers: Mapping[int, Path]) -> dict[str, str]:
     """The learning rate of a row's fine-tunings; empty where there are none."""
     rates = {facts["lr"] for facts in map(_facts, classifiers.values()) if "lr" in facts}
     return {"finetune_lr": NOTE_SEPARATOR.join(f"{lr:g}" for lr in sorted(rates))}

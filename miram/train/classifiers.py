@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from lightning_fabric import Fabric
 
 from miram.data import tasks
 from miram.errors import MiramError
@@ -158,13 +158,13 @@ def question_of(labelled: Labelled, asked: Classifying | Trivial, mode: str) -> 
 
 
 def common_facts(
-    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
+    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, fabric: Fabric
 ) -> dict[str, object]:
     """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
 
     `start`: time.perf_counter() at the start.
     """
-    memory, memory_kind = peak_memory(device)
+    memory, memory_kind = peak_memory(fabric.device)
     return {
         "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in splits},
         "without_label": labelled.without_label,
@@ -173,7 +173,7 @@ def common_facts(
         "seconds": time.perf_counter() - start,
         "peak_memory_bytes": memory,
         "peak_memory_kind": memory_kind,
-        **device_facts(device),
+        **device_facts(fabric),
     }
 
 

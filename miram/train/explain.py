@@ -63,7 +63,7 @@ def explain(
         columns = ["method", "lesion_id", "label", "x", "y", "share"]
         table = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
         table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
-    return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric.device)}
+    return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric)}
 
 
 @torch.no_grad()

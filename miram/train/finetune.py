@@ -112,7 +112,7 @@ def finetune(
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
     told: dict[str, object] = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
     told |= {"lr": best(tried)["lr"], "tried": tried}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
 def _best_of(

@@ -62,6 +62,7 @@ class Run:
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
         if recipe.compile:
             check_compiler()
+            torch.set_float32_matmul_precision("highest")  # see `full_float32`
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
         self.step_log: list[dict[str, float]] = []  # of the epoch under way
@@ -115,7 +116,7 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory,
             "peak_memory_kind": peak_memory(self.fabric.device)[1],
-            **device_facts(self.fabric.device),
+            **device_facts(self.fabric),
             "devices": self.fabric.world_size,
         }
 

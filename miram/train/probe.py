@@ -97,7 +97,7 @@ def probe(
         ]
     write_outcome(Path(out_dir), question_of(labelled, probing, probing.mode), tables, log)
     told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
 @torch.no_grad()

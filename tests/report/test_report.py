@@ -14,6 +14,7 @@ from miram.report.page_figures import embeddings
 from miram.report.page_tables import metric_groups
 from miram.report.report import Contents, report
 from miram.report.study import Study
+from miram.stages import STAGES
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -39,7 +40,7 @@ def made(folder, preset, spoil=lambda: None, logs=None, own=None, **kind):
         patch.chdir(folder)
         keywords = write_study(preset, **kind) | (own or {})
         spoil()
-        facts = report(Path("report.html"), Contents(**keywords, logs=logs or {}))
+        facts = report(Path("report.html"), Path("checklist.md"), Contents(**keywords, logs=logs or {}))
     return folder / "report.html", facts
 
 
@@ -194,6 +195,20 @@ def test_the_first_screen_says_that_a_trivial_classifier_wins(tmp_path):
     assert re.findall(told, plain) == re.findall(told, text) != []
     assert "Highest accuracy: trivial" not in text and "less trivial-size" not in text
     assert "trivial" not in plain[: plain.index("<script")]
+
+
+def test_the_checklist_names_file_and_figure_or_a_person(page):
+    text = (page[0].parent / "checklist.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "? " in line]
+    files = {file for row in rows for file in row[1].replace("#", ", #").split(", ")}
+    known = {file for stage in STAGES.values() for file in stage.files}
+    assert {file for file in files if file[0] != "#"} <= known | {"needs a person"}
+    assert {file[1:] for file in files if file[0] == "#"} <= {*SECTIONS, "cohort"}
+    answers = {question: (file, figure) for question, file, figure in rows}
+    assert answers["Who is in each split?"] == ("cohort.md, cohort.csv", "60 test lesions, 30 patients")
+    assert answers["How were the data made anonymous?"] == ("needs a person", "")
+    assert "published: 6 of 60 test lesions" in answers["At which level are the splits disjoint?"][1]
+    assert sum(file == "needs a person" for file, _ in answers.values()) > 10
 
 
 def test_evidence_without_a_protocol_begins_with_no_colon(page):
