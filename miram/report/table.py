@@ -116,7 +116,7 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     return measured
 
 
-def _tuned(classifiers: Mapping[int, Path]) -> dict[str, object]:
+def _tuned(classifiers: Mapping[int, Path]) -> dict[str, str]:
     """The learning rate of a row's fine-tunings; empty where there are none."""
     rates = {facts["lr"] for facts in map(_facts, classifiers.values()) if "lr" in facts}
     return {"finetune_lr": NOTE_SEPARATOR.join(f"{lr:g}" for lr in sorted(rates))}

@@ -10,7 +10,7 @@ def START(wildcards):
     return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
 
 
-def FIRST(wildcards):
+def CHOOSER(wildcards):
     """The fine-tuning that chooses this one's learning rate, if there are several to choose from."""
     first = params.chooser(P, layout.Cell(*(wildcards[name] for name in layout.Cell._fields)))
     return RECORD("finetune", *first) if first else []
@@ -40,7 +40,7 @@ rule finetune:
         RECORD("pack"),
         RECORD("splits"),
         START,
-        FIRST,
+        CHOOSER,
     output: RECORD("finetune")
     log: LOG("finetune")
     message: DOES("finetune")
