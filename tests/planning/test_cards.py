@@ -65,7 +65,9 @@ def test_the_headline_is_part_of_the_whole_table():
     assert set(map(str, headline)) < set(map(str, whole))
     cells = [layout.Cell(*place) for stage, place in headline if stage.modes]
     assert cells == [cell for cell in params.cells(PAPER) if cell[:2] == ("strict", "pathology_4class")]
-    assert [place for stage, place in headline if stage.name == "pretrain"] == [("strict", m) for m in PAPER.methods]
+    assert [place for stage, place in headline if stage.name == "pretrain"] == [
+        ("strict", method, 0) for method in PAPER.methods
+    ]
 
 
 def test_the_plan_of_a_card_agrees_with_the_arithmetic_of_the_whole_table(monkeypatch, capsys):
