@@ -77,7 +77,7 @@ _ROWS = (
     Stage("explain", "miram.train.explain", "{runs}/explain/record.json", only="networks", on_gpu=True,
           does="map the relevance of fine-tuned networks, and the features of pre-trained ones"),
     Stage("evaluate", "miram.evaluate.metrics", "{runs}/evaluate.json", with_gaps=True,
-          files=("metrics.csv", "differences.csv"), does="compute the metrics of all predictions"),
+          files=("metrics.csv", "differences.csv", "variance.csv"), does="compute the metrics of all predictions"),
     Stage("claims", "miram.evaluate.claims", "{runs}/claims.json", only="films", with_gaps=True, final=True,
           files=("claims.csv", "claims.md"),
           does="test the paper's claims against the metrics, the differences and the bench"),

@@ -9,6 +9,7 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.pretrainings import extent, pretrainings_of
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FINETUNE, Cell
@@ -22,12 +23,12 @@ STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
-    *("seeds", "test_lesions", "classes_present"),
+    *("seeds", "pretrainings", "test_lesions", "classes_present"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
-WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
+WHOLE_NUMBERS = ("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters")
 BYTES_PER_MIB = 2**20
 
 
@@ -79,11 +80,11 @@ def comparison(
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "comparison.md") as temporary:
-        words = about(confidence, specificity, positive)
+        words = about(confidence, specificity, positive, pretrainings_of(runs))
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(as_latex(table, preset, confidence), encoding="utf-8")
+        temporary.write_text(as_latex(table, preset, confidence, extent(pretrainings_of(runs))), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
@@ -94,6 +95,7 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     over_seeds = own[own["seed"].isna()].set_index("metric")
     measured = {
         "seeds": own["seed"].nunique(),
+        "pretrainings": own["pretrain_seed"].nunique(),
         "test_lesions": own["lesions"].max(),
         "classes_present": own["classes_present"].max(),
     }
