@@ -83,11 +83,11 @@ def verdict(trained, tmp_path):
     """The verdict on `method` being better than `other` by so many points, and the row of their difference."""
 
     def run(method, other, gain_points):
-        tables = tmp_path / "metrics.csv", tmp_path / "differences.csv"
+        tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
         evaluate(trained, *tables, reference=method, **STATISTICS)
         claim = {**TOLD, "statement": "s", "method": method, "over": [other], "gain_points": gain_points}
         (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"the-claim": claim}))
-        judge(tmp_path / "claims.yaml", PAPER, *tables, [], tmp_path, preset="paper", confidence=0.95, power=0.8)
+        judge(tmp_path / "claims.yaml", PAPER, *tables[:2], [], tmp_path, preset="paper", confidence=0.95, power=0.8)
         difference = pd.read_csv(tables[1]).query("second == @other").iloc[0]
         return pd.read_csv(tmp_path / "claims.csv")["verdict"].item(), difference
 

@@ -11,6 +11,7 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.pretrainings import extent, pretrainings_of
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
@@ -25,12 +26,12 @@ STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
-    *("seeds", "test_lesions", "classes_present", "finetune_lr"),
+    *("seeds", "pretrainings", "test_lesions", "classes_present", "finetune_lr"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
-WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
+WHOLE_NUMBERS = ("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters")
 BYTES_PER_MIB = 2**20
 STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
@@ -86,12 +87,12 @@ def comparison(
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     headline, differences = next(iter(classifier_records))[:3], pd.read_csv(differences_csv)
     trivial_text = against_trivial(metrics, differences, headline, confidence)
-    words = [about(confidence, specificity, positive), trivial_text]
+    words = [about(confidence, specificity, positive, pretrainings_of(runs)), trivial_text]
     with atomic_path(out_dir / "comparison.md") as temporary:
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(as_latex(table, preset, confidence), encoding="utf-8")
+        temporary.write_text(as_latex(table, preset, confidence, extent(pretrainings_of(runs))), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     return {"rows": len(table), "notes": _gaps(rows)}
 
@@ -107,6 +108,7 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     over_seeds = own[own["seed"].isna()].set_index("metric")
     measured = {
         "seeds": own["seed"].nunique(),
+        "pretrainings": own["pretrain_seed"].nunique(),
         "test_lesions": own["lesions"].max(),
         "classes_present": own["classes_present"].max(),
     }

@@ -85,7 +85,7 @@ def test_the_latex_has_rows_of_equal_length_and_no_sign_that_latex_would_read(co
     compare(study)
     lines = (RESULTS / "comparison.tex").read_text().splitlines()
     rows = [line for line in lines if line.endswith("\\\\") and "multicolumn" not in line]
-    assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {5}
+    assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {6}
     assert "\\begin{tabular}{lrrrrr}" in lines and lines[-1] == "\\end{tabular}"
     assert not re.search(r"(?<!\\)[%_#±]", "".join(line for line in lines if not line.startswith("%")))
 
