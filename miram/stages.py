@@ -80,7 +80,7 @@ _ROWS = (
     Stage("explain", "miram.train.explain", "{runs}/explain/record.json", only="networks", on_gpu=True,
           does="map the relevance of fine-tuned networks, and the features of pre-trained ones"),
     Stage("evaluate", "miram.evaluate.metrics", "{runs}/evaluate.json", with_gaps=True,
-          files=("metrics.csv", "differences.csv"), does="compute the metrics of all predictions"),
+          files=("metrics.csv", "differences.csv", "variance.csv"), does="compute the metrics of all predictions"),
     Stage("cohort", "miram.evaluate.cohort", "{runs}/cohort.json", with_gaps=True, final=True,
           files=("cohort.csv", "subgroups.csv", "cohort.md"),
           does="describe who is in the data, and measure the methods on groups of test lesions"),

@@ -27,7 +27,7 @@ CONTRAST, GRAIN = 200.0, 16.0  # grey levels: about 93 % of the lesions are told
 METHODS = {"clean": (0.0, range(4)), "noisy": (NOISE, range(4)), "alike": (0.0, range(10, 14))}  # noise, seeds
 TRAINING = {
     **{"encoder": {"patch": 8, "channels": 1, "width": 32, "depth": 2, "heads": 2, "mlp_ratio": 2.0}, "side": 48},
-    **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": 2.0e-3},
+    **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": [2.0e-3]},
     **{"weight_decay": 0.0, "layer_decay": 1.0, "mixup": 0.0, "drop_path": 0.0, "head_init_std": 0.02},
     "threshold": 0.5,
     **{"keep_network": False, "accelerator": "cpu", "precision": "32-true", "threads": 1},
@@ -83,11 +83,11 @@ def verdict(trained, tmp_path):
     """The verdict on `method` being better than `other` by so many points, and the row of their difference."""
 
     def run(method, other, gain_points):
-        tables = tmp_path / "metrics.csv", tmp_path / "differences.csv"
+        tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
         evaluate(trained, *tables, reference=method, **STATISTICS)
         claim = {**TOLD, "statement": "s", "method": method, "over": [other], "gain_points": gain_points}
         (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"the-claim": claim}))
-        judge(tmp_path / "claims.yaml", PAPER, *tables, [], tmp_path, preset="paper", confidence=0.95, power=0.8)
+        judge(tmp_path / "claims.yaml", PAPER, *tables[:2], [], tmp_path, preset="paper", confidence=0.95, power=0.8)
         difference = pd.read_csv(tables[1]).query("second == @other").iloc[0]
         return pd.read_csv(tmp_path / "claims.csv")["verdict"].item(), difference
 

@@ -103,7 +103,7 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
         if not layout.record("catalogue", chosen.name).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
-                list_carried(places.csv_dir, places.series_csv)
+                list_carried(places.csv_dir, places.series_csv, **values)
                 print("before `miram catalogue`: from the installed case lists and index, without network")
             else:
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}

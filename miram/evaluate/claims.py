@@ -15,7 +15,8 @@ import yaml
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.rules import MEANINGS, OF_RUNS, RULES, Measurements, memory_growth, memory_less
+from miram.evaluate.pretrainings import OF_ONE, extent, pretrainings_of
+from miram.evaluate.rules import MEANINGS, OF_RUNS, OPEN, RULES, Measurements, memory_growth, memory_less
 from miram.evaluate.statistics import lesions_needed_unpaired
 from miram.files import atomic_path
 from miram.layout import FINETUNE
@@ -71,13 +72,15 @@ def judge(
             rows.append(
                 {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
                 | found._asdict()
-                | ({"verdict": DEMO} if preset == "demo" else {})
+                | {"verdict": DEMO if preset == "demo" else _reaching(found.verdict, own, claim)}
             )
     table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_path(out_dir / "claims.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(out_dir / "claims.md") as temporary:
-        temporary.write_text(_markdown(table, published, preset, confidence, power), encoding="utf-8")
+        temporary.write_text(
+            _markdown(table, published, preset, confidence, power, extent(pretrainings_of(metrics))), encoding="utf-8"
+        )
     return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
 
 
@@ -114,6 +117,14 @@ def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str]
     return claim["statement"].format(published=published.get((task, metric, method)), gain=claim.get("gain_points"))
 
 
+def _reaching(verdict: str, metrics: pd.DataFrame, claim: Mapping[str, Any]) -> str:
+    """The verdict; one that rests on runs of a method that was pre-trained once says that it is of that alone."""
+    if claim["rule"] not in OF_RUNS or verdict == OPEN:
+        return verdict
+    own = metrics[metrics["method"].isin([claim["method"], *claim.get("over", [])])]
+    return f"{verdict} ({OF_ONE})" if 1 in set(own.groupby("method")["pretrain_seed"].nunique()) else verdict
+
+
 def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], columns: list[str]) -> pd.DataFrame:
     """The rows of these parts of all files of a bench that hold some."""
     rows = []
@@ -123,11 +134,16 @@ def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], c
 
 
 def _markdown(
-    table: pd.DataFrame, published: Mapping[tuple[str, str, str], float], preset: str, confidence: float, power: float
+    table: pd.DataFrame,
+    published: Mapping[tuple[str, str, str], float],
+    preset: str,
+    confidence: float,
+    power: float,
+    reach: str,
 ) -> str:
     parts = [
         f"# The paper's claims, preset {preset}",
-        f"**{subject(preset)}.**",
+        paragraph(f"**{subject(preset)}.** {reach}".rstrip()),
         aligned(
             [
                 {"claim": row["claim"], "protocol": row["protocol"] or "-", "verdict": row["verdict"]}

@@ -10,6 +10,14 @@ from typing import Any
 import numpy as np
 
 from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.pretrainings import (
+    OF_ONE,
+    anew,
+    count_pretrainings,
+    interval_anew,
+    p_value_anew,
+    several_pretrainings,
+)
 from miram.evaluate.scores import Options, right
 from miram.evaluate.statistics import (
     ONE_PATIENT,
@@ -26,7 +34,7 @@ from miram.evaluate.statistics import (
 from miram.evaluate.weighted import Measured, weighted_scores
 
 DIFFERENCE_COLUMNS = [
-    *("metric", "first", "second", "difference", "low", "high", "sd", "seeds", "lesions", "patients"),
+    *("metric", "first", "second", "difference", "low", "high", "sd", "seeds", "pretrainings", "lesions", "patients"),
     *("p_value", "p_holm", "corrected_low", "corrected_high"),
     *("disagreement", "design_effect", "lesions_needed", "note"),
 ]
@@ -59,15 +67,18 @@ def difference_rows(
     all seeds at once: with one seed, one lesion per patient and accuracy this is McNemar's exact test, which is limited
     to that case. `p_holm` is corrected for all methods that are compared with the reference by one metric.
 
-    `corrected_low` and `corrected_high` are for the *methods*: at the confidence that Holm's step asks of this
-    comparison, and widened by the spread of training, for which they need two seeds that differ. With so few seeds
-    Student's interval can exceed [-1, 1]; it is clipped, which does not reduce coverage, and [-1, 1] means that nothing
-    is known. Variation between pre-trainings is not covered: each method is pre-trained once.
+    `corrected_low` and `corrected_high` are at the confidence that Holm's step asks of this comparison, and widened by
+    the spread of fine-tuning, for which they need two seeds that differ. With so few seeds Student's interval can
+    exceed [-1, 1]; it is clipped, which does not reduce coverage, and [-1, 1] means that nothing is known.
+
+    All of this is for the present pre-trainings, `pretrainings` of the pre-trained method that has fewest. With several
+    of some method both intervals and the p-value are for the *methods*, see `pretrainings.interval_anew`.
 
     `lesions_needed`, for accuracy: the number needed to find a true difference as large as this one, from the
     measured `disagreement` and `design_effect`. A pair without a common seed has a row without values; its note
     names what is missing.
     """
+    several = several_pretrainings(measured)
     exchanges = patient_exchanges(patients, resamples=resamples, seed=seed)
     pairs, notes, permuted = {}, {}, {}
     for other in dict.fromkeys(method for method, _ in expected if method != reference):
@@ -76,12 +87,12 @@ def difference_rows(
         pairs[other] = [(measured[reference, number], measured[other, number]) for number in common]
         lacking = [f"seed {number} lacks predictions of one of them" for number in seeds if number not in common]
         notes[other] = NOTE_SEPARATOR.join([*lacking, *([ONE_PATIENT] if len(set(patients)) == 1 else [])])
-        permuted[other] = _exchanged(pairs[other], exchanges, compared, options)
+        permuted[other] = {} if several else _exchanged(pairs[other], exchanges, compared, options)
     lesions = {"lesions": len(patients), "patients": len(set(patients))}
     rows = []
     for metric in compared:
-        draws = {other: permuted[other][metric] for other in pairs if pairs[other]}
-        for other, found in _family(metric, pairs, draws, confidence, min_draws_share).items():
+        draws = {other: own[metric] for other, own in permuted.items() if own}
+        for other, found in _family(metric, pairs, draws, confidence, min_draws_share, several).items():
             note = NOTE_SEPARATOR.join(filter(None, [notes[other], found.pop("note", "")]))
             row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": note}
             if metric == "accuracy" and pairs[other]:
@@ -141,26 +152,47 @@ def _family(
     permuted: Mapping[str, np.ndarray],
     confidence: float,
     min_draws_share: float,
+    several: bool,
 ) -> dict[str, dict[str, Any]]:
-    """The comparisons by one metric, corrected together by Holm's method; those without a pair have no values."""
+    """The comparisons by one metric, corrected together by Holm's method; those without a pair have no values.
+
+    `several`: whether they are for other pre-trainings too.
+    """
     by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
     observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
-    p_values = [permutation_p_value(value, permuted[other]) for other, value in observed.items()]
-    found: dict[str, dict[str, Any]] = {other: {"seeds": len(values)} for other, values in by_seed.items()}
+    drawn = {o: np.mean([a.drawn[metric] - b.drawn[metric] for a, b in pairs[o]], axis=0) for o in observed}
+    parts = {o: [anew(side, metric) for side in zip(*pairs[o], strict=True)] for o in observed}
+    p_values = [
+        p_value_anew(value, drawn[other], parts[other]) if several else permutation_p_value(value, permuted[other])
+        for other, value in observed.items()
+    ]
+    found: dict[str, dict[str, Any]] = {o: {"seeds": len(own), **_start(pairs[o])} for o, own in by_seed.items()}
     for (other, value), p_value, p_holm, divisor in zip(observed.items(), p_values, *holm(p_values), strict=True):
-        drawn = np.mean([a.drawn[metric] - b.drawn[metric] for a, b in pairs[other]], axis=0)
         seeds = len(pairs[other])
         sd = by_seed[other].std(ddof=1) if seeds > 1 else math.nan
-        corrected = 1 - (1 - confidence) / divisor
-        usual, strict = (interval(value, drawn, level, min_draws_share) for level in (confidence, corrected))
-        limits = widened(value, *strict, training_margin(sd, seeds, corrected))
+        levels = confidence, 1 - (1 - confidence) / divisor
+        if several:
+            usual, limits = (
+                interval_anew(value, drawn[other], parts[other], level, min_draws_share) for level in levels
+            )
+        else:
+            usual, strict = (interval(value, drawn[other], level, min_draws_share) for level in levels)
+            limits = widened(value, *strict, training_margin(sd, seeds, levels[1]))
         intervals = {("low", "high"): usual, ("corrected_low", "corrected_high"): limits}
         for names, bounds in intervals.items():
             found[other] |= dict(zip(names, np.clip(bounds, -1, 1), strict=True))
-        if len(drawn) and not math.isnan(value):
-            found[other]["note"] = draws_note(drawn, metric, min_draws_share)
+        if len(drawn[other]) and not math.isnan(value):
+            note = draws_note(drawn[other], metric, min_draws_share)
+            found[other]["note"] = NOTE_SEPARATOR.join(filter(None, [found[other].get("note"), note]))
         found[other] |= {"difference": value, "sd": sd, "p_value": p_value, "p_holm": p_holm}
     return found
+
+
+def _start(pairs: Pairs) -> dict[str, Any]:
+    """The number of pre-trainings behind a comparison, and a note where it is one; nothing where it is none."""
+    counts = [count_pretrainings(side) for side in zip(*pairs, strict=True)]
+    fewest = min(filter(None, counts), default=None)
+    return {"pretrainings": fewest} | ({"note": OF_ONE} if fewest == 1 else {})
 
 
 def _lesions_needed(

@@ -4,9 +4,12 @@ metrics.csv: one row per cell, split and metric (`scores`), and one without a se
 and its sample standard deviation `sd`. On the test split `low` and `high` bound an interval of `confidence` over
 patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
 draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
-variation over patients for these networks; `sd` shows that over seeds. The references, which are the trivial
-classifiers and the majority class, have one answer and no seed.
-differences.csv: `difference_rows`, and the accuracy of each method less that of each trivial classifier.
+variation over patients for these networks; `sd` shows that over seeds. Where methods were pre-trained several times the
+interval of a mean is for other pre-trainings as well, see `pretrainings.interval_anew`. The references, which are the
+trivial classifiers and the majority class, have one answer and no seed. differences.csv: `difference_rows`, and the
+accuracy of each method less that of each trivial classifier. variance.csv: a row per method and metric of the test
+split, the standard deviation of its mean by the draws of patients, and that of one run by source, see
+`pretrainings.sources`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,15 @@ from miram.evaluate.predictions import (
     check_same_lesions,
     majority_answer,
 )
+from miram.evaluate.pretrainings import (
+    OF_ONE,
+    VARIANCE_COLUMNS,
+    anew,
+    count_pretrainings,
+    interval_anew,
+    several_pretrainings,
+    variance_rows,
+)
 from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
 from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
@@ -36,7 +48,7 @@ from miram.predictions import TEST, Predictions, read_predictions
 MAJORITY = "majority class"  # the reference with a constant answer
 SEES = dict(zip(TRIVIAL, ("its size", "its size, its grey levels and its mean gradients"), strict=True))
 METRIC_COLUMNS = [
-    *(*SECTION, "method", "seed", "split", "metric", "value", "low", "high", "sd"),
+    *(*SECTION, "method", "seed", "pretrain_seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
 ]
 BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a class decide
@@ -61,6 +73,7 @@ def evaluate(
     predictions: Mapping[Cell, Path | None],
     metrics_csv: Path,
     differences_csv: Path,
+    variance_csv: Path,
     *,
     resamples: int,
     seed: int,
@@ -74,7 +87,7 @@ def evaluate(
     reference: str,
     positive: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Write the metrics of all cells (`metrics_csv`) and the differences of the methods from `reference`.
+    """Write the metrics of all cells, the differences of the methods from `reference`, and their variance by source.
 
     `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
     `predictions` has every cell of the tables, and those of the trivial classifiers, which are in every section of
@@ -91,6 +104,7 @@ def evaluate(
     difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
     metric_rows: list[dict[str, object]] = []
     differences: list[dict[str, object]] = []
+    variances: list[dict[str, object]] = []
     for section in dict.fromkeys(cell[:3] for cell in predictions if cell.mode != TRIVIAL_MODE):
         place = dict(zip(SECTION, section, strict=True))
         runs, trivial = (
@@ -110,9 +124,11 @@ def evaluate(
                 compare = partial(difference, compared=["accuracy"], **draws, **limits)
                 found += less_trivial(measured, runs, trivial, patients, compare)
                 differences += [place | {"split": split} | row for row in found]
-    _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "lesions", "classes_present"])
+                variances += [place | row for row in variance_rows(measured)]
+    _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "pretrain_seed", "lesions", "classes_present"])
+    _write(variance_csv, variances, [*SECTION, *VARIANCE_COLUMNS], ["seeds", "pretrainings"])
     columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
-    _write(differences_csv, differences, columns, ["seeds", "lesions", "patients", "lesions_needed"])
+    _write(differences_csv, differences, columns, ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"])
     return {
         "cells": len(finished),
         "missing_cells": [str(cell) for cell in predictions if cell not in finished],
@@ -160,13 +176,14 @@ def _measured(
     some = next(iter(parts.values()))
     weights = patient_resamples(some.table["patient_id"], **draws) if draws else np.empty((len(some.table), 0))
 
-    def measure(given: Answers) -> Measured:
+    def measure(given: Answers, start: int | None = None) -> Measured:
         answers = given._replace(positive=None if positive is None else tuple(positive))
         drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
-        return Measured(answers, scores(answers, **options), drawn)
+        return Measured(answers, scores(answers, **options), drawn, start)
 
     constant, label = majority_answer(some)
-    return {run: measure(answers_of(part)) for run, part in parts.items()}, (measure(constant), label)
+    found = {run: measure(answers_of(part), part.question.pretrain_seed) for run, part in parts.items()}
+    return found, (measure(constant), label)
 
 
 def _method_rows(
@@ -177,14 +194,16 @@ def _method_rows(
     limits: Limits,
 ) -> list[dict[str, object]]:
     """Rows of each method: its seeds, then their mean, whose note names the seeds that are missing."""
-    rows = []
+    several, rows = several_pretrainings(measured), []
     for method in dict.fromkeys(method for method, _ in runs):
         seeds = [seed for name, seed in runs if name == method]
         networks = {seed: measured[method, seed] for seed in seeds if (method, seed) in measured}
         for seed, network in networks.items():
             rows += _rows(method, seed, split, [network], patients, limits, [])
         gaps = [f"no {split} predictions of seed {seed}" for seed in seeds if seed not in networks]
-        rows += _rows(method, None, split, list(networks.values()), patients, limits, gaps)
+        if several and count_pretrainings(list(networks.values())) == 1:
+            gaps.append(OF_ONE)
+        rows += _rows(method, None, split, list(networks.values()), patients, limits, gaps, several=several)
     return rows
 
 
@@ -218,8 +237,13 @@ def _rows(
     patients: np.ndarray,
     limits: Limits,
     notes: Sequence[str],
+    *,
+    several: bool = False,
 ) -> list[dict[str, object]]:
-    """One row per metric: the mean over `networks` (empty if all are missing), and notes that limit its meaning."""
+    """One row per metric: the mean over `networks` (empty if all are missing), and notes that limit its meaning.
+
+    `several`: whether its interval is for other pre-trainings too.
+    """
     rows = []
     for metric in METRICS:
         row: dict[str, Any] = {"method": method, "seed": seed, "split": split, "metric": metric}
@@ -229,10 +253,14 @@ def _rows(
             row["value"] = values.mean()
             row["sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
             row |= _counts(networks[0].answers)
+            row["pretrain_seed"] = None if seed is None else networks[0].pretrain_seed
             row["note"] = NOTE_SEPARATOR.join([*notes, *_class_notes(networks[0].answers, metric, split, values)])
         if networks and networks[0].drawn:
             drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
-            row["low"], row["high"] = np.clip(interval(values.mean(), drawn, **limits), 0, 1)
+            bounds = interval(values.mean(), drawn, **limits)
+            if several:
+                bounds = interval_anew(values.mean(), drawn, [anew(networks, metric)], **limits)
+            row["low"], row["high"] = np.clip(bounds, 0, 1)
             more = _draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
             row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], *more]))
         rows.append(row)

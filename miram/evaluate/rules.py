@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.pretrainings import OF_ONE, sources
 from miram.evaluate.statistics import NO_INTERVAL, another_run_margin, lesions_needed_paired
 from miram.kinds import FULL, OURS
 
@@ -18,15 +20,17 @@ REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "cannot be to
 RUN_BENCH = "a bench of the attention layers: miram --preset paper bench"
 MEANINGS = {
     "superiority": (
-        "decided by the interval for the methods (corrected_low and corrected_high of differences.csv): over "
-        "patients and trainings, at the confidence that Holm's correction asks for. Reproduced: it is above 0 "
-        "against each of the others. Not reproduced: against one of them it is below the claimed gain, "
+        "decided by corrected_low and corrected_high of differences.csv: the interval over patients and trainings, at "
+        "the confidence that Holm's correction asks for. It is for the methods where each has several pre-trainings; "
+        f"where one has a single one the verdict is {OF_ONE} and claims nothing about the method. Reproduced: it is "
+        "above 0 against each of the others. Not reproduced: against one of them it is below the claimed gain, "
         "and not above 0. Cannot be told: the interval contains both 0 and the claimed gain, or no interval exists "
         "(fewer than two seeds, or identical differences in all seeds)."
     ),
     "value": (
         "the published figure is one run on the official test lesions, so on them only training varies. "
-        "Decided by Student's interval for one more run of ours. Reproduced: all of it is within the claim's "
+        f"Decided by Student's interval for one more run of ours; with a single pre-training it is {OF_ONE}, and the "
+        "run is another fine-tuning. Reproduced: all of it is within the claim's "
         "margin of the published value. Not reproduced: none of it is. Cannot be told: only part of it is, the test "
         "set differs, or no two seeds differ."
     ),
@@ -96,19 +100,25 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
     published = found.published[task, metric, method]
     rows = found.metrics
     rows = rows[(rows["task"] == task) & (rows["metric"] == metric) & (rows["method"] == method)]
-    runs = 100 * rows.loc[rows["seed"].notna(), "value"].dropna()
+    tuned = rows[rows["seed"].notna() & rows["value"].notna()]
+    runs, pretrainings = 100 * tuned["value"], tuned["pretrain_seed"].nunique()
     if runs.nunique() < 2:
         evidence = f"{method}: {', '.join(f'{run:.1f} %' for run in runs) or 'no run'}"
         return Finding(OPEN, evidence, f"at least two seeds of {method} on task {task}, not all alike")
     mean, sd, tested = runs.mean(), runs.std(), int(rows["lesions"].max())
-    half = another_run_margin(sd, len(runs), found.confidence)
+    independent, reach = len(runs), f"; {OF_ONE}" if pretrainings == 1 else ""
+    if pretrainings > 1:
+        by_source = sources(runs.tolist(), tuned["pretrain_seed"].tolist())
+        sd, independent = math.hypot(*np.nan_to_num(by_source)), pretrainings
+        reach = f"; {pretrainings} pre-trainings"
+    half = another_run_margin(sd, independent, found.confidence)
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
     low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
     over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
     evidence = (
         f"{mean:.1f} %, {over_patients}; {len(runs)} seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; "
-        f"{tested} lesions"
+        f"{tested} lesions{reach}"
     )
     if tested != lesions:
         return Finding(OPEN, evidence, f"the {lesions} lesions of the official test set")
@@ -178,16 +188,22 @@ def _difference(row: pd.Series, metric: str) -> str:
     points = {name: 100 * row[name] for name in ("difference", "low", "high", "corrected_low", "corrected_high")}
     methods = "no spread over seeds, so that nothing is known of another training"
     if not math.isnan(row["corrected_low"]):
-        methods = f"for the methods {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
+        reach = f"for other fine-tunings {OF_ONE}" if row["pretrainings"] == 1 else "for the methods"
+        methods = f"{reach} {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
     if math.isnan(row["low"]):
         return (
             f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {_no_interval(row)}"
         )
     return (
-        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, for these networks "
+        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, {_usual(row)} "
         f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
         f"seeds {row['seeds']:.0f}, lesions {row['lesions']:.0f}, patients {row['patients']:.0f}"
     )
+
+
+def _usual(row: pd.Series) -> str:
+    """What the interval without correction is for."""
+    return "for other patients and pre-trainings" if row["pretrainings"] > 1 else "for these networks"
 
 
 def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements) -> str:
@@ -201,11 +217,12 @@ def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements
     else:  # by the standard error, which shrinks with the root of the lesions
         error = (row["high"] - row["low"]) / 2 / norm.ppf((1 + found.confidence) / 2)
         lesions = math.ceil(row["lesions"] * (quantiles * 100 * error / gain) ** 2)
-    seeds = "more seeds"
+    kind, count = ("pre-trainings", row["pretrainings"]) if row["pretrainings"] > 1 else ("seeds", row["seeds"])
+    seeds = f"more {kind}"
     if row["sd"] > 0:
-        seeds = f"{max(2, math.ceil((quantiles * 100 * row['sd'] / gain) ** 2))} seeds"
+        seeds = f"{max(2, math.ceil((quantiles * 100 * row['sd'] / gain) ** 2))} {kind}"
     return (
         f"to find {gain:.1f} points over {row['second']} with a power of {found.power:.0%}, about {lesions} lesions if "
         f"only patients varied (there are {row['lesions']:.0f}), and {seeds} if only training did (there are "
-        f"{row['seeds']:.0f})"
+        f"{count:.0f})"
     )

@@ -18,11 +18,12 @@ AT_ONCE = 1000  # weightings in memory at once; does not affect results
 
 
 class Measured(NamedTuple):
-    """A network's answers on one split, its metrics, and the metrics in each draw of patients, (R,) each."""
+    """A network's answers on one split, its metrics, the metrics in each draw of patients, (R,) each, and its start."""
 
     answers: Answers
     values: dict[str, float]
     drawn: dict[str, np.ndarray]
+    pretrain_seed: int | None = None  # of its pre-training; None: not pre-trained here
 
 
 def weighted_scores(

@@ -4,7 +4,17 @@ A parameter keeps one name on its way: key in params.yaml -> field in `schema` -
 argument of the operation. The code has no defaults for values in the file.
 """
 
-from miram.params.cells import cells, explained, headline, kept, kinds_of, pretrain_seed, pretrainings, trivial_cells
+from miram.params.cells import (
+    cells,
+    chooser,
+    explained,
+    headline,
+    kept,
+    kinds_of,
+    pretrain_seed,
+    pretrainings,
+    trivial_cells,
+)
 from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
@@ -32,6 +42,7 @@ __all__ = [
     "Params",
     "Placed",
     "cells",
+    "chooser",
     "crops_of",
     "explained",
     "explaining_of",

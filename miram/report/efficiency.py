@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import SECTION
+from miram.evaluate.pretrainings import extent, pretrainings_of
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
 from miram.looks import PALE, Look, looks
@@ -70,11 +71,13 @@ def efficiency(
     Methods without a record are left out; `kinds`, of all that are compared, give the look of each.
     """
     benches = read_benches(bench_jsons)
-    table = _table(pd.read_csv(metrics_csv), pretrained, headline)
+    metrics = pd.read_csv(metrics_csv)
+    table, reach = _table(metrics, pretrained, headline), extent(pretrainings_of(metrics))
     with atomic_path(out_dir / "efficiency.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "efficiency.md") as temporary:
-        temporary.write_text(_markdown(table, benches, read_limits(claims_yaml), preset, headline), encoding="utf-8")
+        text = _markdown(table, benches, read_limits(claims_yaml), preset, headline, reach)
+        temporary.write_text(text, encoding="utf-8")
     _draw(table, looks(kinds), benches, out_dir / "efficiency.png", preset)
     return {"methods": len(table), "benches": [bench.name for bench in benches]}
 
@@ -138,7 +141,7 @@ def _is_linear(exponent: float, limits: Limits) -> str:
 
 
 def _markdown(
-    table: pd.DataFrame, benches: list[Bench], limits: Limits, preset: str, headline: tuple[str, str, str]
+    table: pd.DataFrame, benches: list[Bench], limits: Limits, preset: str, headline: tuple[str, str, str], reach: str
 ) -> str:
     protocol, task, mode = headline
     parts = [
@@ -146,7 +149,7 @@ def _markdown(
         f"**{subject(preset)}.**",
         paragraph(
             f"Accuracy: test lesions, task {task}, protocol {protocol}, mode {mode}, mean over the seeds with its "
-            "interval over patients. Time and peak memory: of the whole pre-training, as its record has them; only "
+            f"interval. {reach} Time and peak memory: of the whole first pre-training, as its record has them; only "
             "figures of one device can be compared."
         ),
         aligned([_row(row) for row in table.to_dict("records")]) if len(table) else "No pre-training has finished.",

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from miram.errors import MiramError
 from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
+from miram.evaluate.pretrainings import extent, pretrainings_of
 from miram.files import atomic_path
 from miram.layout import FINETUNE, TRIVIAL
 from miram.looks import GREY, PALE, Look
@@ -83,7 +84,9 @@ def draw_comparison(
             ncols=4,
             frameon=False,
         )
-        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}")
+        figure.suptitle(
+            f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(pretrainings_of(runs))}"
+        )
         save(figure, path)
 
 
@@ -107,7 +110,7 @@ def _draw_protocol(
 def _comparison_keys(drawn: Collection[str], preset: str, confidence: float) -> list[Line2D]:
     """What the marks of the comparison mean, in grey, as the colours are the methods'."""
     keys = [
-        Line2D([], [], color=GREY, marker="o", ms=7, label=f"mean, {confidence:.0%} interval over patients"),
+        Line2D([], [], color=GREY, marker="o", ms=7, label=f"mean, {confidence:.0%} interval"),
         Line2D([], [], label="one seed", ls="none", color=GREY, **SEED_STYLE),
         *(Line2D([], [], label=name, **style) for name, style in REFERENCE_STYLES.items() if name in drawn),
     ]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
+from miram.evaluate.pretrainings import OF_ONE
 from miram.files import sha256_file
 from miram.layout import TRIVIAL
 from miram.predictions import TEST
@@ -42,9 +43,9 @@ def claim_cards(claims: pd.DataFrame | None) -> list[dict[Hashable, Any]]:
     for _, rows in claims.fillna("").groupby("claim", sort=False):
         found = rows.to_dict("records")
         for row in found:
-            known = row["verdict"] in KINDS
-            row["kind"] = row["verdict"].replace(" ", "-") if known else "no-verdict"
-            row["sign"] = KINDS.get(row["verdict"], "")
+            verdict = row["verdict"].removesuffix(f" ({OF_ONE})")
+            row["kind"] = verdict.replace(" ", "-") if verdict in KINDS else "no-verdict"
+            row["sign"] = KINDS.get(verdict, "")
         cards.append({**found[0], "verdicts": found})
     return cards
 
@@ -52,7 +53,7 @@ def claim_cards(claims: pd.DataFrame | None) -> list[dict[Hashable, Any]]:
 def verdict_counts(claims: pd.DataFrame | None, protocol: str) -> str:
     """How many claims have which verdict under one protocol, in words; empty without claims."""
     found = [] if claims is None else claims.loc[claims["protocol"] == protocol, "verdict"].tolist()
-    return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in KINDS if verdict in found)
+    return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in dict.fromkeys(found))
 
 
 def metric_groups(
@@ -209,6 +210,18 @@ def told_apart(
         return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
     return {"first": ", ".join(rows["first"].unique()), "pairs": len(rows), "told": told}
+
+
+def variance_rows(variances: pd.DataFrame | None, headline: tuple[str, str, str]) -> list[dict[str, str]]:
+    """A row a method: the standard deviations of its accuracy by source, in points."""
+    if variances is None:
+        return []
+    sources = {"patients": "sd_patients", "pre-training": "sd_pretraining", "fine-tuning": "sd_finetuning"}
+    return [
+        {"method": row["method"], "pre-trainings": f"{row['pretrainings']}", "fine-tunings": f"{row['seeds']}"}
+        | {name: NOTHING if pd.isna(row[column]) else f"{100 * row[column]:.1f}" for name, column in sources.items()}
+        for row in select(variances, headline, "accuracy").to_dict("records")
+    ]
 
 
 def select(table: pd.DataFrame, headline: tuple[str, str, str], metric: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from miram.evaluate.claims import read_limits
 from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.predictions import SECTION
+from miram.evaluate.pretrainings import OF_ONE, extent, pretrainings_of
 from miram.files import atomic_path
 from miram.layout import FINETUNE, Cell
 from miram.looks import Look, looks_of_kinds
@@ -40,7 +41,7 @@ class Contents:
     pretrained: Mapping[str, Path]  # records by method, of the headline's protocol
     stages: Mapping[str, Path]  # records; claims.csv, audit.md and embedding.csv are read where their stages are named
     logs: Mapping[Path, Path]  # of a missing record what its job said
-    results: Path  # folder of metrics.csv, differences.csv, set_aside.md, claims.csv, audit.md
+    results: Path  # folder of metrics.csv, differences.csv, variance.csv, set_aside.md, claims.csv, audit.md
     explained: Path  # folder of relevance.npz and embedding.csv
     explained_cells: Collection[Cell]  # the networks of relevance.npz
     crops: Path  # folder of the lesions' pictures
@@ -66,6 +67,7 @@ class Found(NamedTuple):
     stages: Mapping[str, dict[str, Any]]
     metrics: pd.DataFrame | None
     differences: pd.DataFrame | None
+    variances: pd.DataFrame | None
 
 
 def report(html: Path, checklist_md: Path, contents: Contents) -> dict[str, object]:
@@ -77,7 +79,7 @@ def report(html: Path, checklist_md: Path, contents: Contents) -> dict[str, obje
     finished = study.records(contents.cells, "fine-tuning")
     pretrainings = study.records(contents.pretrained, "pre-training of")
     stages = study.records(contents.stages, "stage")
-    tables = (study.table(contents.results / f"{name}.csv") for name in ("metrics", "differences"))
+    tables = (study.table(contents.results / f"{name}.csv") for name in ("metrics", "differences", "variance"))
     found = Found(study, looks_of(contents.kinds), finished, pretrainings, stages, *tables)
     page = {
         **_heading(contents),
@@ -137,6 +139,9 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "trivial": ""
         if found.metrics is None or found.differences is None
         else against_trivial(found.metrics, found.differences, headline, confidence),
+        "variances": page_tables.variance_rows(found.variances, headline),
+        "reach": "" if found.metrics is None else extent(pretrainings_of(found.metrics)),
+        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics) == 1 else "",
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
 

@@ -1,7 +1,9 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -9,9 +11,10 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.pretrainings import extent, pretrainings_of
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, TRIVIAL, Cell
+from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
@@ -23,13 +26,14 @@ STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
-    *("seeds", "test_lesions", "classes_present"),
+    *("seeds", "pretrainings", "test_lesions", "classes_present", "finetune_lr"),
     *("paper_accuracy_percent", "paper_status"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
-WHOLE_NUMBERS = ("seeds", "test_lesions", "classes_present", "pretrain_parameters")
+WHOLE_NUMBERS = ("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters")
 BYTES_PER_MIB = 2**20
+STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
 
 def comparison(
@@ -83,15 +87,20 @@ def comparison(
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     headline, differences = next(iter(classifier_records))[:3], pd.read_csv(differences_csv)
     trivial_text = against_trivial(metrics, differences, headline, confidence)
-    words = [about(confidence, specificity, positive), trivial_text]
+    words = [about(confidence, specificity, positive, pretrainings_of(runs)), trivial_text]
     with atomic_path(out_dir / "comparison.md") as temporary:
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(as_latex(table, preset, confidence), encoding="utf-8")
+        temporary.write_text(as_latex(table, preset, confidence, extent(pretrainings_of(runs))), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
-    gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
-    return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}
+    return {"rows": len(table), "notes": _gaps(rows)}
+
+
+def _gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The notes of the rows that have some, by their place."""
+    place = ("protocol", "task", "mode", "method")
+    return {"/".join(str(row[name]) for name in place): row["notes"] for row in rows if row["notes"]}
 
 
 def _measured(own: pd.DataFrame) -> dict[str, object]:
@@ -99,6 +108,7 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
     over_seeds = own[own["seed"].isna()].set_index("metric")
     measured = {
         "seeds": own["seed"].nunique(),
+        "pretrainings": own["pretrain_seed"].nunique(),
         "test_lesions": own["lesions"].max(),
         "classes_present": own["classes_present"].max(),
     }
@@ -106,6 +116,27 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
         for name, column in STATISTICS.items():
             measured[f"{metric}_percent_{name}"] = 100 * over_seeds[column].get(metric, float("nan"))
     return measured
+
+
+def _tuned(classifiers: Mapping[int, Path]) -> dict[str, str]:
+    """The learning rate of a row's fine-tunings; empty where there are none."""
+    rates = {facts["lr"] for facts in map(_facts, classifiers.values()) if "lr" in facts}
+    return {"finetune_lr": NOTE_SEPARATOR.join(f"{lr:g}" for lr in sorted(rates))}
+
+
+def _curve(classifiers: Mapping[int, Path]) -> list[str]:
+    """Whether training was long enough, by the epochs that validation chose."""
+    every = [facts for facts in map(_facts, classifiers.values()) if "best_epoch" in facts]
+    if not every:
+        return []
+    chosen, epochs = sorted(facts["best_epoch"] for facts in every), every[0]["epochs"]
+    rising = ": it still rose at the end, more epochs may help" if chosen[-1] > STILL_RISING * epochs else ""
+    return [f"the validation score was best in epoch {', '.join(map(str, chosen))} of {epochs}{rising}"]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The facts of a record; none if it is missing."""
+    return json.loads(path.read_text(encoding="utf-8")).get("facts", {}) if path.exists() else {}
 
 
 def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]:
@@ -138,17 +169,19 @@ def _provenance(
     classifiers: Mapping[int, Path],
     start: Sequence[Path],
     logs: Mapping[Path, Path],
-) -> dict[str, str]:
+) -> dict[str, object]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     if classifiers and not any(path.exists() or path in logs for path in classifiers.values()):
         return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [BASELINES.get(method)]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
+    notes += _curve(evaluated) if method == FROM_SCRATCH else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)
     return {
+        **_tuned(evaluated),
         "finetune_records": NOTE_SEPARATOR.join(str(path) for path in evaluated.values() if path.exists()),
         "notes": NOTE_SEPARATOR.join(dict.fromkeys(note for note in notes if note)),
     }

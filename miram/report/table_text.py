@@ -97,16 +97,17 @@ def _result_row(row: pd.Series) -> dict[str, str]:
         "method": row["method"],
         **{label: _mean_and_interval(row, metric) + _spread(row, metric) for metric, label in LABELS.items()},
         "seeds": _text(row["seeds"] or None, "d"),
+        "pre-trainings": _text(row["pretrainings"] or None, "d"),
         "paper accuracy, %": _published_text(row["paper_accuracy_percent"], row["paper_status"]),
     }
 
 
-def as_latex(table: pd.DataFrame, preset: str, confidence: float) -> str:
-    """The first table of each section for a LaTeX document; needs the package booktabs."""
+def as_latex(table: pd.DataFrame, preset: str, confidence: float, extent: str) -> str:
+    """The first table of each section for a LaTeX document, after its `extent`; needs the package booktabs."""
     rows = [_result_row(row) for _, row in table.iterrows()]
     lines = [
         f"% Preset {preset}: {subject(preset)}.",
-        f"% Mean over seeds, [{confidence:.0%} interval over patients], ± standard deviation over seeds.",
+        f"% Mean over seeds, [{confidence:.0%} interval], ± standard deviation over seeds. {extent}".rstrip(),
         f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         "\\toprule",
         _latex_row(rows[0]),

@@ -29,10 +29,10 @@ OPTIONS = {  # few draws, so that the tests are quick
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
 
 
-def write(path, cell, table, separator=None):
+def write(path, cell, table, separator=None, pretrain_seed=None):
     """A predictions file of a cell, whose classes are those of the columns."""
     classes = tuple(name.removeprefix(PROBABILITY) for name in table if name.startswith(PROBABILITY))
-    question = Question(cell.task, cell.mode, cell.seed, classes, separator, 0.5 if separator else None)
+    question = Question(cell.task, cell.mode, cell.seed, classes, separator, 0.5 if separator else None, pretrain_seed)
     write_predictions(path, Predictions(question, table))
 
 
@@ -61,9 +61,9 @@ def evaluated():
     """Measure predictions by cell; gives the facts, metrics.csv and differences.csv, which lie in a folder."""
 
     def run(files, folder, **changed):
-        tables = folder / "metrics.csv", folder / "differences.csv"
+        tables = [folder / f"{name}.csv" for name in ("metrics", "differences", "variance")]
         facts = evaluate(files, *tables, **{**OPTIONS, **changed})
-        return facts, *(pd.read_csv(table, keep_default_na=False, na_values=[""]) for table in tables)
+        return facts, *(pd.read_csv(table, keep_default_na=False, na_values=[""]) for table in tables[:2])
 
     return run
 

@@ -54,13 +54,15 @@ def answered(accuracy, seed, lesions=704, same=0.9):
 def verdict(tmp_path, evaluated):
     """The verdict and the row of a claim, where networks of known accuracies have been evaluated."""
 
-    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), **options):
+    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), starts=None, **options):
         files = {}
         for method, accuracy in accuracies.items():
             for seed in range(seeds):
                 cell = Cell("strict", "pathology_4class", "finetune", method, seed)
                 files[cell] = tmp_path / f"{method}-{seed}.parquet"
-                write(files[cell], cell, answered(accuracy, [seed, *method.encode()], **options))
+                start = None if starts is None else starts[seed]
+                table = answered(accuracy, [seed, *method.encode()], **options)
+                write(files[cell], cell, table, pretrain_seed=start)
         evaluated(files, tmp_path, reference="miram-nystrom", compared=["accuracy"], resamples=400)
         bench = tmp_path / "bench.json"
         measured = [dict(zip(("kind", "form", "tokens", "kept_mib"), layer, strict=True)) for layer in layers]
@@ -81,6 +83,21 @@ def test_a_known_gain_is_reproduced(verdict):
     found, row = verdict(SUPERIORITY, {"miram-nystrom": 0.70, "mae": 0.60})
     assert found == REPRODUCED
     assert "less mae: +" in row["evidence"] and row["settle"] == ""
+
+
+ONE, FIVE = [4] * 5, range(5)  # the pre-training of each of five fine-tunings
+
+
+@pytest.mark.parametrize("claim", [SUPERIORITY, {**VALUE, "margin_points": 30.0}], ids=["superiority", "value"])
+def test_of_one_pre_training_nothing_is_claimed_about_the_method(verdict, claim, tmp_path):
+    accuracies = {"miram-nystrom": 0.85, "mae": 0.60}
+    found, row = verdict(claim, accuracies, starts=ONE)
+    assert found == f"{REPRODUCED} (of this one pre-training)"
+    assert "of this one pre-training" in row["evidence"] and "for the methods" not in row["evidence"]
+    assert "nothing is claimed about the method" in (tmp_path / "claims.md").read_text()
+    found, row = verdict(claim, accuracies, starts=FIVE)
+    assert found == REPRODUCED and "one pre-training" not in row["evidence"]
+    assert "pre-trained 5 times" in (tmp_path / "claims.md").read_text()
 
 
 def test_equal_methods_do_not_reproduce_a_gain(verdict):

@@ -37,7 +37,8 @@ def test_the_metrics_are_a_long_table_of_seeds_and_of_their_means(study, tmp_pat
     files, _, _ = study
     facts, table, _ = evaluated(files, tmp_path)
     assert list(table) == [
-        *("protocol", "task", "mode", "method", "seed", "split", "metric", "value", "low", "high", "sd"),
+        *("protocol", "task", "mode", "method", "seed", "pretrain_seed", "split"),
+        *("metric", "value", "low", "high", "sd"),
         *("lesions", "classes_present", "note"),
     ]
     methods = 3

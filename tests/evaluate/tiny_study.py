@@ -52,6 +52,7 @@ def write_study(
     results.mkdir(parents=True)
     _write(_metrics(cells), results / "metrics.csv")
     _write(_differences(), results / "differences.csv")
+    _write(_variances(), results / "variance.csv")
     _write(_claims(preset), results / "claims.csv")
     (results / "audit.md").write_text(
         "# Audit\n\n| protocol | leaked test lesions |\n| --- | --- |\n| strict | 0 |\n| paper | 6 |\n"
@@ -215,7 +216,14 @@ def _metrics(cells: dict[Cell, Path]) -> pd.DataFrame:
         }
         note = "" if present.all() else f"no test lesion of {', '.join(np.array(classes)[~present])}"
         rows += [
-            {**cell._asdict(), "split": "test", "metric": metric, "value": value, "lesions": len(table)}
+            {
+                **cell._asdict(),
+                "pretrain_seed": None if cell.method == layout.FROM_SCRATCH else 0,
+                "split": "test",
+                "metric": metric,
+                "value": value,
+                "lesions": len(table),
+            }
             | {"classes_present": present.sum(), "note": note if metric.startswith("macro") else ""}
             for metric, value in values.items()
         ]
@@ -226,8 +234,20 @@ def _metrics(cells: dict[Cell, Path]) -> pd.DataFrame:
         classes_present=("classes_present", "max"), note=("note", "first"),
     )  # fmt: skip
     over = over.reset_index().assign(low=lambda t: t["value"] - 0.09, high=lambda t: (t["value"] + 0.08).clip(upper=1))
-    columns = [*keys[:4], "seed", *keys[4:], "value", "low", "high", "sd", "lesions", "classes_present", "note"]
-    return pd.concat([over, seeds])[columns].astype({"seed": "Int64"})
+    columns = [
+        *keys[:4],
+        "seed",
+        "pretrain_seed",
+        *keys[4:],
+        "value",
+        "low",
+        "high",
+        "sd",
+        "lesions",
+        "classes_present",
+        "note",
+    ]
+    return pd.concat([over, seeds])[columns].astype({"seed": "Int64", "pretrain_seed": "Int64"})
 
 
 def _differences() -> pd.DataFrame:
@@ -245,6 +265,12 @@ def _differences() -> pd.DataFrame:
             }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _variances() -> pd.DataFrame:
+    place = dict(zip(("protocol", "task", "mode"), HEADLINE, strict=True))
+    own = {"seeds": 2, "pretrainings": 1, "sd_patients": 0.041, "sd_pretraining": None, "sd_finetuning": 0.013}
+    return pd.DataFrame([place | {"method": method, "metric": "accuracy"} | own for method in METHODS])
 
 
 def _claims(preset: str) -> pd.DataFrame:

@@ -348,3 +348,19 @@ def test_sensitivity_is_called_that_of_the_positive_class_or_is_not_shown():
     assert "malignant lesions" in meanings(None)["sensitivity"]
     assert "share of lesions of class 1 found" in meanings(["1"])["sensitivity"]
     assert list(meanings([])) == ["accuracy"]
+
+
+def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
+    def again():
+        path = Path("results/paper/metrics.csv")
+        table = pd.read_csv(path, dtype={"seed": "Int64"})
+        table["pretrain_seed"] = table["seed"].where(table["method"] != "from-scratch")
+        table.astype({"pretrain_seed": "Int64"}).to_csv(path, index=False)
+
+    kind = {**SMALL, "seeds": [0, 1]}
+    one = made(tmp_path / "one", "paper", **kind)[0].read_text()
+    two = made(tmp_path / "two", "paper", spoil=again, **kind)[0].read_text()
+    for words, times in (("of this one pre-training", 6), ("nothing is claimed about the method", 3)):
+        assert one.count(words) >= times and words not in two
+    assert "pre-trained 2 times: intervals and tests are for other pre-trainings too" in two
+    assert "Where the spread of accuracy comes from" in one

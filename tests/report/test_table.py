@@ -85,7 +85,7 @@ def test_the_latex_has_rows_of_equal_length_and_no_sign_that_latex_would_read(co
     compare(study)
     lines = (RESULTS / "comparison.tex").read_text().splitlines()
     rows = [line for line in lines if line.endswith("\\\\") and "multicolumn" not in line]
-    assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {5}
+    assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {6}
     assert "\\begin{tabular}{lrrrrr}" in lines and lines[-1] == "\\end{tabular}"
     assert not re.search(r"(?<!\\)[%_#±]", "".join(line for line in lines if not line.startswith("%")))
 
@@ -129,6 +129,22 @@ def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
     assert row["pretrain_peak_memory_mib"] == "3.0000"
     assert row["pretrain_peak_memory_kind"] == "RSS"
     assert read_csv().at["from-scratch", "notes"] == "no pre-training"
+
+
+def test_a_row_says_at_which_learning_rate_and_from_scratch_whether_more_epochs_may_help(compare, study, write_record):
+    for seed, epoch in ((0, 95), (1, 40)):
+        for method in ("mae", "from-scratch"):
+            write_record(study[2][cell(method, seed)], lr=1e-4, best_epoch=epoch, epochs=100)
+    compare(study)
+    assert read_csv().at["mae", "finetune_lr"] == "0.0001"
+    rising = "the validation score was best in epoch 40, 95 of 100: it still rose at the end, more epochs may help"
+    assert (
+        read_csv().at["from-scratch", "notes"] == f"no pre-training; {rising}"
+        and rising not in read_csv().at["mae", "notes"]
+    )
+    write_record(study[2][cell("from-scratch", 0)], lr=1e-4, best_epoch=41, epochs=100)
+    compare(study)
+    assert read_csv().at["from-scratch", "notes"].endswith("best in epoch 40, 41 of 100")
 
 
 def test_the_papers_figure_stands_only_at_its_method_and_task(compare, study):

@@ -80,7 +80,7 @@ def test_a_stored_network_gives_the_test_metrics_of_its_study_again(lesions, sto
     cell = Cell("strict", "pathology_4class", "finetune", "mae", 0)
     evaluate(
         {cell: tmp_path / "run" / "predictions.parquet"},
-        *(tmp_path / "metrics.csv", tmp_path / "differences.csv"),
+        *(tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")),
         **{**DRAWS, **OPTIONS, "power": 0.8, "compared": [], "reference": "mae"},
     )
     expected = pd.read_csv(tmp_path / "metrics.csv").query("split == 'test' and method == 'mae' and seed == 0")

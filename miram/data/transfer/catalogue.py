@@ -11,7 +11,7 @@ from miram.data.cbis_ddsm.cases import carried_lesions, write_case_lists
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.lists import bring_case_lists
 from miram.data.transfer.sources import SOURCES, Series, open_source, takes_crops
-from miram.data.transfer.sources.idc import read_index
+from miram.data.transfer.sources.idc import crop_sizes, read_index
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 from miram.layout import CASE_CSVS
@@ -71,15 +71,18 @@ def list_archive(
     }
 
 
-def list_carried(csv_dir: Path, series_csv: Path) -> None:
+def list_carried(csv_dir: Path, series_csv: Path, *, source: str, settings: dict[str, Any]) -> None:
     """Do what `list_archive` does for CBIS-DDSM, but without a network.
 
     The case lists are the carried ones; numbers of images and sizes of series come from the installed index of the
     Imaging Data Commons, which has the same files.
     """
     write_case_lists(Path(csv_dir))
-    listed = {uid: entry.series for uid, entry in read_index(INDEX_COLLECTION).items()}
-    _write(series_table(carried_lesions(), listed, UIDS), series_csv)
+    entries, lesions = read_index(INDEX_COLLECTION), carried_lesions()
+    listed = {uid: entry.series for uid, entry in entries.items()}
+    if source == "idc" and takes_crops(settings):
+        listed = crop_sizes(lesions, entries)
+    _write(series_table(lesions, listed, columns_needed(settings)), series_csv)
 
 
 def columns_needed(settings: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from miram.data.transfer.http import Http
 from miram.data.transfer.sources.fallback import Fallback
-from miram.data.transfer.sources.idc import Idc
+from miram.data.transfer.sources.idc import Idc, IdcCrops
 from miram.data.transfer.sources.local import Local, holds_dicom
 from miram.data.transfer.sources.named import NamedCrops
 from miram.data.transfer.sources.series import Series, Source
@@ -25,6 +25,8 @@ def open_source(kind: str, http: Http, settings: dict[str, Any], csv_dir: Path) 
     fallback = settings.get("fallback")
     if kind == "local" and takes_crops(settings) and not holds_dicom(Path(settings["folder"])):
         return NamedCrops(Path(settings["folder"]), csv_dir)
+    if kind == "idc" and takes_crops(settings):
+        return IdcCrops(http, csv_dir=csv_dir, **own_settings(settings))
     source = SOURCES[kind](http, **own_settings(settings))
     if fallback is None:
         return source
