@@ -24,7 +24,7 @@ DOCKER_BUILD = docker build --file docker/Dockerfile --build-arg "PYTHON=$(BASE)
 BASE ?= python:3.11-slim-bookworm
 CPU ?=
 
-.PHONY: help setup demo paper test test-containers image sif lint format lock clean
+.PHONY: help setup demo small paper test test-containers image sif lint format lock clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
@@ -51,6 +51,12 @@ demo: setup ## the whole pipeline on the embedded archive, and its table
 paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper
 	@$(BIN)/miram --preset paper show
+
+small: setup ## the pipeline with small networks on the archive's own crops, some hours: make small CROPS=FOLDER
+	@$(if $(CROPS),test -d "$(CROPS)" || { echo "CROPS=$(CROPS) is not a folder"; exit 1; })
+	@$(if $(CROPS),mkdir -p data; test "$$(readlink data/archive-crops)" = "$(abspath $(CROPS))" || { ln -sfn "$(abspath $(CROPS))" data/archive-crops; rm -f data/small/catalogue.json; })
+	@$(BIN)/snakemake --cores $(CORES) --config preset=small
+	@$(BIN)/miram --preset small show
 
 test: setup ## the default test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

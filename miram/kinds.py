@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Options = Mapping[str, Any]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # precisions, as Fabric names them
+AskedPrecision = Literal["auto", Precision]  # auto: what the device is good at, see `miram.train.device`
 
 FULL = "full"  # the attention that the others are compared with
 OURS, PACKAGE, NAIVE = "fused", "package", "naive"  # forms of attention: ours, the library's, the one of 2022
@@ -73,9 +74,11 @@ class Objective:
     """An objective of pre-training.
 
     `build` is "module:class", called with an encoder and, by name, the values in `reads`: sections of params.yaml
-    (SECTIONS), values of `pretrain` (MASKED_ONLY) and `attention`, which stands for ATTENTION_FIELDS. The model returns
-    a `loss`. It is called with images and masking noise where `masked`; otherwise with two views, as the section `moco`
-    has them, and the momentum, and returns `feature_std` as well. `drawing` is None where the attention's is used.
+    (SECTIONS), values of `pretrain` (MASKED_ONLY) and `attention`, which stands for ATTENTION_FIELDS. One whose loss
+    compares the images of a batch reads `accumulate` as well: it gets the whole batch and divides it itself. The model
+    returns a `loss`. It is called with images and masking noise where `masked`; otherwise with two views, as the
+    section `moco` has them, and the momentum, and returns `feature_std` as well. `drawing` is None where the
+    attention's is used.
     """
 
     build: str
@@ -83,7 +86,7 @@ class Objective:
     masked: bool
     drawing: Drawing | None
     pool: Literal["mean", "class"] = "mean"  # tokens of the encoder that a classifier reads
-    least_images: int = 1  # at once; 2 where BatchNorm takes their statistics
+    least_images: int = 1  # of a batch on one device; 2 where BatchNorm takes their statistics
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -185,7 +188,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "mocov3": Objective(
         build="miram.models.mocov3:build",
-        reads=("moco",),
+        reads=("moco", "accumulate"),
         masked=False,
         drawing=Drawing("#D55E00", "P", (5, 1.5)),
         pool="class",

@@ -14,6 +14,8 @@ from miram.stages import STAGES, Cell
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
 IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
+TRIVIAL = ("trivial-size", "trivial-grey")  # the classifiers that see no lesion, for reference
+TRIVIAL_MODE = "trivial"  # theirs, in the place of a cell's mode
 (FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others keep it frozen
 # what describes the other results; the workflow's entry, copied to them; SHA-256 of every verified DICOM instance
 METADATA, WORKFLOW, LOCK = STAGES["crate"].files
@@ -125,6 +127,11 @@ def pretrain(name: str, protocol: str, method: str, seed: int) -> Path:
 def classifier(name: str, cell: Cell) -> Path:
     """One classifier, of any mode."""
     return record("finetune", name, *cell).parent
+
+
+def trivial_predictions(folder: Path, method: str) -> Path:
+    """The predictions of one of TRIVIAL, in the folder of its record."""
+    return folder / f"{method}.parquet"
 
 
 def explain(name: str) -> Path:

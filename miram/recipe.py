@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Precision
+from miram.kinds import STRICT, AskedPrecision, Count
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -93,7 +93,7 @@ class Recipe(FromValues):
     beta1: float
     beta2: float
     crop_scale_min: float
-    precision: Precision
+    precision: AskedPrecision
     compile: bool
     recompute: bool
     encoder_init: str | None
@@ -115,6 +115,16 @@ class Recipe(FromValues):
     def masked(self) -> bool:
         """Whether the model reconstructs masked patches; otherwise it gets two views of an image."""
         return kinds.is_masked(self.objective)
+
+    @property
+    def divides_batch(self) -> bool:
+        """Whether the model gets a whole batch and divides it by `accumulate` itself."""
+        return "accumulate" in kinds.OBJECTIVES[self.objective].reads
+
+    @property
+    def micro_batches(self) -> int:
+        """The parts of a batch that have a loss each."""
+        return 1 if self.divides_batch else self.accumulate
 
     @property
     def lr(self) -> float:
@@ -163,7 +173,7 @@ class Classifying(FromValues):
     pool: str
     threshold: float
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int
     pretrain_seed: int | None = dataclasses.field(
         default=None, kw_only=True
@@ -214,11 +224,25 @@ class NeighbourProbe(Classifying):
 
 
 @dataclasses.dataclass(frozen=True)
+class Trivial(FromValues):
+    """What decides the classifiers that see no lesion."""
+
+    task: str
+    seed: int  # of the trees
+    threshold: float
+    bins: int
+    rounds: list[int]
+    linear_c: list[float]
+    linear_iterations: int
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Explaining(FromValues):
     """What decides the relevance maps and the maps of features, and where they are computed."""
 
     task: str
     encoder: Encoder
     accelerator: str
-    precision: Precision
+    precision: AskedPrecision
     threads: int

@@ -73,4 +73,5 @@ def _reset_torch() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)

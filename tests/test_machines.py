@@ -211,7 +211,8 @@ def test_what_comes_with_the_code_is_named_from_any_folder_and_ones_own_goes_bef
 
 def test_half_precision_on_a_cpu_is_refused_before_anything_runs(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text(SHIPPED.replace("precision: 32-true #", "precision: 16-mixed #"), encoding="utf-8")
+    mixed = re.sub("precision: (32-true|auto),", "precision: 16-mixed,", SHIPPED)
+    file.write_text(mixed, encoding="utf-8")
     with pytest.raises(MiramError, match=r"16-mixed.*compute\.accelerator: cpu"):
         params.load(file, "demo")
     assert params.load(file, "paper").compute.precision == "16-mixed"

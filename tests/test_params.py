@@ -42,6 +42,30 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
     assert layout.results("paper-896") != layout.results("paper")
 
 
+def test_small_takes_the_archives_own_crops_and_goes_with_own_images_as_well(tmp_path):
+    small = params.load(ROOT / "params.yaml", "small")
+    assert (small.source, small.crops.from_, small.crops.component) == ("local", "archive", "union")
+    values = params.stage_values(small, "crops")
+    assert values["crops"] == {"bits": 8, "doubtful": "keep"} and values["settings"]["crops_from"] == "archive"
+    text = SHIPPED.replace("source: tcia #", "source: images #").replace(
+        "crops: {from: archive}", "crops: {from: films}"
+    )
+    file = tmp_path / "params.yaml"
+    file.write_text(re.sub(r"tasks: \[pathology.*", "tasks: [label]", text))
+    assert params.load(file, "small").source == "images"
+
+
+def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
+    small = params.load(ROOT / "params.yaml", "small")
+    further = [cell for cell in params.cells(small) if cell.protocol == "published"]
+    assert {(cell.task, cell.seed) for cell in further} == {("pathology_4class", 0)}
+    assert {cell.task for cell in params.cells(small)} == set(small.finetune.tasks)
+    places = [place for stage, place in params.jobs(small) if stage.name == "trivial"]
+    assert ("published", "pathology_4class") in places and ("published", "pathology") not in places
+    whole = load_edited(tmp_path, "splits: {further: main}", "splits: {further: all}", "small")
+    assert len(params.cells(whole)) > len(params.cells(small))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -78,7 +102,7 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("width: 64, depth: 2, heads: 4", "width: 64, depth: 2, heads: 64", "a Performer needs heads of width 2"),
         ("width: 96, depth: 4, heads: 4", "width: 98, depth: 4, heads: 2", "encoder: 4 does not divide width 98"),
         ("width: 64, depth: 2, heads: 4", "width: 62, depth: 2, heads: 2", "decoder: 4 does not divide width 62"),
-        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1, accumulate 1"),
+        ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1 on 1 device(s); BatchNorm"),
         ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
         ("epochs: 500", "epochs: 500\n      mask_ratio: 0.5", "occurs twice"),
@@ -95,6 +119,8 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
         ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
+        ("from: films #", "from: archives #", "crops.from: 'archives'"),
+        ("doubtful: keep", "doubtful: maybe", "'keep' or 'set_aside'"),
         ("tasks: [pathology_4class]", "tasks: [label]", "[label] is only for source images"),
         ("protocols: [strict, published]", "protocols: [strict, leaky]", "splits.protocols.1: 'leaky'"),
         ("protocols: [strict, published]", "protocols: [strict, paper]", "It is called published now"),

@@ -38,7 +38,7 @@ SOURCES = (
 )
 BIN = Path(sys.executable).parent
 VARYING = r"pretrain_(seconds|peak_memory)"
-RESULTS = ("evaluate", "claims", "efficiency", "table", "report", "crate")  # rules
+RESULTS = ("evaluate", "cohort", "claims", "efficiency", "table", "report", "crate")  # rules
 MIRAM = [sys.executable, "-m", "miram.cli"]
 RUN = [BIN / "snakemake", "--cores", "2"]
 
@@ -174,7 +174,7 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
 
 def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
     edit(restored, lambda document: document["finetune"].update(modes=["finetune", "knn"]))
-    assert jobs(restored) == {"probe", *RESULTS}
+    assert jobs(restored) == {"probe", *RESULTS} - {"cohort"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
     assert jobs(restored) == {"probe", "audit", *RESULTS}
 
@@ -275,7 +275,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
-    assert jobs(copied) == {"finetune", *RESULTS}
+    assert jobs(copied) == {"finetune", *RESULTS} - {"cohort"}
     finished(copied)
     assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
     assert row(copied, "published", "mae")["accuracy_percent_mean"] > 0

@@ -25,7 +25,7 @@ from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.kinds import NAIVE, Precision
 from miram.planning.kept import kept_bytes
-from miram.planning.memory import fit, least_images, memory_of
+from miram.planning.memory import USABLE, least_images, memory_of
 from miram.recipe import Recipe
 
 TOKENS = (197, 785, 1601, 3137, 6401, 12_545, 16_385)  # squares of 14, 28, 40, 56, 80, 112, 128, and the class token
@@ -125,7 +125,7 @@ def measure_attention(
                 {
                     **{"kind": kind, "form": form, "tokens": count, **times},
                     "kept_mib": kept_bytes(partial(layer, x)) / MIB,
-                    "peak_mib": _peak(calls[kind, form], device) / MIB,
+                    "peak_mib": peak_of(calls[kind, form], device) / MIB,
                     "seconds": times["forward"] + times["backward"],
                 }
             )
@@ -140,7 +140,7 @@ def _autocast(layer: Callable, precision: str, device: str) -> Callable:
     return call
 
 
-def _peak(call: Callable[[], object], device: str) -> float:
+def peak_of(call: Callable[[], object], device: str) -> float:
     """The maximum bytes of `call` in addition to the memory in use before."""
     if device == "cpu":
         return peak_bytes(call)
@@ -177,7 +177,7 @@ def measure_steps(
                     "images_per_second": images / calls["seconds"],
                     "kept_mib": kept / MIB,
                     "predicted_kept_mib": memory.kept / MIB,
-                    "peak_mib": (memory.weights + memory.moments + _peak(step, device)) / MIB,
+                    "peak_mib": (memory.weights + memory.moments + peak_of(step, device)) / MIB,
                     "predicted_peak_mib": memory.peak / MIB,
                     **{f"batch_in_{size}_gb": largest_batch(recipe, size) for size in GIGABYTES},
                 }
@@ -188,10 +188,8 @@ def measure_steps(
 
 def largest_batch(recipe: Recipe, gigabytes: float) -> int:
     """Images at once, a power of 2, that fit by the memory model; 0: not one."""
-    try:
-        return fit(replace(recipe, batch=4096), gigabytes * 1e9, devices=1, crops_bytes=0).images
-    except MiramError:
-        return 0
+    sizes = [2**power for power in range(12, -1, -1) if 2**power >= least_images(recipe)]
+    return next((n for n in sizes if memory_of(recipe, n).peak <= USABLE * gigabytes * 1e9), 0)
 
 
 def measure_finetuning(

@@ -78,13 +78,14 @@ def pretraining_step(
     loss: Callable[..., Tensor] = loss_of,
     fused_adamw: bool = True,
     naive: bool = False,
+    accumulate: int = 1,
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     """The forward pass of a method on this many random images, and its whole training step.
 
     `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention stores the
-    matrices of all pairs of tokens.
+    matrices of all pairs of tokens. A model that divides its batch itself does so by `accumulate`.
     """
-    model = build_pretrainer(recipe).to(device)
+    model = build_pretrainer(replace(recipe, accumulate=accumulate)).to(device)
     if naive:
         for block in model.get_submodule("highres").get_submodule("stack").children():
             _make_naive(block.get_submodule("attn"))

@@ -118,7 +118,8 @@ def _add_training(add: Add) -> None:
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
     size.add_argument("--vram", type=float, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
-    add("plan", machine.plan_hours, "hours of all trainings from measured rates, compared with finished ones")
+    planned = add("plan", machine.plan_hours, "hours of all trainings from measured rates, compared with finished ones")
+    planned.add_argument("--card", metavar="NAME", help="predict them for a GPU, such as rtx-3060-ti; all: for each")
     cost = add("bench", machine.measure, "measure time and memory of attention, steps and input on this machine")
     cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")

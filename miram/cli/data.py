@@ -83,7 +83,7 @@ def crops(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     def work() -> dict[str, Any]:
         with _source(chosen) as values:
-            return cut_films(places, cutting=params.cutting_of(chosen), **values, **asdict(chosen.transfer))
+            return cut_films(places, cutting=params.crops_of(chosen), **values, **asdict(chosen.transfer))
 
     outputs = [places.lesions_csv, places.set_aside_csv, places.backgrounds_csv, places.lock]
     do_stage(chosen, "crops", [source], outputs, work)
@@ -103,12 +103,12 @@ def data_plan(chosen: params.Params, arguments: argparse.Namespace) -> None:
         if not layout.record("catalogue", chosen.name).exists():
             places = places._replace(csv_dir=Path(folder, "csv"), series_csv=Path(folder, "series.csv"))
             if _is_carried(chosen) and chosen.source != "local":
-                list_carried(places.csv_dir, places.series_csv)
+                list_carried(places.csv_dir, places.series_csv, **values)
                 print("before `miram catalogue`: from the installed case lists and index, without network")
             else:
                 more = _tries(chosen) | {"carried": _is_carried(chosen)}
                 list_archive(places.csv_dir, places.series_csv, **values, **more)
-        plan_films(places, cutting=params.cutting_of(chosen), **values, **transfer)
+        plan_films(places, cutting=params.crops_of(chosen), **values, **transfer)
 
 
 def data_check(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -1,29 +1,30 @@
 """The commands about a machine: whether it suffices, what fits on it, what all trainings cost there."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miram import layout, params
-from miram.cli.stage import classifiers, pretrainings, store_of
+from miram.cli.stage import check_known, recipes, store_of
 from miram.errors import MiramError
 from miram.stages import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from miram.planning.hours import Images
+    from miram.planning.hours import Images, Job
 
 
 def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Examine this machine before the stages of `arguments` start; it writes no record, as it has no outputs."""
     from miram.planning.doctor import all_made_gb, examine, held_gb
-    from miram.train.device import check_precision, usable_accelerator
+    from miram.train.device import usable_accelerator, usable_precision
 
-    stages, methods = arguments.stages, pretrainings(chosen)
+    stages, methods = arguments.stages, recipes(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
-    each = len(chosen.splits.protocols) * len(chosen.pretrain.seeds)
-    counts = {"pretrainings": each, "networks": len(params.kept(chosen))}
+    count = len(params.pretrainings(chosen)) // len(methods)
+    counts = {"pretrainings": count, "networks": len(params.kept(chosen))}
     crops_bytes = _crops_bytes(chosen)
     all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
@@ -44,7 +45,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     examine(layout.data(chosen.name), **facts)
     if facts["accelerator"] is not None and not arguments.elsewhere:
-        check_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
+        usable_precision(chosen.compute.precision, usable_accelerator(chosen.compute.accelerator))
 
 
 def _crops_bytes(chosen: params.Params) -> float:
@@ -75,36 +76,66 @@ def fit_memory(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     print(
         as_table(
-            pretrainings(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
+            recipes(chosen), arguments.vram * 1e9, devices=chosen.compute.devices, crops_bytes=_crops_bytes(chosen)
         )
     )
 
 
 def plan_hours(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print the hours of every training of the preset."""
+    """Print the hours of every training of the preset, on measured devices or on a card by its name."""
     from miram.planning.hours import as_text
 
+    if arguments.card:
+        print(_of_cards(chosen, arguments.card))
+        return
     seeds = {"pretrain_seeds": len(chosen.pretrain.seeds), "finetune_seeds": len(chosen.finetune.seeds)}
-    print(as_text(_plans(chosen), chosen.compute.devices, **seeds))
+    print(as_text(_plans(chosen, params.jobs(chosen)), chosen.compute.devices, **seeds))
+    headline = _totals(chosen, params.headline_jobs(chosen))
+    print("\n".join(f"Of it the headline, on {device}: {words}." for device, words in headline.items()))
 
 
-def _plans(chosen: params.Params) -> "dict[str, pd.DataFrame]":
-    """The result of `miram.planning.hours.hours` for all trainings of a preset."""
-    from miram.planning.hours import classifier_job, hours, pretraining_job
+def _of_cards(chosen: params.Params, name: str) -> str:
+    """The predicted hours of the headline and of all trainings, on the card of that name or on all of them."""
+    from miram.planning import cards
+    from miram.planning.flops import finetuning_flops, pretraining_flops
+
+    check_known("card", name, [*cards.CARDS, "all"])
+    scopes = {"headline": _jobs(chosen, params.headline_jobs(chosen)), "whole": _jobs(chosen, params.jobs(chosen))}
+    own = recipes(chosen)
+    flops = {(f"pre-training {method}", recipe.side): pretraining_flops(recipe) for method, recipe in own.items()}
+    for side in {recipe.side for recipe in own.values()} | {chosen.pretrain.side}:
+        flops |= {(what, side): finetuning_flops(chosen.encoder, side) for what in ("fine-tuning", "probes")}
+    named = cards.CARDS if name == "all" else {name: cards.CARDS[name]}
+    measured = cards.measured_hours(scopes, chosen.encoder, layout.benches(), named)
+    return cards.as_text({scope: cards.operations(jobs, flops) for scope, jobs in scopes.items()}, named, measured)
+
+
+def _plans(chosen: params.Params, jobs: Iterable[params.Placed]) -> "dict[str, pd.DataFrame]":
+    """The result of `miram.planning.hours.hours` for the trainings among these jobs."""
+    from miram.planning.hours import hours
+
+    return hours(_jobs(chosen, jobs), chosen.encoder, layout.benches())
+
+
+def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
+    """The trainings among the jobs of a preset, as `miram.planning.hours` takes them."""
+    from miram.planning.hours import classifier_job, pretraining_job
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
     images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
-    jobs = []
-    for protocol, own in images.items():
-        seen = own.lesions + own.backgrounds + extra
-        for name, recipe in pretrainings(chosen).items():
-            for seed in chosen.pretrain.seeds:
-                path = layout.record("pretrain", chosen.name, protocol, name, seed)
-                jobs.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
-    for cell, path in classifiers(chosen).items():
-        side = params.side_of(chosen, cell.method)
-        jobs.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
-    return hours(jobs, chosen.encoder, layout.benches())
+    found = []
+    for stage, place in jobs:
+        path = layout.record(stage.name, chosen.name, *place)
+        if stage.modes:
+            cell = layout.Cell(*place)  # type: ignore[arg-type]
+            side = params.side_of(chosen, cell.method)
+            found.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
+        elif stage.name == "pretrain":
+            protocol, name, seed = str(place[0]), str(place[1]), int(place[2])
+            seen = images[protocol].lesions + images[protocol].backgrounds + extra
+            recipe = params.recipe_of(chosen, name, seed)
+            found.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
+    return found
 
 
 def _images(chosen: params.Params, protocol: str) -> "Images":
@@ -126,12 +157,16 @@ def _images(chosen: params.Params, protocol: str) -> "Images":
 
 def _hours(chosen: params.Params) -> dict[str, str]:
     """The hours of all trainings on each measured device, in words; nothing if the images are unknown."""
-    from miram.planning.hours import totals
-
     try:
-        return totals(_plans(chosen))
+        return _totals(chosen, params.jobs(chosen))
     except MiramError:
         return {}
+
+
+def _totals(chosen: params.Params, jobs: Iterable[params.Placed]) -> dict[str, str]:
+    from miram.planning.hours import totals
+
+    return totals(_plans(chosen, jobs))
 
 
 def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -140,4 +175,4 @@ def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     flags = [f"--device {arguments.device}"] + ["--quick"] * arguments.quick
     command = " ".join([f"miram --preset {chosen.preset} bench", *flags])
-    print(f"written: {bench(pretrainings(chosen), arguments.out, arguments.device, arguments.quick, command)}")
+    print(f"written: {bench(recipes(chosen), arguments.out, arguments.device, arguments.quick, command)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout, params
-from miram.cli.stage import classifiers, do_stage, first_pretrainings, unfinished_logs
+from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -18,12 +18,14 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of all finished cells, and the differences between methods."""
     from miram.evaluate.metrics import evaluate as measure
 
-    cells = classifiers(chosen)
-    finished = [path for path in cells.values() if path.exists()]
+    cells, trivial = classifiers(chosen), trivial_records(chosen)
+    finished = [path for path in dict.fromkeys([*cells.values(), *trivial.values()]) if path.exists()]
     for path in finished:
         record.read(path)
+    files = {cell: path.parent / layout.PREDICTIONS for cell, path in cells.items()}
+    files |= {cell: layout.trivial_predictions(path.parent, cell.method) for cell, path in trivial.items()}
     # predictions without a record cannot be trusted
-    predictions = {c: path.parent / layout.PREDICTIONS if path.exists() else None for c, path in cells.items()}
+    predictions = {c: files[c] if path.exists() else None for c, path in (cells | trivial).items()}
     values = _values(chosen, "evaluate")
     outputs = layout.result_files("evaluate", chosen.name)
 
@@ -31,6 +33,34 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
         return measure(predictions, *outputs, **values)
 
     do_stage(chosen, "evaluate", finished, outputs, work)
+
+
+def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Describe the data, and measure groups of lesions."""
+    from miram.data.transfer.ledger import read_ledger
+    from miram.evaluate.cohort import cohort as describe
+
+    run, protocols = chosen.name, chosen.splits.protocols
+    shown = {cell: path for cell, path in classifiers(chosen).items() if cell[:3] == params.headline(chosen)}
+    finished = {cell: path for cell, path in shown.items() if path.exists()}
+    inputs = [layout.record("crops", run), *(layout.record("splits", run, protocol) for protocol in protocols)]
+    inputs += finished.values()
+    for path in inputs:
+        record.read(path)
+    history = read_ledger(layout.ledger(run))
+    listed = {"series needed for these lesions": len(history.states), "of them set aside": len(history.reasons)}
+    csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
+    splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
+    predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
+    counts, groups, text = outputs = layout.result_files("cohort", run)
+    values = _values(chosen, "cohort")
+    del values["headline"]
+
+    def work() -> dict[str, Any]:
+        known = {} if chosen.source == params.IMAGES else listed
+        return describe(*csvs, splits, predictions, (counts, groups, text), listed=known, preset=chosen.title, **values)
+
+    do_stage(chosen, "cohort", inputs, outputs, work)
 
 
 def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -75,11 +105,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, title = chosen.name, chosen.title
     out, protocols = layout.results(run), chosen.splits.protocols
-    pretrained: dict[tuple[str, str], list[Path]] = {
-        (p, m): [layout.record("pretrain", run, p, m, seed) for seed in chosen.pretrain.seeds]
-        for p in protocols
-        for m in chosen.methods
-    }
+    pretrained: dict[tuple[str, str], list[Path]] = {}
+    for place in params.pretrainings(chosen):
+        pretrained.setdefault(place[:2], []).append(layout.record("pretrain", run, *place))
     # the table names those that are missing
     finished = {place: [path for path in paths if path.exists()] for place, paths in pretrained.items()}
     first = {place: paths[0] for place, paths in finished.items() if pretrained[place][0] in paths}  # are drawn
@@ -104,8 +132,9 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
         values = _values(chosen, "table") | {"kinds": params.kinds_of(chosen), "overview_md": _overview(chosen)}
+        tables = out / "metrics.csv", out / "differences.csv", layout.paper_csv()
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
-        return comparison(out / "metrics.csv", layout.paper_csv(), *records, out, preset=title, **values)
+        return comparison(*tables, *records, out, preset=title, **values)
 
     outputs = [*layout.result_files("table", run), *(layout.reconstructions(run, method) for method in rebuilt)]
     do_stage(chosen, "table", [*inputs, layout.paper_csv()], outputs, work)
@@ -126,6 +155,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     }
     finished = [path for path in (*cells.values(), *pretrained.values(), *stages.values()) if path.exists()]
     benches = layout.benches()
+    html, checklist_md = layout.result_files("report", run)
 
     contents = Contents(
         preset=chosen.title,
@@ -153,7 +183,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "report",
         [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
         layout.result_files("report", run),
-        lambda: write(results / "report.html", contents),
+        lambda: write(html, checklist_md, contents),
     )
 
 

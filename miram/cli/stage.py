@@ -37,7 +37,7 @@ def _helps() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
-def pretrainings(chosen: params.Params) -> dict[str, Recipe]:
+def recipes(chosen: params.Params) -> dict[str, Recipe]:
     """What decides each method's first pre-training; it is the same under every protocol."""
     return {name: params.recipe_of(chosen, name) for name in chosen.methods}
 
@@ -51,6 +51,11 @@ def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
 def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
     """The record of every cell, in the order of the table's rows."""
     return {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
+
+
+def trivial_records(chosen: params.Params) -> dict[layout.Cell, Path]:
+    """The record of every trivial classifier; those of a protocol and task share one."""
+    return {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:

@@ -133,6 +133,31 @@ def _classify(
     do_stage(chosen, stage, inputs, outputs, lambda: work(cell, files), *cell)
 
 
+def trivial(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Classify by the size and by the grey values of the crops."""
+    from miram.train.trivial import classify_trivially
+
+    run, (protocol, task) = chosen.name, (arguments.protocol, arguments.task)
+    check_known("protocol", protocol, chosen.splits.protocols)
+    check_known("task", task, chosen.finetune.tasks)
+    inputs = [*(layout.record(name, run) for name in ("crops", "pack")), layout.record("splits", run, protocol)]
+    for path in inputs:
+        record.read(path)
+    out = layout.record("trivial", run, protocol, task).parent
+    outputs = [out / "log.csv", *(layout.trivial_predictions(out, method) for method in layout.TRIVIAL)]
+    tables = layout.data(run) / "lesions.csv", layout.splits(run, protocol)
+    own = params.trivial_of(chosen, task)
+    do_stage(
+        chosen,
+        "trivial",
+        inputs,
+        outputs,
+        lambda: classify_trivially(out, *store_of(chosen), *tables, own),
+        protocol,
+        task,
+    )
+
+
 def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Explain the fine-tuned networks of the first seed, and the pre-trained ones that they started from."""
     from miram.train.explain import explain as examine

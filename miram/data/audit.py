@@ -9,10 +9,13 @@ import pandas as pd
 from miram.data.case_lists import catalogue_overlap, views
 from miram.data.rows import as_markdown
 from miram.data.splits import SEEN, SPLITS
+from miram.data.taking import DOUBTFUL
 from miram.data.tasks import strata
 from miram.files import atomic_path
 
 PAIR_KINDS = ("same pixels", "same size, other pixels", "same size, pixels unknown", "other size")
+UNSIZED = "size unknown"  # a further kind, of the archive's own crops
+UNKNOWN = "Not known: the crops are the archive's own, without their films. So are the sizes and the pixels of these."
 BORDERS = {
     "outside_film": "beyond the film, filled with zeros",
     "air": "air",
@@ -54,11 +57,12 @@ def audit(
         as_markdown(film_pairs(lesions), "parts"),
         "## Repairs",
         _listed(lesions["repairs"].str.split(";").explode().loc[lambda word: word != ""].value_counts().sort_index()),
+        *_doubtful(lesions),
         "## Set aside",
         f"{len(lost)} of {len(lesions) + len(lost)} lesions; set_aside.md gives each with its reason.",
         "## What crops show other than breast",
         "Shares of a crop's pixels, from a map of its film in which the breast is the largest bright area.",
-        as_markdown(_borders(lesions)),
+        as_markdown(_borders(lesions)) if (lesions["air"] != "").any() else UNKNOWN,
     ]
     with atomic_path(audit_md) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -104,7 +108,8 @@ def effect_on_test(lesions: pd.DataFrame, split: pd.Series) -> dict[str, int]:
 def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
     """Numbers of pairs of films of one view, by whether their pixels, or only their sizes, are the same."""
     films = lesions.drop_duplicates("film_uid")
-    kinds = {place: dict.fromkeys(PAIR_KINDS, 0) for place in ("same part", "both parts")}
+    unsized = [UNSIZED] * bool((films["film_rows"] == "").any())
+    kinds = {place: dict.fromkeys([*PAIR_KINDS, *unsized], 0) for place in ("same part", "both parts")}
     for _, of_view in films.groupby(views(films)):
         for one, other in combinations(of_view.to_dict("records"), 2):
             place = "same part" if one["official_split"] == other["official_split"] else "both parts"
@@ -113,6 +118,8 @@ def film_pairs(lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pair_kind(one: dict, other: dict) -> str:
+    if "" in (one["film_rows"], other["film_rows"]):
+        return UNSIZED
     if (one["film_rows"], one["film_columns"]) != (other["film_rows"], other["film_columns"]):
         return "other size"
     if not one["film_sha256"] or not other["film_sha256"]:
@@ -124,6 +131,15 @@ def _class_counts(lesions: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
     counts = pd.crosstab(strata(lesions), split).reindex(columns=SPLITS, fill_value=0)
     counts.loc["all"] = counts.sum()
     return counts
+
+
+def _doubtful(lesions: pd.DataFrame) -> list[str]:
+    """The archive's own crops that disagree with the boxes of their masks, by name."""
+    names = lesions.loc[lesions["repairs"].str.contains(DOUBTFUL), "lesion_id"]
+    about = (
+        f"{len(names)} of the archive's own crops disagree with the box of their mask; crops.doubtful leaves them out."
+    )
+    return [f"### {DOUBTFUL}", about, ", ".join(names)] if len(names) else []
 
 
 def _borders(lesions: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ the third part of each path column is the SeriesInstanceUID and always resolves.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ ALLOWED = {
 SCALES_FROM_ONE = {"breast_density": "density_unknown", "subtlety": "subtlety_unknown"}  # 0 is on neither scale
 LABELLED = [*LABELS["mass"], *LABELS["calc"]]
 UIDS = list(PATHS.values())
+CROP_UIDS = ["crop_uid", "mask_uid"]  # of the archive's own crop: in the first, but for one lesion
 CASES = ["kind", "official_split", "patient_id", "breast_density", "side", "view", "abnormality_id", *LABELLED]
 CASES += ["assessment", "pathology", "subtlety", *UIDS]
 IDENTITY = ["lesion_id", "patient_id", "abnormality", "official_split", "side", "view", "abnormality_id", "pathology"]
@@ -82,9 +84,9 @@ def lesion_ids(cases: pd.DataFrame) -> pd.Series:
     return prefix.str.cat(parts, sep="_")
 
 
-def needed_series(lesions: pd.DataFrame) -> list[str]:
-    """The unique SeriesInstanceUIDs that the crops of `lesions` are cut from, sorted."""
-    return sorted(set(lesions[UIDS].to_numpy().ravel()))
+def needed_series(lesions: pd.DataFrame, columns: Sequence[str] = UIDS) -> list[str]:
+    """The unique SeriesInstanceUIDs in these columns, from which the crops of `lesions` are made, sorted."""
+    return sorted(set(lesions[list(columns)].to_numpy().ravel()))
 
 
 def catalogue_overlap(lesions: pd.DataFrame) -> dict[str, Any]:

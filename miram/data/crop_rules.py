@@ -1,4 +1,4 @@
-"""How crops are cut: `params` builds it, the stages read it; names and units are those of params.yaml."""
+"""How crops are cut or taken: `params` builds it, the stages read it; names and units are those of params.yaml."""
 
 from dataclasses import dataclass, fields
 
@@ -24,3 +24,11 @@ class Cutting(WindowRule):
     air: float
     backgrounds_per_film: int
     backgrounds_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taking:
+    """What decides the crops that are the archive's own, see `take_crops`."""
+
+    bits: int
+    doubtful: str

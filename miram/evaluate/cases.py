@@ -1,7 +1,7 @@
 """The metrics of one network on external cases: for all, and for each group by a column of their table."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import pandas as pd
 from miram.evaluate.metrics import Draws, Limits, lesion_rows
 from miram.evaluate.predictions import answers_of
 from miram.evaluate.scores import Options, confidence_bins, confidences
+from miram.evaluate.subgroups import group_rows
 from miram.files import atomic_path
 from miram.predictions import Predictions
 
@@ -53,18 +54,13 @@ def measure_cases(
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
     table = answered.table
 
-    def rows(part: pd.DataFrame, column: str, group: str) -> list[dict[str, object]]:
-        place = {"column": column, "group": group, "patients": part["patient_id"].nunique()}
-        own = replace(answered, table=part)
-        found = lesion_rows(own, NETWORK, draws=draws, limits=limits, options=options, positive=positive)
-        return [{**row, **place} for row in found]
-
-    every = rows(table, ALL, ALL)
+    measure = partial(lesion_rows, method=NETWORK, draws=draws, limits=limits, options=options, positive=positive)
+    place = {"column": ALL, "group": ALL, "patients": table["patient_id"].nunique()}
+    every = [{**row, **place} for row in measure([answered])]
     passed_over = {name: count for name in groups if (count := table[name].nunique()) > MOST_GROUPS}
     for column in groups:
         if column not in passed_over:
-            for group, part in table.groupby(column, sort=True):
-                every += [row for row in rows(part, column, str(group)) if row["method"] == NETWORK]
+            every += [row for row in group_rows([answered], column, measure) if row["method"] == NETWORK]
     figures = pd.DataFrame(every, columns=COLUMNS)
     with atomic_path(metrics_csv) as temporary:
         figures.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")

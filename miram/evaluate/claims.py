@@ -15,7 +15,7 @@ import yaml
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.pretrainings import OF_ONE, extent, pretrainings_of
+from miram.evaluate.pretrainings import OF_ONE, extent
 from miram.evaluate.rules import MEANINGS, OF_RUNS, OPEN, RULES, Measurements, memory_growth, memory_less
 from miram.evaluate.statistics import lesions_needed_unpaired
 from miram.files import atomic_path
@@ -78,9 +78,7 @@ def judge(
     with atomic_path(out_dir / "claims.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(out_dir / "claims.md") as temporary:
-        temporary.write_text(
-            _markdown(table, published, preset, confidence, power, extent(pretrainings_of(metrics))), encoding="utf-8"
-        )
+        temporary.write_text(_markdown(table, published, preset, confidence, power, extent(metrics)), encoding="utf-8")
     return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
 
 

@@ -4,7 +4,7 @@ Axis letters: N lesions of one split, R draws of patients.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ DIFFERENCE_COLUMNS = [
     *("p_value", "p_holm", "corrected_low", "corrected_high"),
     *("disagreement", "design_effect", "lesions_needed", "note"),
 ]
+SIGNED = {  # column -> the one whose negative it is once the methods are exchanged
+    **{"difference": "difference", "low": "high", "high": "low"},
+    **{"corrected_low": "corrected_high", "corrected_high": "corrected_low"},
+}
 Pairs = list[tuple[Measured, Measured]]  # the reference and another method, one pair per seed
 
 
@@ -95,6 +99,34 @@ def difference_rows(
                 row |= _lesions_needed(pairs[other], patients, confidence, power, options["threshold"])
             rows.append(row)
     return rows
+
+
+def less_trivial(
+    measured: Mapping[tuple[str, int], Measured],
+    runs: Sequence[tuple[str, int]],
+    trivial: Sequence[tuple[str, int]],
+    patients: np.ndarray,
+    compare: Callable[..., list[dict[str, object]]],
+) -> list[dict[str, object]]:
+    """The rows of every method minus each of the `trivial` classifiers; these are corrected among themselves.
+
+    A trivial classifier has one answer, which is paired with all seeds of a method. `compare` is `difference_rows`.
+    """
+    rows: list[dict[str, object]] = []
+    for name, number in trivial:
+        if (name, number) in measured:
+            same = {(name, seed): measured[name, number] for _, seed in runs}
+            rows += map(_turned, compare({**measured, **same}, runs, patients, reference=name))
+    return rows
+
+
+def _turned(row: dict[str, Any]) -> dict[str, object]:
+    """The same comparison with its methods exchanged."""
+    turned = row | {"first": row["second"], "second": row["first"]}
+    for name, other in SIGNED.items():
+        if other in row:
+            turned[name] = -row[other]
+    return turned
 
 
 def _exchanged(pairs: Pairs, exchanges: np.ndarray, metrics: Sequence[str], options: Options) -> dict[str, np.ndarray]:

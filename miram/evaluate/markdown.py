@@ -10,6 +10,7 @@ MODELS = {  # of each preset
     "paper": "models of full size",
     "paper-448": "models of full size, 224 -> 448 px",
     "paper-896": "models of full size, 448 -> 896 px",
+    "small": "small models on the archive's own crops",
 }
 
 LINE_WIDTH = 110  # characters; the files are printed on terminals too

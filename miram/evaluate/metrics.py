@@ -5,9 +5,11 @@ and its sample standard deviation `sd`. On the test split `low` and `high` bound
 patients: in each of `resamples` draws all networks see the same patients, and the mean over seeds is taken inside the
 draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
 variation over patients for these networks; `sd` shows that over seeds. Where methods were pre-trained several times the
-interval of a mean is for other pre-trainings as well, see `pretrainings.interval_anew`. The majority class has one
-answer and no seed. differences.csv: `difference_rows`. variance.csv: a row per method and metric of the test split, the
-standard deviation of its mean by the draws of patients, and that of one run by source, see `pretrainings.sources`.
+interval of a mean is for other pre-trainings as well, see `pretrainings.interval_anew`. The references, which are the
+trivial classifiers and the majority class, have one answer and no seed.
+differences.csv: `difference_rows`, and the accuracy of each method less that of each trivial classifier.
+variance.csv: a row per method and metric of the test split, the standard deviation of its mean by the draws of
+patients, and that of one run by source, see `pretrainings.sources`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
-from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows
+from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows, less_trivial
+from miram.evaluate.notes import class_notes, draw_notes
 from miram.evaluate.predictions import (
     NOTE_SEPARATOR,
     SECTION,
@@ -36,19 +39,19 @@ from miram.evaluate.pretrainings import (
     several_pretrainings,
     variance_rows,
 )
-from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
-from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
+from miram.evaluate.scores import METRICS, Answers, Options, scores
+from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
-from miram.layout import Cell
+from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.predictions import TEST, Predictions, read_predictions
 
-MAJORITY = "majority class"  # the reference with a constant answer; its rows have no seed
+MAJORITY = "majority class"  # the reference with a constant answer
+SEES = dict(zip(TRIVIAL, ("its size", "its size, its grey levels and its mean gradients"), strict=True))
 METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "pretrain_seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
 ]
-BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a class decide
 Run = tuple[str, int]  # method, seed
 
 
@@ -87,9 +90,9 @@ def evaluate(
     """Write the metrics of all cells, the differences of the methods from `reference`, and their variance by source.
 
     `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
-    `predictions` has every cell of the tables. One whose file is None or missing is a gap, named in the notes and in
-    the returned facts. Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
-    about lesions, splits, labels or classes.
+    `predictions` has every cell of the tables, and those of the trivial classifiers, which are in every section of
+    their protocol and task. One whose file is None or missing is a gap, named in the notes and in the returned facts.
+    Raises MiramError if there is no file, one is damaged, or two of a section disagree about lesions or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
@@ -98,44 +101,48 @@ def evaluate(
     draws: Draws = {"resamples": resamples, "seed": seed}
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
     difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
-    metric_rows: list[dict[str, object]] = []
-    differences: list[dict[str, object]] = []
-    variances: list[dict[str, object]] = []
-    for section in dict.fromkeys(cell[:3] for cell in predictions):
+    metric_rows, differences, variances = (list[dict[str, object]]() for _ in range(3))
+    for section in dict.fromkeys(cell[:3] for cell in predictions if cell.mode != TRIVIAL_MODE):
         place = dict(zip(SECTION, section, strict=True))
-        runs = [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == section]
-        files = {(cell.method, int(cell.seed)): path for cell, path in finished.items() if cell[:3] == section}
-        for split, parts in _by_split(files, section).items():
+        runs, trivial = (
+            [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == (*section[:2], mode)]
+            for mode in (section[2], TRIVIAL_MODE)
+        )
+        shown = {section, (*section[:2], TRIVIAL_MODE)}
+        for split, parts in _by_split({cell: path for cell, path in finished.items() if cell[:3] in shown}).items():
             measured, majority = _measured(parts, draws if split == TEST else None, options, positive)
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
-            rows += _majority_rows(majority, split, patients, limits)
-            metric_rows += [place | row for row in rows]
+            rows += _trivial_rows(measured, trivial, split, patients, limits)
+            metric_rows += [place | row for row in rows + _majority_rows(majority, split, patients, limits)]
             if split == TEST:
                 found = difference(measured, runs, patients, **draws, **limits)
+                compare = partial(difference, compared=["accuracy"], **draws, **limits)
+                found += less_trivial(measured, runs, trivial, patients, compare)
                 differences += [place | {"split": split} | row for row in found]
-                variances += [place | row for row in variance_rows(measured)]
+                variances += [place | row for row in variance_rows({r: measured[r] for r in runs if r in measured})]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "pretrain_seed", "lesions", "classes_present"])
     _write(variance_csv, variances, [*SECTION, *VARIANCE_COLUMNS], ["seeds", "pretrainings"])
-    columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
-    _write(differences_csv, differences, columns, ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"])
+    counted = ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"]
+    _write(differences_csv, differences, [*SECTION, "split", *DIFFERENCE_COLUMNS], counted)
     return {
         "cells": len(finished),
         "missing_cells": [str(cell) for cell in predictions if cell not in finished],
     }
 
 
-def _by_split(files: Mapping[Run, Path], section: tuple[str, str, str]) -> dict[str, dict[Run, Predictions]]:
-    """Split -> the predictions of each network that has some; the test split even if none has."""
-    found = {run: read_predictions(path, Cell(*section, *run)) for run, path in files.items()}
-    check_same_lesions({files[run]: own for run, own in found.items()})
+def _by_split(files: Mapping[Cell, Path]) -> dict[str, dict[Run, Predictions]]:
+    """Split -> the predictions of each classifier that has some; the test split even if none has."""
+    read = {cell: read_predictions(path, cell) for cell, path in files.items()}
+    check_same_lesions({files[cell]: own for cell, own in read.items()})
+    found = {(cell.method, int(cell.seed)): own for cell, own in read.items()}
     splits = sorted({TEST}.union(*(own.table["split"] for own in found.values())))
     parts = {split: {run: own.of(split) for run, own in found.items()} for split in splits}
     return {split: {run: part for run, part in own.items() if len(part.table)} for split, own in parts.items()}
 
 
 def lesion_rows(
-    part: Predictions,
+    parts: Sequence[Predictions],
     method: str,
     *,
     draws: Draws,
@@ -143,12 +150,15 @@ def lesion_rows(
     options: Options,
     positive: Sequence[str] | None,
 ) -> list[dict[str, object]]:
-    """The rows of metrics.csv about one network, and about the majority class, on test lesions; see `evaluate`.
+    """The rows of metrics.csv about a method, and about the majority class, on test lesions; see `evaluate`.
 
+    `parts` are the predictions of its networks for the same lesions, of which the mean is taken.
     `draws`: resamples and seed; `limits`: confidence and min_draws_share.
     """
-    measured, majority = _measured({(method, 0): part}, draws, options, positive)
-    patients = part.table["patient_id"].to_numpy()
+    measured, majority = _measured(
+        {(method, number): part for number, part in enumerate(parts)}, draws, options, positive
+    )
+    patients = parts[0].table["patient_id"].to_numpy()
     rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
     return rows + _majority_rows(majority, TEST, patients, limits)
 
@@ -193,6 +203,18 @@ def _method_rows(
     return rows
 
 
+def _trivial_rows(
+    measured: Mapping[Run, Measured], trivial: Sequence[Run], split: str, patients: np.ndarray, limits: Limits
+) -> list[dict[str, object]]:
+    rows = []
+    for run in trivial:
+        networks = [measured[run]] if run in measured else []
+        gaps = [] if networks else [f"no {split} predictions"]
+        told = f"sees of a crop only {SEES[run[0]]}"
+        rows += _rows(run[0], None, split, networks, patients, limits, [told, *gaps])
+    return rows
+
+
 def _majority_rows(
     majority: tuple[Measured, str] | None, split: str, patients: np.ndarray, limits: Limits
 ) -> list[dict[str, object]]:
@@ -228,14 +250,14 @@ def _rows(
             row["sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
             row |= _counts(networks[0].answers)
             row["pretrain_seed"] = None if seed is None else networks[0].pretrain_seed
-            row["note"] = NOTE_SEPARATOR.join([*notes, *_class_notes(networks[0].answers, metric, split, values)])
+            row["note"] = NOTE_SEPARATOR.join([*notes, *class_notes(networks[0].answers, metric, split, values)])
         if networks and networks[0].drawn:
             drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
             bounds = interval(values.mean(), drawn, **limits)
             if several:
                 bounds = interval_anew(values.mean(), drawn, [anew(networks, metric)], **limits)
             row["low"], row["high"] = np.clip(bounds, 0, 1)
-            more = _draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
+            more = draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
             row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], *more]))
         rows.append(row)
     return rows
@@ -243,40 +265,6 @@ def _rows(
 
 def _counts(answers: Answers) -> dict[str, int]:
     return {"lesions": len(answers.truth), "classes_present": int(answers.truth.any(axis=0).sum())}
-
-
-def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
-    """Notes on classes without lesions, for means over classes, and on missing values."""
-    absent = [
-        name
-        for name, any_lesion in zip(answers.classes, np.asarray(answers.truth.any(axis=0)), strict=True)
-        if not any_lesion
-    ]
-    notes = []
-    if absent and metric in MEANS_OVER_CLASSES:
-        rest = len(answers.classes) - len(absent)
-        notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
-    if metric == "sensitivity" and answers.positive == ():
-        notes.append("sensitivity is not measured: sources.images.positive names no class")
-    elif np.isnan(values).any():
-        notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
-    return notes
-
-
-def _draw_notes(
-    answers: Answers,
-    metric: str,
-    values: np.ndarray,
-    drawn: np.ndarray,
-    patients: np.ndarray,
-    min_draws_share: float,
-) -> list[str]:
-    """Notes that limit an interval over patients: draws without a value, and classes with only one patient."""
-    notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
-    rests = classes_of_one_patient(answers.truth, patients, answers.classes)
-    if rests and metric in BY_CLASS and len(set(patients)) > 1:
-        notes.append(f"all test lesions of {', '.join(rests)} are of one patient" + (" each" if len(rests) > 1 else ""))
-    return notes
 
 
 def _write(path: Path, rows: list[dict[str, object]], columns: list[str], whole_numbers: list[str]) -> None:

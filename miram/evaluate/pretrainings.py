@@ -26,17 +26,26 @@ VARIANCE_COLUMNS = [
 ]
 
 
-def pretrainings_of(metrics: pd.DataFrame) -> int:
-    """How often each method of metrics.csv was pre-trained, at most; 0 where none was."""
-    return int(metrics.groupby("method")["pretrain_seed"].nunique().max())
+def pretrainings_of(metrics: pd.DataFrame) -> dict[str, int]:
+    """Protocol -> how often each method of metrics.csv was pre-trained, at most; without those where none was."""
+    counts = metrics.groupby(["protocol", "method"], sort=False)["pretrain_seed"].nunique()
+    return {str(name): int(own.max()) for name, own in counts.groupby("protocol", sort=False) if own.max()}
 
 
-def extent(pretrainings: int) -> str:
-    """What results reach that rest on so many pre-trainings a method, in a sentence; empty for 0."""
-    if pretrainings == 1:
-        return f"Each method was pre-trained once: all is {OF_ONE}, and nothing is claimed about the method."
-    several = f"Each method was pre-trained {pretrainings} times: intervals and tests are for other pre-trainings too."
-    return several if pretrainings else ""
+def extent(metrics: pd.DataFrame) -> str:
+    """What the results of metrics.csv reach, by the pre-trainings behind them, in a sentence for each such number."""
+    counts = pretrainings_of(metrics)
+    told = []
+    for count in dict.fromkeys(counts.values()):
+        own = [name for name, number in counts.items() if number == count]
+        where = f" under protocol {' and '.join(own)}" if len(own) < len(counts) else ""
+        if count == 1:
+            told.append(
+                f"Each method was pre-trained once{where}: all is {OF_ONE}, and nothing is claimed about the method."
+            )
+        else:
+            told.append(f"Each method was pre-trained {count} times{where}: intervals and tests are for others too.")
+    return " ".join(told)
 
 
 class Anew(NamedTuple):

@@ -12,7 +12,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from miram.models.attention.blocks import recompute
 from miram.models.encoder import Encoder
+from miram.models.float32 import FullProduct, at_least_float32
 from miram.recipe import Moco
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,11 +43,17 @@ class MoCoV3(nn.Module):
     Departures from the reference: the encoder is initialised like that of the masked methods (the reference draws
     query, key and value separately and the class token with 1e-6), and its positions are MAE's. Biases and norms have
     no weight decay, as in the masked methods; the reference decays every parameter.
+
+    The encoder sees a batch in `accumulate` parts, heads and loss see it whole. With several parts the activations of
+    only one exist at a time, as each is encoded again in the backward pass, from the gradients of its features
+    (GradCache, Gao et al. 2021). Only rounding changes: nothing in this encoder is random or looks at other images.
     """
 
-    def __init__(self, encoder: Encoder, *, projector_width: int, projector_out: int, temperature: float) -> None:
+    def __init__(
+        self, encoder: Encoder, *, projector_width: int, projector_out: int, temperature: float, accumulate: int
+    ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.accumulate = temperature, accumulate
         self.encoder = encoder
         self.encoder.patch_embed.requires_grad_(False)
         self.projector = mlp(3, encoder.width, projector_width, projector_out)
@@ -60,33 +68,40 @@ class MoCoV3(nn.Module):
         get_ema_multi_avg_fn(momentum)(keys, queries, None)
 
     def forward(self, first: Tensor, second: Tensor, momentum: float) -> ContrastiveOutput:
-        """Two views (B, C, side, side) of the same images; the key encoder is updated before it computes the keys.
-
-        A momentum of 1 leaves the key encoder unchanged: for all micro-batches of a step but the first.
-        """
+        """Two views (B, C, side, side) of the same images; the key encoder is updated before it computes the keys."""
         views = torch.cat([first, second])  # one pass; only BatchNorm must see the views separately
-        features = self.encoder.class_features(views)
+        features = self._encoded(self.encoder, views)
         queries = [self.predictor(self.projector(view)) for view in features.chunk(2)]
         with torch.no_grad():
             self.update_keys(momentum)
-            keys = [self.key_projector(view) for view in self.key_encoder.class_features(views).chunk(2)]
+            keys = [self.key_projector(view) for view in self._encoded(self.key_encoder, views).chunk(2)]
         loss = self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])
         return ContrastiveOutput(loss, _spread(features.detach().chunk(2)[0]))
 
+    def _encoded(self, encoder: Encoder, views: Tensor) -> Tensor:
+        """Class tokens (2B, D) of all views."""
+        if self.accumulate == 1:
+            return encoder.class_features(views)
+        return torch.cat([recompute(encoder.class_features, part) for part in views.chunk(self.accumulate)])
+
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """2T x cross-entropy of each query (B, F) finding its own key among those of all processes, by cosine / T."""
-        candidates = _gather(F.normalize(keys, dim=1))
-        logits = F.normalize(queries, dim=1) @ candidates.mT / self.temperature
+        candidates = _gather(F.normalize(at_least_float32(keys), dim=1))
+        logits = FullProduct.apply(F.normalize(at_least_float32(queries), dim=1), candidates.mT) / self.temperature
         own = torch.arange(len(queries), device=queries.device)
         if distributed.is_initialized():
             own += distributed.get_rank() * len(queries)
         return 2 * self.temperature * F.cross_entropy(logits, own)
 
 
-def build(encoder: Encoder, *, moco: Moco) -> MoCoV3:
+def build(encoder: Encoder, *, moco: Moco, accumulate: int) -> MoCoV3:
     """Return the model of the objective `mocov3`; the rest of `moco` concerns its views."""
     return MoCoV3(
-        encoder, projector_width=moco.projector_width, projector_out=moco.projector_out, temperature=moco.temperature
+        encoder,
+        projector_width=moco.projector_width,
+        projector_out=moco.projector_out,
+        temperature=moco.temperature,
+        accumulate=accumulate,
     )
 
 

@@ -4,26 +4,24 @@ A parameter keeps one name on its way: key in params.yaml -> field in `schema` -
 argument of the operation. The code has no defaults for values in the file.
 """
 
+from miram.params.cells import cells, explained, headline, kept, kinds_of, pretrain_seed, pretrainings, trivial_cells
 from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
     EMBEDDED,
-    cells,
-    cutting_of,
-    explained,
+    Placed,
+    crops_of,
     explaining_of,
     given_paths,
-    headline,
+    headline_jobs,
     is_embedded,
     jobs,
-    kept,
-    kinds_of,
-    pretrain_seed,
     probe_of,
     recipe_of,
     side_of,
     stage_values,
     stages_of,
+    trivial_of,
     tuning_of,
 )
 
@@ -32,22 +30,27 @@ __all__ = [
     "IMAGES",
     "PRESETS",
     "Params",
+    "Placed",
     "cells",
-    "cutting_of",
+    "crops_of",
     "explained",
     "explaining_of",
     "given_paths",
     "headline",
+    "headline_jobs",
     "is_embedded",
     "jobs",
     "kept",
     "kinds_of",
     "load",
     "pretrain_seed",
+    "pretrainings",
     "probe_of",
     "recipe_of",
     "side_of",
     "stage_values",
     "stages_of",
+    "trivial_cells",
+    "trivial_of",
     "tuning_of",
 ]

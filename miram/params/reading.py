@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 
 from miram import kinds, layout
 from miram.errors import ParameterError
-from miram.params.schema import DEMO, IMAGES, PRESETS, Method, Params, Pretrain, WrittenMethod, WrittenParams
-from miram.params.stages import EMBEDDED, is_embedded
+from miram.params.schema import DEMO, IMAGES, PRESETS, SMALL, Method, Params, Pretrain, WrittenMethod, WrittenParams
+from miram.params.stages import is_embedded
+from miram.params.together import check_together
 
 TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
 T = TypeVar("T")
@@ -79,7 +80,13 @@ def load(path: Path, preset: str | None = None) -> Params:
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     document = deepcopy(document)
     own_values = _preset_values(document.pop("presets"), preset)
-    merged = _merge({**document, "preset": preset}, own_values, f"presets.{preset}", "")
+    shared = {**document, "preset": preset}
+    if preset == SMALL:
+        merged = _replaced(shared, own_values)
+        if document.get("source") == IMAGES and merged["finetune"].get("tasks") == ["label"]:
+            merged |= {key: document[key] for key in ("source", "crops")}
+    else:
+        merged = _merge(shared, own_values, f"presets.{preset}", "")
     pretrain_names = {field.name for field in fields(Pretrain)}
     methods = merged.get("methods")
     own = {}
@@ -93,15 +100,15 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     resolved = {}
     for name, method in written.methods.items():
         place = f"methods.{name}"
-        shared = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
-        pretrain = _validated(Pretrain, {**shared, **own[name]}, path, place)
+        common = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
+        pretrain = _validated(Pretrain, {**common, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
         if kinds.has_attention(method.objective):
             _check_attention(method, path, place)
         resolved[name] = Method(**{f.name: getattr(method, f.name) for f in fields(WrittenMethod)}, pretrain=pretrain)
     values = {f.name: getattr(written, f.name) for f in fields(WrittenParams)}
     checked = Params(**{**values, "methods": resolved})
-    _check_together(checked, path)
+    check_together(checked, path)
     return checked
 
 
@@ -125,11 +132,11 @@ def _replaced(base: Any, own: Any) -> Any:
 
 
 def _check_name(name: Any, path: Path) -> None:
-    taken = (layout.FROM_SCRATCH, layout.IMAGENET)
+    taken = (layout.FROM_SCRATCH, layout.IMAGENET, *layout.TRIVIAL)
     if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
             f"methods.{name} in {path}",
-            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {' and '.join(taken)} are taken.",
+            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {', '.join(taken)} are taken.",
         )
 
 
@@ -167,90 +174,6 @@ def _check_attention(method: WrittenMethod, path: Path, place: str) -> None:
             f"Remove the line: attention {method.attention} has no choice of backend.",
         )
     _validated(entry.options, method.options or {}, path, f"{place}.options")
-
-
-def _check_together(params: Params, path: Path) -> None:
-    """Checks of values that depend on each other."""
-    finetune, moco, tcia = params.finetune, params.moco, params.sources.tcia
-    embedded = [url == EMBEDDED for url in (tcia.api_url, tcia.csv_url)]
-    widths = [(part, getattr(params, part)) for part in ("encoder", "decoder")]
-    patch, sides = params.encoder.patch, [("pretrain", params.pretrain.side)]
-    sides += [(f"methods.{name}", method.pretrain.side) for name, method in params.methods.items()]
-    lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
-    own = [task == "label" for task in finetune.tasks]
-    lists |= {"splits.protocols": params.splits.protocols, "pretrain.seeds": params.pretrain.seeds}
-    faults = {
-        **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
-        **{f"{part}: 4 does not divide width {v.width}, as positions need": v.width % 4 for part, v in widths},
-        **{f"{place}: side {side} is not a multiple of encoder.patch {patch}": side % patch for place, side in sides},
-        f"finetune: warmup_epochs {finetune.warmup_epochs} exceeds epochs {finetune.epochs}": (
-            finetune.warmup_epochs > finetune.epochs
-        ),
-        f"finetune: zoom_min {finetune.zoom_min} exceeds zoom_max {finetune.zoom_max}": (
-            finetune.zoom_min > finetune.zoom_max
-        ),
-        **{f"{name}: {values} names one twice": len(set(values)) < len(values) for name, values in lists.items()},
-        f"pretrain.seeds: {params.pretrain.seeds} are more than finetune.seeds {finetune.seeds}": (
-            len(params.pretrain.seeds) > len(finetune.seeds)
-        ),
-        f"moco: blur_sigma_min {moco.blur_sigma_min} exceeds blur_sigma_max {moco.blur_sigma_max}": (
-            moco.blur_sigma_min > moco.blur_sigma_max
-        ),
-        f"statistics.reference: {params.statistics.reference!r} is not a method": (
-            params.statistics.reference not in params.methods
-        ),
-        f"sources.tcia: api_url and csv_url are both `embedded`, with an archive section, only in {DEMO}": (
-            {*embedded, params.archive is not None} != {params.preset == DEMO}
-        ),
-        f"sources.tcia: fallback {tcia.fallback} has no series of an `embedded` archive": (
-            is_embedded(params) and tcia.fallback is not None
-        ),
-        f"finetune.tasks: {finetune.tasks} with source {params.source}; [label] is only for source images": (
-            set(own) != {params.source == IMAGES}
-        ),
-        "sources.idc: with films `rows` there are no films for transfer.keep_dicom true to keep; use `whole`": (
-            params.source == "idc" and params.sources.idc.films == "rows" and params.transfer.keep_dicom
-        ),
-    }
-    for name, method in params.methods.items():
-        faults |= _method_faults(params, method, f"methods.{name}")
-    wrong = next((text for text, is_wrong in faults.items() if is_wrong), None)
-    if wrong:
-        raise ParameterError(f"{wrong}; in {path}, preset {params.preset}", "Change one of the values that it names.")
-
-
-def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool]:
-    """Message -> whether it applies, for each conflict between a method's values."""
-    own, devices, entry = method.pretrain, params.compute.devices, kinds.OBJECTIVES[method.objective]
-    patches = (own.side // params.encoder.patch) ** 2
-    kept = int(patches * (1 - own.mask_ratio))
-    at_once = own.batch // (own.accumulate * devices)
-    faults = {
-        f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
-        f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
-            own.batch % (own.accumulate * devices) > 0
-        ),
-        f"{place}: batch {own.batch}, accumulate {own.accumulate} and devices {devices} leave {at_once} image(s) at "
-        f"once; BatchNorm needs {entry.least_images}": 0 < at_once < entry.least_images,
-        f"{place}: mask_ratio {own.mask_ratio} keeps {kept} of {patches} patches": entry.masked
-        and not 0 < kept < patches,
-    }
-    return faults | (_attention_faults(params, method, method.attention, place, patches) if method.attention else {})
-
-
-def _attention_faults(params: Params, method: Method, attention: str, place: str, patches: int) -> dict[str, bool]:
-    """The same for its attention."""
-    is_package = method.backend == kinds.PACKAGE
-    setting = kinds.Setting(
-        tokens=1 + params.highres.scale**2 * patches,
-        head_width=params.decoder.width // params.decoder.heads,
-        backend=method.backend,
-    )
-    own = kinds.ATTENTION[attention].faults(method.options or {}, setting)
-    return {
-        f"{place}: recompute true is for backend fused, not package": is_package and method.pretrain.recompute,
-        **{f"{place}.options: {text}": True for text in own},
-    }
 
 
 def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from miram import kinds
-from miram.kinds import STRICT, Count, Precision, Whole
+from miram.kinds import STRICT, AskedPrecision, Count, Whole
 from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
-Preset = Literal["demo", "paper", "paper-448", "paper-896"]
+SMALL = "small"  # the preset of small networks on the archive's own crops; it alone may replace shared values
+Preset = Literal["demo", "paper", "paper-448", "paper-896", "small"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Several = Field(min_length=1)  # of a list
@@ -107,8 +108,10 @@ class Archive:
 
 @dataclass(frozen=True, config=STRICT)
 class Crops:
-    """How a lesion is cut from its film."""
+    """Whose crops are used, and how a lesion is cut from its film."""
 
+    from_: Annotated[Literal["films", "archive"], Field(alias="from")]
+    doubtful: Literal["keep", "set_aside"]
     component: Literal["union", "largest"]
     shape: Literal["square", "tight"]
     margin: NonNegative
@@ -122,6 +125,7 @@ class Splits:
     """How lesions are divided."""
 
     protocols: Annotated[list[Literal["strict", "published"]], Several]
+    further: Literal["all", "main"]
     validation_fraction: OpenFraction
     test_fraction: OpenFraction
     candidates: Count
@@ -188,6 +192,14 @@ class Finetune:
 
 
 @dataclass(frozen=True, config=STRICT)
+class TrivialFit:
+    """The classifiers that see no lesion; `bins` divides the 256 grey levels."""
+
+    bins: Literal[8, 16, 32, 64, 128, 256]
+    rounds: Annotated[list[Count], Several]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Statistics:
     """Intervals, tests and verdicts; see `miram.evaluate`."""
 
@@ -208,7 +220,7 @@ class Compute:
     """Device, precision, compilation, threads."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    precision: Precision
+    precision: AskedPrecision
     compile: bool
     threads: Count
     devices: Count
@@ -260,6 +272,7 @@ class WrittenParams:
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune
+    trivial: TrivialFit
     statistics: Statistics
     compute: Compute
 

@@ -1,64 +1,26 @@
 """The jobs of a preset, and the values that decide each."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from miram import kinds, layout
-from miram.data.crop_rules import WINDOW, Cutting
+from miram import kinds
+from miram.data.crop_rules import WINDOW, Cutting, Taking
 from miram.layout import Cell
-from miram.params.schema import IMAGES, Archive, Method, Params
-from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Tuning
+from miram.params.cells import cells, explained, headline, pretrain_seed, pretrainings, trivial_cells
+from miram.params.schema import IMAGES, Archive, Params
+from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Trivial, Tuning
 from miram.stages import STAGES, Stage
 
+Place = tuple[int | str, ...]  # of a job among those of its stage
+Placed = tuple[Stage, Place]  # a job
+ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
 OWN = ("folder", "table_csv", "levels", "set_aside_max")
-
-
-def cells(params: Params) -> list[Cell]:
-    """Every fine-tuning of a preset, in the order of the table's rows.
-
-    Modes with a frozen encoder have no randomness: they run once a pre-training, with the first seeds.
-    """
-    tuning = params.finetune
-    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
-    return [
-        Cell(protocol, task, mode, method, seed)
-        for task in tuning.tasks
-        for protocol in params.splits.protocols
-        for mode in tuning.modes
-        for method in [*baselines, *params.methods]
-        for seed in (tuning.seeds if mode == layout.FINETUNE else tuning.seeds[: len(params.pretrain.seeds)])
-    ]
-
-
-def pretrain_seed(params: Params, cell: Cell) -> int | None:
-    """The pre-training that a cell starts from: the k-th seed of fine-tuning takes the k-th, after the last the first.
-
-    None for a method that is not pre-trained here.
-    """
-    if cell.method not in params.methods:
-        return None
-    seeds = params.pretrain.seeds
-    return seeds[params.finetune.seeds.index(int(cell.seed)) % len(seeds)]
-
-
-def headline(params: Params) -> tuple[str, str, str]:
-    """Protocol, task and mode of the headline: the first of each list."""
-    return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
-
-
-def kept(params: Params) -> list[Cell]:
-    """The fine-tunings whose network is kept, those of the first seed: only they are explained or used to predict."""
-    return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
-
-
-def explained(params: Params) -> list[Cell]:
-    """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
-    return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
+GROUPED = (  # values of `statistics` that decide the metrics of groups
+    *("resamples", "seed", "confidence", "min_draws_share", "specificity", "threshold", "bins", "compared"),
+)
 
 
 def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any]:
@@ -68,7 +30,7 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
     """
     if stage == "splits":
         values = asdict(params.splits)
-        del values["protocols"]  # one job each
+        del values["protocols"], values["further"]  # one job each
         return {"protocol": place[0], **values}
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]), int(place[2]))
@@ -76,6 +38,8 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
     pretrain, statistics = params.pretrain, params.statistics
+    if stage == "trivial":
+        return asdict(trivial_of(params, str(place[1])))
     if stage == "explain":
         return asdict(explaining_of(params))
     images = params.sources.images
@@ -85,10 +49,15 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "archive": {"archive": params.archive},
         "catalogue": _source_values(params),
         "images": {"images": own | {name: getattr(params.crops, name) for name in (*WINDOW, "bits")}},
-        "crops": {**_source_values(params), "crops": asdict(cutting_of(params))},
+        "crops": {**_source_values(params), "crops": asdict(crops_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
         "evaluate": {"statistics": asdict(statistics), **positive},
+        "cohort": {
+            "headline": list(headline(params)),
+            "statistics": {name: value for name, value in asdict(statistics).items() if name in GROUPED},
+            **positive,
+        },
         "claims": {"statistics": {name: getattr(statistics, name) for name in ("confidence", "power")}},
         "efficiency": {"headline": list(headline(params))},
         "table": {
@@ -109,27 +78,42 @@ def stages_of(params: Params) -> list[Stage]:
     return [stage for stage in STAGES.values() if has[stage.only]]
 
 
-def jobs(params: Params) -> list[tuple[Stage, tuple[int | str, ...]]]:
+def jobs(params: Params) -> list[Placed]:
     """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
-    values: dict[str, Iterable[int | str]] = {
-        "protocol": params.splits.protocols,
-        "method": params.methods,
-        "seed": params.pretrain.seeds,
+    places: dict[str, list[Place]] = {
+        "splits": [(protocol,) for protocol in params.splits.protocols],
+        "pretrain": [*pretrainings(params)],
+        "trivial": list(dict.fromkeys(cell[:2] for cell in trivial_cells(params))),
     }
-    found: list[tuple[Stage, tuple[int | str, ...]]] = []
+    found: list[Placed] = []
     for stage in stages_of(params):
         if stage.modes:
             found += [(stage, cell) for cell in cells(params) if cell.mode in stage.modes]
         else:
-            found += [(stage, place) for place in product(*(values[name] for name in stage.place))]
+            found += [(stage, place) for place in places.get(stage.name, [()])]
     return found
 
 
-def cutting_of(params: Params) -> Cutting:
-    """What decides the crops, and the background patches of pre-training."""
-    pretrain = params.pretrain
+def headline_jobs(params: Params) -> list[Placed]:
+    """The trainings of the headline's protocol and task: every method, mode and seed; the whole has them too."""
+    protocol, task, _ = headline(params)
+    trained = [(stage, place) for stage, place in jobs(params) if len(stage.place) > 1]
+    return [
+        (stage, place) for stage, place in trained if place[:2] == (protocol, task) or _starts(stage, place, protocol)
+    ]
+
+
+def _starts(stage: Stage, place: Place, protocol: str) -> bool:
+    return stage.name == "pretrain" and place[0] == protocol
+
+
+def crops_of(params: Params) -> Cutting | Taking:
+    """What decides the crops: how they are cut, and the background patches of pre-training; or how they are taken."""
+    crops, pretrain = params.crops, params.pretrain
+    if crops.from_ == ARCHIVE:
+        return Taking(bits=crops.bits, doubtful=crops.doubtful)
     return Cutting(
-        **vars(params.crops),
+        **{name: getattr(crops, name) for name in (*WINDOW, "bits", "air")},
         backgrounds_per_film=pretrain.backgrounds_per_film,
         backgrounds_seed=pretrain.backgrounds_seed,
     )
@@ -151,13 +135,18 @@ def is_embedded(params: Params) -> bool:
 
 
 def _source_values(params: Params) -> dict[str, Any]:
-    """The source and its block of params.yaml; as `fallback` source and block of another one, or None."""
+    """The source and its block of params.yaml; as `fallback` source and block of another one, or None.
+
+    `crops_from` is in the block where the crops are the archive's own.
+    """
     settings = asdict(getattr(params.sources, params.source))
     if settings.get("fallback"):
         other = settings["fallback"]
         own = asdict(getattr(params.sources, other))
         # Whole, like films from TCIA: the data lock then names the same instances for either source.
         settings["fallback"] = {"source": other, "settings": own | {"films": "whole"}}
+    if params.crops.from_ == ARCHIVE:
+        settings["crops_from"] = ARCHIVE
     return {"source": params.source, "settings": settings}
 
 
@@ -206,17 +195,6 @@ def _pretrain_values(params: Params, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def kinds_of(params: Params) -> dict[str, str]:
-    """Each method that is compared -> its kind, which gives its look: its attention or objective, or how it starts."""
-    names = dict.fromkeys(cell.method for cell in cells(params))
-    return {name: kind_of(params.methods[name]) if name in params.methods else name for name in names}
-
-
-def kind_of(method: Method) -> str:
-    """The attention if the objective has a choice of it, otherwise the objective."""
-    return method.attention or method.objective
-
-
 def side_of(params: Params, method: str) -> int:
     """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
     return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
@@ -250,6 +228,21 @@ def probe_of(params: Params, cell: Cell) -> LinearProbe | NeighbourProbe:
     if cell.mode == "knn":
         return NeighbourProbe(**vars(shared), knn_neighbours=own.knn_neighbours)
     return LinearProbe(**vars(shared), linear_c=own.linear_c, linear_iterations=own.linear_iterations)
+
+
+def trivial_of(params: Params, task: str) -> Trivial:
+    """What decides the trivial classifiers of a task."""
+    own = params.finetune
+    return Trivial(
+        task=task,
+        seed=own.seeds[0],
+        threshold=own.threshold,
+        bins=params.trivial.bins,
+        rounds=params.trivial.rounds,
+        linear_c=own.linear_c,
+        linear_iterations=own.linear_iterations,
+        threads=params.compute.threads,
+    )
 
 
 def explaining_of(params: Params) -> Explaining:

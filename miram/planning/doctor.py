@@ -99,7 +99,8 @@ def check_memory(methods: Mapping[str, Recipe], devices: int, gpu_bytes: int | N
     `gpu_bytes` is None without a GPU.
     """
     peaks = {
-        name: memory_of(recipe, recipe.batch // (recipe.accumulate * devices)).peak for name, recipe in methods.items()
+        name: memory_of(recipe, recipe.batch // (recipe.accumulate * devices), recipe.accumulate).peak
+        for name, recipe in methods.items()
     }
     largest = max(peaks, key=peaks.__getitem__)
     text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted for {largest}"

@@ -20,6 +20,7 @@ from miram.layout import FINETUNE, Cell
 from miram.recipe import Encoder, Recipe
 
 FORWARD = 1 / 3  # of the operations of a training step
+ENCODED_AGAIN = 1 / 4  # of those of a step of MoCo-v3, if its batch is divided; benchmarks.cached measures the time
 HOUR, DAY = 3600, 24
 
 
@@ -68,7 +69,8 @@ def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: It
 def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path) -> Job:
     """Pre-training of method `name` on this many images, shared by this many devices."""
     seen = images // recipe.batch * recipe.batch * recipe.epochs
-    return Job(f"pre-training {name}", recipe.side, seen / devices, record)
+    again = ENCODED_AGAIN if recipe.divides_batch and recipe.accumulate > 1 else 0
+    return Job(f"pre-training {name}", recipe.side, seen * (1 + again) / devices, record)
 
 
 def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:

@@ -31,6 +31,7 @@ FULL = 4  # bytes per number
 LOSS_WORKSPACE = 4  # times the largest prediction, measured
 BLOCK_WORKSPACE = 6  # times the largest input of a block: temporary tensors of its backward pass, measured
 MEASURED_IMAGES = (2, 3)
+ONE_BY_ONE = 2 * max(MEASURED_IMAGES)  # parts of a batch: one view each
 RECIPES = 64  # whose measurements are remembered
 
 
@@ -67,10 +68,12 @@ class Forward(NamedTuple):
     shared: int  # trained parameters used more than once: the gradient of each use, and their sum
 
 
-def memory_of(recipe: Recipe, images: int) -> Memory:
-    """The memory of a step with `images` at once on one device."""
+def memory_of(recipe: Recipe, images: int, accumulate: int = 1) -> Memory:
+    """The memory of a step on one device with `images` at once, `accumulate` times."""
     trained, frozen = parameters(recipe)
     kept, workspace = _activations(recipe, images)
+    if accumulate > 1 and recipe.divides_batch:  # of the whole batch: views, features and heads
+        kept += _seen(_deciding(recipe, accumulate=ONE_BY_ONE), images * accumulate).kept
     return Memory(FULL * (trained + frozen), FULL * trained, 2 * FULL * trained, kept, workspace)
 
 
@@ -80,23 +83,22 @@ def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) 
     Each GPU also keeps all crops at native size, `crops_bytes`. Raises MiramError if not even one image fits.
     """
     share = recipe.batch // devices
-    least = least_images(recipe)
-    for accumulate in range(1, share // least + 1):
+    for accumulate in range(1, share + 1):
         if share % accumulate:
             continue
-        memory = memory_of(recipe, share // accumulate)
+        memory = memory_of(recipe, share // accumulate, accumulate)
         if memory.peak + crops_bytes <= USABLE * vram_bytes:
             return Fit(share // accumulate, accumulate, memory)
-    needed = (memory_of(recipe, least).peak + crops_bytes) / USABLE / 1e9
+    needed = (memory.peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"{least} image(s) at side {recipe.side}, with all crops, take {needed:.1f} GB; there are only "
+        f"One image at a time at side {recipe.side}, with all crops, takes {needed:.1f} GB; there are only "
         f"{vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
 
 
 def least_images(recipe: Recipe) -> int:
-    """The least images at once: two if BatchNorm computes their statistics."""
+    """The least images of a batch: two if BatchNorm computes their statistics."""
     return kinds.OBJECTIVES[recipe.objective].least_images
 
 
@@ -117,17 +119,18 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
             rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
     precision = next(iter(methods.values())).precision
     return (
-        f"Pre-training in {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of which "
-        f"{USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        f"Pre-training in precision {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of "
+        f"which {USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
         "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate do not change.\n"
-        "It affects only MoCo-v3, which contrasts the images of one micro-batch.\n\n"
+        "It changes results only by rounding: MoCo-v3 contrasts the whole batch whatever its division. Where there is "
+        "one, it encodes each view once more, in about a quarter of a step's time.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     )
 
 
 def parameters(recipe: Recipe) -> tuple[int, int]:
     """Trained and frozen parameters; buffers are small and left out."""
-    _, model = _fake_model(_deciding(recipe, recompute=False))
+    _, model = _fake_model(_deciding(recipe))
     counts = {True: 0, False: 0}
     for parameter in model.parameters():
         counts[parameter.requires_grad] += parameter.numel()
@@ -149,7 +152,7 @@ def checkpoint_bytes(recipe: Recipe) -> float:
 
 def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
     """Bytes that are kept, and those of the workspace."""
-    whole = _seen(_deciding(recipe, recompute=False), images)
+    whole = _seen(_deciding(recipe), images)
     workspace = max(BLOCK_WORKSPACE * whole.tokens, LOSS_WORKSPACE * whole.prediction, whole.shared)
     if not recipe.recompute:
         return whole.kept, workspace
@@ -168,13 +171,13 @@ def _seen(recipe: str, images: int) -> Forward:
     return Forward(*(a + beyond * (b - a) for a, b in zip(few, more, strict=True)))
 
 
-def _deciding(recipe: Recipe, *, recompute: bool) -> str:
+def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -> str:
     """The recipe as text, as a cache key, with fixed values for everything that does not change the memory."""
     deciding = dataclasses.replace(
         recipe,
         seed=0,
         batch=1,
-        accumulate=1,
+        accumulate=accumulate,
         epochs=1,
         warmup_epochs=0,
         encoder_init=None,

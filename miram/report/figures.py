@@ -3,7 +3,7 @@
 Axis letters: N images, H and W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from miram.errors import MiramError
 from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
-from miram.layout import FINETUNE
+from miram.layout import FINETUNE, TRIVIAL
 from miram.looks import GREY, PALE, Look
 
 PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
@@ -37,7 +37,10 @@ STYLE: list[str | dict[str, Any]] = [
 DOTS_PER_INCH = 150
 # keywords of a line
 SEED_STYLE: dict[str, Any] = {"marker": "o", "ms": 4, "alpha": 0.6, "mew": 0}
-MAJORITY_STYLE: dict[str, Any] = {"color": GREY, "ls": "--"}
+REFERENCE_STYLES: dict[str, dict[str, Any]] = {  # of what needs no model
+    MAJORITY: {"color": GREY, "ls": "--"},
+    **{name: {"color": GREY, "ls": line} for name, line in zip(TRIVIAL, (":", "-."), strict=True)},
+}
 PAPER_STYLE: dict[str, Any] = {"ls": "none", "marker": "D", "ms": 10, "mfc": "none", "mec": GREY, "mew": 1.4}
 RECONSTRUCTION_COLUMNS = {
     "input": "input",
@@ -65,7 +68,7 @@ def draw_comparison(
     table = table[table["task"] == table["task"].iloc[0]]
     mode = FINETUNE if FINETUNE in set(table["mode"]) else table["mode"].iloc[0]
     parts = {str(protocol): part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
-    rows = max(len(part) for part in parts.values()) - 1
+    rows = max((~part["method"].isin(REFERENCE_STYLES)).sum() for part in parts.values())
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(10, 1.8 + (0.3 + 0.45 * rows) * len(parts)), layout="constrained")
         grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
@@ -75,10 +78,13 @@ def draw_comparison(
             panels[0].set_title(f"protocol {protocol}", loc="left")
         for axes, label in zip(grid[-1], PANELS.values(), strict=True):
             axes.set_xlabel(f"{label} on the test split, %")
-        figure.legend(handles=_comparison_keys(preset, confidence), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(
-            f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(pretrainings_of(runs))}"
+        figure.legend(
+            handles=_comparison_keys(set(table["method"]), preset, confidence),
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
         )
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(runs)}")
         save(figure, path)
 
 
@@ -86,11 +92,12 @@ def _draw_protocol(
     panels: np.ndarray, part: pd.DataFrame, runs: pd.DataFrame, look: Mapping[str, Look], preset: str
 ) -> None:
     """Draw the panels of one protocol, accuracy first."""
-    methods = part[part["method"] != MAJORITY].reset_index(drop=True)
-    majority = part[part["method"] == MAJORITY].iloc[0]
+    is_reference = part["method"].isin(REFERENCE_STYLES)
+    methods = part[~is_reference].reset_index(drop=True)
     for axes, metric in zip(panels, PANELS, strict=True):
         _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, look)
-        axes.axvline(majority[f"{metric}_percent_mean"], **MAJORITY_STYLE)
+        for name, value in zip(part["method"][is_reference], part[f"{metric}_percent_mean"][is_reference], strict=True):
+            axes.axvline(value, **REFERENCE_STYLES[name])
     if preset == "paper":
         paper = methods["paper_accuracy_percent"]
         panels[0].plot(paper, methods.index, **PAPER_STYLE)
@@ -98,12 +105,12 @@ def _draw_protocol(
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
 
 
-def _comparison_keys(preset: str, confidence: float) -> list[Line2D]:
+def _comparison_keys(drawn: Collection[str], preset: str, confidence: float) -> list[Line2D]:
     """What the marks of the comparison mean, in grey, as the colours are the methods'."""
     keys = [
         Line2D([], [], color=GREY, marker="o", ms=7, label=f"mean, {confidence:.0%} interval"),
         Line2D([], [], label="one seed", ls="none", color=GREY, **SEED_STYLE),
-        Line2D([], [], label="always the most frequent class", **MAJORITY_STYLE),
+        *(Line2D([], [], label=name, **style) for name, style in REFERENCE_STYLES.items() if name in drawn),
     ]
     return [*keys, *([Line2D([], [], label="the paper's accuracy", **PAPER_STYLE)] if preset == "paper" else [])]
 

@@ -14,7 +14,7 @@ from miram.predictions import TEST
 from miram.report import charts, curves
 from miram.report.efficiency import COSTS, Bench, verdicts
 from miram.report.figures import RECONSTRUCTION_COLUMNS
-from miram.report.page_tables import readable, select
+from miram.report.page_tables import between_methods, readable, select
 from miram.report.pictures import overlay, png_uri, read_picture
 from miram.report.study import Study
 from miram.report.svg import inline_svg
@@ -34,7 +34,7 @@ def forests(differences: pd.DataFrame | None, headline: tuple[str, str, str], co
         return []
     figures = []
     for metric, title in FOREST.items():
-        rows = select(differences, headline, metric).dropna(subset="difference")
+        rows = between_methods(select(differences, headline, metric)).dropna(subset="difference")
         rows = rows.assign(**{name: 100 * rows[name] for name in ("difference", "low", "high")})
         if len(rows):
             text = f"differences in {title} between {len(rows)} pairs of methods, with intervals"

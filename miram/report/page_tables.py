@@ -12,6 +12,7 @@ from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
 from miram.evaluate.pretrainings import OF_ONE
 from miram.files import sha256_file
+from miram.layout import TRIVIAL
 from miram.predictions import TEST
 from miram.report.charts import Look
 from miram.report.study import Study
@@ -98,7 +99,7 @@ def _group(
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
     has_paper = mode == "finetune" and published.notna().any()
     rows = []
-    for method in [name for name in [*looks, MAJORITY] if (part["method"] == name).any()]:
+    for method in [name for name in [*looks, *TRIVIAL, MAJORITY] if (part["method"] == name).any()]:
         own = part[(part["method"] == method) & part["seed"].isna()].set_index("metric")
         value = published.get(method) if has_paper else None
         rows.append(
@@ -137,13 +138,14 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
 
 def documents(study: Study, results: Path, overview_md: Path | None, *, audited: bool) -> list[dict[str, Any]]:
     """The audit, or what was understood of one's own images, and the lesions set aside, their Markdown as HTML."""
-    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     texts = {"What the images are": study.text(overview_md)} if overview_md else {}
     texts |= {title: study.text(results / name) for name, title in DOCUMENTS.items() if audited or name != AUDIT}
-    return [
-        {"title": title, "html": None if text is None else Markup(renderer.render(text))}
-        for title, text in texts.items()
-    ]
+    return [{"title": title, "html": None if text is None else as_html(text)} for title, text in texts.items()]
+
+
+def as_html(markdown: str) -> Markup:
+    """Markdown as HTML; none of its own HTML is let through."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
 def stage_rows(records: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
@@ -203,7 +205,7 @@ def told_apart(
     """From how many of the rivals that it is compared with the reference method is told by accuracy; None without."""
     if differences is None:
         return None
-    rows = select(differences, headline, "accuracy").dropna(subset="difference")
+    rows = between_methods(select(differences, headline, "accuracy")).dropna(subset="difference")
     if rows.empty:
         return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
@@ -226,6 +228,11 @@ def select(table: pd.DataFrame, headline: tuple[str, str, str], metric: str) -> 
     """The rows of one metric and one (protocol, task, mode)."""
     wanted = dict(zip(SECTION, headline, strict=True), metric=metric)
     return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+
+
+def between_methods(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of differences.csv without those from a trivial classifier."""
+    return differences[~differences["second"].isin(TRIVIAL)]
 
 
 def readable(name: str) -> str:

@@ -18,9 +18,10 @@ from miram.files import atomic_path
 from miram.layout import FINETUNE, Cell
 from miram.looks import Look, looks_of_kinds
 from miram.looks import looks as looks_of
-from miram.report import curves, page_figures, page_tables
+from miram.report import checklist, curves, page_figures, page_tables
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
+from miram.report.trivial import against_trivial
 
 PAGE = Path(__file__).parent / "page"
 MODES = {
@@ -69,8 +70,8 @@ class Found(NamedTuple):
     variances: pd.DataFrame | None
 
 
-def report(html: Path, contents: Contents) -> dict[str, object]:
-    """Write the report of a preset.
+def report(html: Path, checklist_md: Path, contents: Contents) -> dict[str, object]:
+    """Write the report of a preset, and the reporting checklist.
 
     What is missing or damaged is named in the page and in the returned facts, and stops nothing.
     """
@@ -91,9 +92,12 @@ def report(html: Path, contents: Contents) -> dict[str, object]:
         loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["readable"] = page_tables.readable
-    text = environment.get_template("page.html").render(**page, looks=found.looks, gaps=gaps)
+    page |= {"looks": found.looks, "gaps": gaps}
+    text = environment.get_template("page.html").render(**page)
     with atomic_path(html) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    with atomic_path(checklist_md) as temporary:
+        temporary.write_text(checklist.as_markdown(contents.preset, page), encoding="utf-8")
     return {"gaps": gaps, "bytes": len(text.encode())}
 
 
@@ -133,8 +137,11 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "leader": page_tables.leader(groups[0]) if groups else None,
         "told_apart": page_tables.told_apart(found.differences, headline, confidence),
         "variances": page_tables.variance_rows(found.variances, headline),
-        "reach": "" if found.metrics is None else extent(pretrainings_of(found.metrics)),
-        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics) == 1 else "",
+        "reach": "" if found.metrics is None else extent(found.metrics),
+        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics).get(headline[0]) == 1 else "",
+        "trivial": ""
+        if found.metrics is None or found.differences is None
+        else against_trivial(found.metrics, found.differences, headline, confidence),
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
 
@@ -186,12 +193,18 @@ def _sources(contents: Contents, found: Found) -> dict[str, Any]:
         "documents": page_tables.documents(
             found.study, contents.results, contents.overview_md, audited="audit" in contents.stages
         ),
+        "cohort": _cohort(contents, found.study),
         "stages": page_tables.stage_rows([*found.stages.items(), *found.pretrainings.items()]),
         "provenance": page_tables.provenance(records)
         | ({} if lock is None else {"data lock": page_tables.lock_text(found.study, lock)}),
         "parameters": json.dumps(contents.parameters, indent=1),
         "facts": json.dumps({name: record["facts"] for name, record in found.stages.items()}, indent=1),
     }
+
+
+def _cohort(contents: Contents, study: Study) -> Markup | None:
+    text = study.text(contents.results / "cohort.md") if "cohort" in contents.stages else None
+    return None if text is None else page_tables.as_html(text)
 
 
 def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:

@@ -9,15 +9,16 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, Cell
+from miram.layout import FINETUNE, TRIVIAL, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
 from miram.report.table_text import BASELINES, as_latex, as_markdown
+from miram.report.trivial import against_trivial
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
 COLUMNS = [
@@ -34,6 +35,7 @@ BYTES_PER_MIB = 2**20
 
 def comparison(
     metrics_csv: Path,
+    differences_csv: Path,
     paper_csv: Path,
     pretrain_records: Mapping[tuple[str, str], Sequence[Path]],
     classifier_records: Mapping[Cell, Path],
@@ -49,12 +51,12 @@ def comparison(
 ) -> dict[str, object]:
     """Write comparison.csv, .md, .tex and .png: for each task, protocol and mode a row a method.
 
-    All is measured on the test split; the last row of each is the majority class. `classifier_records` names every cell
-    that belongs into the table, in the order of its rows, the main task and the main protocol first; what is missing is
-    a gap that its row states, with the log that `logs` has for a missing record. `pretrain_records` goes by (protocol,
-    method); the first of each gives its cost. `kinds` are those of the methods, which give their looks. Of one's own
-    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
-    them; of CBIS-DDSM both are None.
+    All is measured on the test split; the last rows of each are the trivial classifiers and the majority class, and
+    the text says whether the best network beats the former. `classifier_records` names every cell of the table, in the
+    order of its rows, the main task and protocol first; what is missing is a gap that its row states, with the log that
+    `logs` has for a missing record. `pretrain_records` goes by (protocol, method); the first of each gives its cost.
+    `kinds` are those of the methods, for their looks. Of own images `positive` holds the class whose sensitivity is
+    measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -66,7 +68,8 @@ def comparison(
     for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
         section = runs.query("protocol == @protocol and task == @task and mode == @mode")
         cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
-        for method in [*dict.fromkeys(cell.method for cell in cells), MAJORITY]:
+        trivial = [method for method in TRIVIAL if (section["method"] == method).any()]
+        for method in [*dict.fromkeys(cell.method for cell in cells), *trivial, MAJORITY]:
             own = section[section["method"] == method]
             classifiers = {int(cell.seed): classifier_records[cell] for cell in cells if cell.method == method}
             rows.append(
@@ -79,12 +82,14 @@ def comparison(
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     with atomic_path(out_dir / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    headline, differences = next(iter(classifier_records))[:3], pd.read_csv(differences_csv)
+    trivial_text = against_trivial(metrics, differences, headline, confidence)
+    words = [about(confidence, specificity, positive, extent(runs)), trivial_text]
     with atomic_path(out_dir / "comparison.md") as temporary:
-        words = about(confidence, specificity, positive, pretrainings_of(runs))
         text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
         temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
     with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(as_latex(table, preset, confidence, extent(pretrainings_of(runs))), encoding="utf-8")
+        temporary.write_text(as_latex(table, preset, confidence, extent(runs)), encoding="utf-8")
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     gaps = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
     return {"rows": len(table), "notes": {row: notes for row, notes in gaps.items() if notes}}

@@ -1,12 +1,12 @@
 """The comparison table as Markdown and as LaTeX."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.metrics import MAJORITY
-from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET
+from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET, TRIVIAL
 
 SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
 LABELS = {  # of the first table of a section, and of the second
@@ -39,15 +39,17 @@ BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.im
 NOTHING = "-"
 
 
-def as_markdown(table: pd.DataFrame, paper: pd.DataFrame, preset: str, words: str, overview: str | None) -> str:
-    """The table as Markdown that reads as well in plain text."""
+def as_markdown(
+    table: pd.DataFrame, paper: pd.DataFrame, preset: str, words: Sequence[str], overview: str | None
+) -> str:
+    """The table as Markdown that reads as well in plain text; `words` are paragraphs, of which one may be empty."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
-    own_start = table[~table["method"].isin([*BASELINES, MAJORITY])].drop_duplicates(["protocol", "method"])
+    own_start = table[~table["method"].isin([*BASELINES, *TRIVIAL, MAJORITY])].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
-        paragraph(words),
+        *(paragraph(text) for text in words if text),
         *(text for part in sections for text in _section(part)),
         *(["## The images", overview] if overview else []),
         "## Pre-training",

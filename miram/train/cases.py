@@ -20,7 +20,7 @@ from miram.data.pictures.survey import summary, survey
 from miram.data.tasks import JOINT, targets
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.kinds import Precision
+from miram.kinds import AskedPrecision
 from miram.models.export import Network, load_classifier
 from miram.predictions import COLUMNS, PROBABILITY, TEST
 from miram.progress import track
@@ -71,7 +71,7 @@ def answer_cases(
     predictions_csv: Path,
     *,
     accelerator: str,
-    precision: Precision,
+    precision: AskedPrecision,
     threads: int,
 ) -> Answered:
     """Apply a network to the cases, and write its predictions.

@@ -4,14 +4,15 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from lightning_fabric import Fabric
 
 from miram.data import tasks
 from miram.errors import MiramError
@@ -20,7 +21,7 @@ from miram.layout import PREDICTIONS
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
-from miram.recipe import Classifying
+from miram.recipe import Classifying, Trivial
 from miram.recipe import Encoder as EncoderSizes
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
@@ -31,7 +32,7 @@ class Split(NamedTuple):
     """The lesions of a split, with their crops resized to the network's input and their classes."""
 
     lesions: pd.DataFrame  # COLUMNS
-    views: np.ndarray  # (N, side, side) uint8
+    views: np.ndarray  # (N, side, side) uint8; of the trivial classifiers the features (N, F)
     targets: np.ndarray  # (N, C) float32, 0 or 1
 
 
@@ -65,19 +66,27 @@ def labelled_lesions(lesions_csv: Path, splits_csv: Path, task: str) -> Labelled
     return Labelled(lesions.loc[has_label, COLUMNS], classes, {str(split): n for split, n in without_label.items()})
 
 
-def read_split(store: Store, labelled: Labelled, name: str, side: int) -> Split:
-    """The lesions of split `name`; MiramError if one has no crop."""
+View = Callable[[np.ndarray], np.ndarray]  # of a crop (rows, columns) uint8
+
+
+def resized_to(side: int) -> View:
+    """How a network with an input of `side` px sees a crop."""
+    return partial(resize, side=side)
+
+
+def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split:
+    """The lesions of split `name`, each crop through `view`; MiramError if one has no crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
-    views = np.stack([resize(store[place], side) for place in store.places(chosen["lesion_id"])])
+    views = np.stack([view(store[place]) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
 
 
-def read_training(store: Store, labelled: Labelled, side: int) -> tuple[Split, Split]:
+def read_training(store: Store, labelled: Labelled, view: View) -> tuple[Split, Split]:
     """The splits train and validation, see `read_split`.
 
     Raises MiramError also if all lesions of one have the same classes: nothing to learn, or no AUC to select by.
     """
-    train, validation = (read_split(store, labelled, name, side) for name in ("train", "validation"))
+    train, validation = (read_split(store, labelled, name, view) for name in ("train", "validation"))
     for split in (train, validation):
         if not _told_apart(split.targets).any():
             name, label = split.lesions.loc[0, ["split", "label"]]
@@ -141,20 +150,21 @@ def write_outcome(
     write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
 
 
-def question_of(labelled: Labelled, asked: Classifying, mode: str) -> Question:
+def question_of(labelled: Labelled, asked: Classifying | Trivial, mode: str) -> Question:
     """The question to a classifier; the threshold is for tasks with several classes per lesion."""
     separator, threshold = (tasks.JOINT, asked.threshold) if asked.task in tasks.MULTI_LABEL else (None, None)
-    return Question(asked.task, mode, asked.seed, labelled.classes, separator, threshold, asked.pretrain_seed)
+    pretrain_seed = asked.pretrain_seed if isinstance(asked, Classifying) else None
+    return Question(asked.task, mode, asked.seed, labelled.classes, separator, threshold, pretrain_seed)
 
 
 def common_facts(
-    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, device: torch.device
+    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, fabric: Fabric
 ) -> dict[str, object]:
     """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
 
     `start`: time.perf_counter() at the start.
     """
-    memory, memory_kind = peak_memory(device)
+    memory, memory_kind = peak_memory(fabric.device)
     return {
         "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in splits},
         "without_label": labelled.without_label,
@@ -163,7 +173,7 @@ def common_facts(
         "seconds": time.perf_counter() - start,
         "peak_memory_bytes": memory,
         "peak_memory_kind": memory_kind,
-        **device_facts(device),
+        **device_facts(fabric),
     }
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -14,7 +15,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.utils import deterministic
 
 from miram.errors import MiramError
-from miram.kinds import Precision
+from miram.kinds import AskedPrecision, Precision
 
 # torch's messages when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
@@ -31,13 +32,21 @@ def usable_accelerator(accelerator: str) -> str:
     return "cuda" if accelerator != "cpu" and available else "cpu"
 
 
-def check_precision(precision: str, accelerator: str) -> None:
-    """Raise MiramError for float16 without a GPU, which Fabric would silently replace by bfloat16."""
+def usable_precision(precision: AskedPrecision, accelerator: str) -> Precision:
+    """Give the precision to train in; for "auto" mixed on a GPU, with bfloat16 if it has that, and float32 on a CPU.
+
+    Raises MiramError for float16 without a GPU, which Fabric would silently replace by bfloat16.
+    """
+    if precision == "auto":
+        if accelerator != "cuda":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if precision == "16-mixed" and accelerator != "cuda":
         raise MiramError(
             "compute.precision is 16-mixed, which needs a GPU, and training runs on the CPU.",
             "Set compute.precision: 32-true or bf16-mixed, or run on a machine with an NVIDIA GPU.",
         )
+    return precision
 
 
 def check_gpus(processes: int) -> None:
@@ -51,20 +60,22 @@ def check_gpus(processes: int) -> None:
         )
 
 
-def one_device(accelerator: str, precision: Precision, threads: int) -> Fabric:
-    """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator` and `check_precision`."""
+def one_device(accelerator: str, precision: AskedPrecision, threads: int) -> Fabric:
+    """A Fabric on one device, and torch prepared for it. Raises as `usable_accelerator` and `usable_precision`."""
     alone = LightningEnvironment()  # also in a Slurm job, whose tasks are not ours
     used = usable_accelerator(accelerator)
-    check_precision(precision, used)
-    fabric = Fabric(accelerator=used, devices=1, precision=precision, plugins=alone)
-    prepare_torch(fabric.device, threads)
+    fabric = Fabric(accelerator=used, devices=1, precision=usable_precision(precision, used), plugins=alone)
+    prepare_torch(fabric, threads)
     return fabric
 
 
-def prepare_torch(device: torch.device, threads: int) -> None:
-    """Set torch's CPU threads, and on the CPU forbid nondeterministic operations."""
+def prepare_torch(fabric: Fabric, threads: int) -> None:
+    """Set torch's CPU threads; forbid nondeterministic operations on the CPU; let a GPU take TF32 for float32."""
+    on_cpu = fabric.device.type == "cpu"
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.use_deterministic_algorithms(on_cpu)
+    # where training is mixed, what is left in float32 is what needs it: see `miram.models.float32`
+    torch.set_float32_matmul_precision("highest" if on_cpu or taken_precision(fabric) != "32-true" else "high")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and guards against faults that nothing here has
 
 
@@ -82,10 +93,17 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
 
 
-def device_facts(device: torch.device) -> dict[str, object]:
-    """The facts about torch for a record: device, widest CPU instructions, CPU threads."""
+def taken_precision(fabric: Fabric) -> Precision:
+    """The precision that a Fabric trains in."""
+    return cast(Precision, fabric.strategy.precision.precision)
+
+
+def device_facts(fabric: Fabric) -> dict[str, object]:
+    """The facts about torch for a record: device, precision, widest CPU instructions, CPU threads."""
     return {
-        "device": device_name(device),
+        "device": device_name(fabric.device),
+        "precision": taken_precision(fabric),
+        "tf32": torch.get_float32_matmul_precision() != "highest",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }

@@ -17,7 +17,7 @@ from miram.models.encoder import encoder_of
 from miram.models.export import load_classifier
 from miram.recipe import Explaining
 from miram.train.augment import to_images
-from miram.train.classifiers import build_encoder, labelled_lesions, read_split
+from miram.train.classifiers import build_encoder, labelled_lesions, read_split, resized_to
 from miram.train.device import device_facts, one_device
 from miram.train.finetune import probabilities
 from miram.train.probe import Pooled, features
@@ -49,7 +49,7 @@ def explain(
     maps, points = {}, []
     for method, path in classifiers.items():
         classifier, _, multi_label, _ = load_classifier(path)
-        test = read_split(store, labelled, "test", classifier.encoder.side)
+        test = read_split(store, labelled, "test", resized_to(classifier.encoder.side))
         chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
@@ -63,7 +63,7 @@ def explain(
         columns = ["method", "lesion_id", "label", "x", "y", "share"]
         table = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
         table.to_csv(temporary, index=False, float_format="%.5g", lineterminator="\n")
-    return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric.device)}
+    return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric)}
 
 
 @torch.no_grad()

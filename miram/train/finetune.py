@@ -34,6 +34,7 @@ from miram.train.classifiers import (
     question_of,
     read_split,
     read_training,
+    resized_to,
     validation_scores,
     write_outcome,
 )
@@ -80,7 +81,7 @@ def finetune(
     start = time.perf_counter()
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
-    train, validation = read_training(store, labelled, tuning.side)
+    train, validation = read_training(store, labelled, resized_to(tuning.side))
     torch.manual_seed(tuning.seed)
     network = build_encoder(tuning.encoder, tuning.side, tuning.drop_path, encoder_file)
     module = Classifier(network, classes=len(labelled.classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
@@ -89,7 +90,7 @@ def finetune(
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
         model, log = _train(fabric, module, train, validation, tuning)
-    test = read_split(store, labelled, "test", tuning.side)
+    test = read_split(store, labelled, "test", resized_to(tuning.side))
     multi_label = tuning.task in MULTI_LABEL
     tables = [
         predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)
@@ -112,7 +113,7 @@ def finetune(
     write_outcome(Path(out_dir), question, tables, log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
     told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
 def _train(

@@ -62,6 +62,7 @@ class Run:
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
         if recipe.compile:
             check_compiler()
+            torch.set_float32_matmul_precision("highest")  # see `full_float32`
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
         self.step_log: list[dict[str, float]] = []  # of the epoch under way
@@ -115,7 +116,7 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory,
             "peak_memory_kind": peak_memory(self.fabric.device)[1],
-            **device_facts(self.fabric.device),
+            **device_facts(self.fabric),
             "devices": self.fabric.world_size,
         }
 
@@ -126,12 +127,12 @@ class Run:
             group["lr"] = lr
         torch.manual_seed(int(stream("step", recipe.seed, self.step).integers(2**63)))
         total = torch.zeros((), device=self.fabric.device)
-        for micro in range(recipe.accumulate):
+        for micro in range(recipe.micro_batches):
             batch = [tensor.to(self.fabric.device, non_blocking=True) for tensor in next(batches)]
-            with self.fabric.no_backward_sync(self.model, enabled=micro < recipe.accumulate - 1):
-                loss, feature_std = self._forward(batch, first=micro == 0)
-                self.fabric.backward(loss / recipe.accumulate)
-            total += loss.detach() / recipe.accumulate
+            with self.fabric.no_backward_sync(self.model, enabled=micro < recipe.micro_batches - 1):
+                loss, feature_std = self._forward(batch)
+                self.fabric.backward(loss / recipe.micro_batches)
+            total += loss.detach() / recipe.micro_batches
         self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         grad_norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
         values = {"loss": self._mean(total), "lr": lr, "grad_norm": grad_norm.item()}
@@ -146,14 +147,14 @@ class Run:
         self.optimizer.zero_grad()
         return values if feature_std is None else {**values, "feature_std": feature_std.item()}
 
-    def _forward(self, batch: list[Tensor], first: bool) -> tuple[Tensor, Tensor | None]:
-        """Loss of a micro-batch, and the features' spread; the key encoder moves once a step, with the first."""
+    def _forward(self, batch: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Loss of a micro-batch, and the features' spread."""
         if self.recipe.masked:
             crops, noise = batch
             return self.model(*masked_inputs(crops, noise, self.recipe)).loss, None
         views = [to_images(view, self.recipe.encoder.channels) for view in batch]
         assert self.key_momentum is not None
-        output = self.model(*views, float(self.key_momentum[self.step]) if first else 1.0)
+        output = self.model(*views, float(self.key_momentum[self.step]))
         return output.loss, output.feature_std
 
     def _end_epoch(self, epoch: int) -> None:

@@ -13,7 +13,7 @@ from miram.data.cutting import reduced
 from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
 from miram.files import atomic_path, files_below
-from miram.kinds import Precision
+from miram.kinds import AskedPrecision
 from miram.models.export import load_classifier
 from miram.predictions import PROBABILITY
 from miram.progress import track
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model_file: Path, picture: Path, square: Square | None, *, accelerator: str, precision: Precision, threads: int
+    model_file: Path, picture: Path, square: Square | None, *, accelerator: str, precision: AskedPrecision, threads: int
 ) -> Prediction:
     """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
 
@@ -56,7 +56,7 @@ def predict(
 
 
 def predict_folder(
-    model_file: Path, folder: Path, out_csv: Path, *, accelerator: str, precision: Precision, threads: int
+    model_file: Path, folder: Path, out_csv: Path, *, accelerator: str, precision: AskedPrecision, threads: int
 ) -> dict[str, str]:
     """Write the predictions for every file in a folder and its subfolders; returns the files that cannot be used.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from miram.files import atomic_path
 from miram.models.encoder import encoder_of
 from miram.models.export import save_encoder
 from miram.recipe import Recipe
-from miram.train.device import out_of_memory_as, prepare_torch, usable_accelerator
+from miram.train.device import out_of_memory_as, prepare_torch, usable_accelerator, usable_precision
 from miram.train.journal import journal
 from miram.train.loop import Run
 from miram.train.processes import fabric_of, launch, sigterm_noted
@@ -43,7 +44,9 @@ def pretrain(
     SIGTERM to any of them, or to the process that starts them, stops all after the same step. Returns facts for the
     record. Raises MiramError for errors that the user can correct, SystemExit(143) after SIGTERM.
     """
-    fabric = fabric_of(usable_accelerator(accelerator), devices, recipe.precision)
+    used = usable_accelerator(accelerator)
+    precision = usable_precision(recipe.precision, used)
+    fabric, recipe = fabric_of(used, devices, precision), replace(recipe, precision=precision)
     crops = Store(store_u8, index_csv)
     places, figure_places = crops.places(lesion_ids), crops.places(figure_ids)
     job = Job(Path(out_dir), crops, places, figure_places, recipe, checkpoint_every_epochs, threads)
@@ -65,7 +68,7 @@ class Job(NamedTuple):
 def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
     """The work of each process."""
     recipe, crops, places, out_dir = job.recipe, job.crops, job.places, job.out_dir
-    prepare_torch(fabric.device, job.threads)
+    prepare_torch(fabric, job.threads)
     _check_batch(recipe, len(places), fabric.world_size)
     with _memory_fault_told(recipe, fabric.world_size):
         run = Run(fabric, recipe, len(places) // recipe.batch, out_dir, crops.digest(places))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import NearestNeighbors
@@ -32,6 +33,7 @@ from miram.train.classifiers import (
     question_of,
     read_split,
     read_training,
+    resized_to,
     validation_scores,
     write_outcome,
 )
@@ -71,7 +73,7 @@ def probe(
     start = time.perf_counter()
     fabric = one_device(probing.accelerator, probing.precision, probing.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, probing.task)
-    train, validation = read_training(store, labelled, probing.side)
+    train, validation = read_training(store, labelled, resized_to(probing.side))
     torch.manual_seed(probing.seed)
     network = Pooled(build_encoder(probing.encoder, probing.side, 0.0, encoder_file), probing.pool)
     model, multi_label = fabric.setup_module(network), probing.task in MULTI_LABEL
@@ -88,14 +90,14 @@ def probe(
             )
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, "test", probing.side)
+        test = read_split(store, labelled, "test", resized_to(probing.side))
         x_test = scaler.transform(features(model, test.views))
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
         ]
     write_outcome(Path(out_dir), question_of(labelled, probing, probing.mode), tables, log)
     told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric.device)
+    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
 @torch.no_grad()
@@ -120,19 +122,26 @@ def linear_probe(c: float, iterations: int, *, multi_label: bool) -> Fit:
 
     For one label: multinomial, with class weights N / (C·n_c); for several: each class by itself, without weights.
     """
+    weights = None if multi_label else "balanced"
+    return fit_of(LogisticRegression(C=c, max_iter=iterations, class_weight=weights), multi_label=multi_label)
+
+
+def fit_of(model: ClassifierMixin, *, multi_label: bool) -> Fit:
+    """The fit of a classifier of scikit-learn; for several labels each class by itself.
+
+    A class without training lesions has probability 0.
+    """
 
     def fit(x: np.ndarray, targets: np.ndarray) -> Answer:
         if multi_label:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Label not")  # a class without training lesions has probability 0
-                every = LogisticRegression(C=c, max_iter=iterations)
-                return OneVsRestClassifier(every).fit(x, targets).predict_proba
-        model = LogisticRegression(C=c, max_iter=iterations, class_weight="balanced")
-        model.fit(x, targets.argmax(1))
+                warnings.filterwarnings("ignore", "Label not")
+                return OneVsRestClassifier(model).fit(x, targets).predict_proba
+        fitted = clone(model).fit(x, targets.argmax(1))
 
         def answer(queries: np.ndarray) -> np.ndarray:
             probabilities = np.zeros((len(queries), targets.shape[1]))
-            probabilities[:, model.classes_] = model.predict_proba(queries)  # no training lesion, no probability
+            probabilities[:, fitted.classes_] = fitted.predict_proba(queries)
             return probabilities
 
         return answer

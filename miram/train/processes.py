@@ -20,7 +20,7 @@ from torch.multiprocessing import (
 
 from miram.errors import MiramError
 from miram.kinds import Precision
-from miram.train.device import check_gpus, check_precision
+from miram.train.device import check_gpus
 
 J = TypeVar("J")
 STOPPED = 128 + signal.SIGTERM  # exit code after SIGTERM
@@ -30,7 +30,6 @@ def fabric_of(accelerator: str, devices: int, precision: Precision) -> Fabric:
     """One process per device: those of torchrun, or as many as must be started."""
     launched = torch.distributed.is_torchelastic_launched()
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else devices
-    check_precision(precision, accelerator)
     if accelerator == "cuda":
         check_gpus(here)
     one_a_process = partial(Fabric, accelerator=accelerator, devices=here, precision=precision)

@@ -52,7 +52,7 @@ def micro_batches(
     first_epoch, skipped = divmod(first_step, steps)
     for epoch in range(first_epoch, recipe.epochs):
         order = stream("order", recipe.seed, epoch).permutation(places)[: steps * recipe.batch]
-        own = order.reshape(steps, recipe.accumulate, world_size, -1)[skipped:, :, rank]
+        own = order.reshape(steps, recipe.micro_batches, world_size, -1)[skipped:, :, rank]
         for micro_batch in own.reshape(-1, own.shape[-1]):
             yield [(epoch, int(place)) for place in micro_batch]
         skipped = 0

@@ -110,3 +110,12 @@ def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **head
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def idc(bucket: Bucket, folder: Path, films: str = "whole") -> dict[str, object]:
+    lists = folder / "lists"
+    lists.mkdir(exist_ok=True)
+    for name, body in bucket.archive.case_lists().items():
+        (lists / name).write_bytes(body)
+    settings = {"collection": "cbis_ddsm", "bucket_urls": [bucket.url], "csv_url": str(lists), "films": films}
+    return {"source": "idc", "settings": settings}

@@ -38,9 +38,9 @@ def list_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, ob
     return list_archive(folder / "csv", folder / "series.csv", **where, **{**TRIES, "carried": False, **changes})
 
 
-def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=False, crops=CROPS, **changes):
+def cut_tiny(folder: Path, where: dict[str, object], *, workers=2, keep_dicom=False, crops=CROPS, rule=None, **changes):
     more = {"workers": workers, "keep_dicom": keep_dicom, **TRIES, **changes}
-    return cut_films(places_in(folder), **where, cutting=Cutting(**crops), **more)
+    return cut_films(places_in(folder), **where, cutting=rule or Cutting(**crops), **more)
 
 
 def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, object]:
@@ -50,7 +50,7 @@ def run_tiny(folder: Path, where: dict[str, object], **changes) -> dict[str, obj
 
 def made(folder: Path) -> dict[str, bytes]:
     """What the stage has made, by name: crops, background patches, tables, lock."""
-    images = [path for name in ("crops", "backgrounds") for path in (folder / name).iterdir()]
+    images = [path for name in ("crops", "backgrounds") for path in (folder / name).glob("*")]
     tables = [folder / f"{name}.csv" for name in ("lesions", "set_aside", "backgrounds", "instances")]
     return {path.name: path.read_bytes() for path in [*images, *tables]}
 

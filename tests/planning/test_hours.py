@@ -83,6 +83,15 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     assert "One more seed for all methods: of pre-training 0.1 h, of fine-tuning 0.1 h." in text  # 200 s and 204 s
 
 
+def test_a_divided_batch_of_mocov3_takes_a_quarter_longer_and_of_others_no_longer(tmp_path):
+    for name, longer in (("mocov3", 1.25), ("mae", 1.0)):
+        jobs = [
+            budget.pretraining_job(name, replace(params.recipe_of(PAPER, name), accumulate=parts), 2048, 1, tmp_path)
+            for parts in (1, 4)
+        ]
+        assert jobs[1].images == longer * jobs[0].images
+
+
 def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
     recipe = replace(MAE, side=448, batch=100, epochs=10)
     jobs = [budget.pretraining_job("mae", recipe, 250, 1, tmp_path / "none.json")]

@@ -14,6 +14,7 @@ from miram.report.page_figures import embeddings
 from miram.report.page_tables import metric_groups
 from miram.report.report import Contents, report
 from miram.report.study import Study
+from miram.stages import STAGES
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -39,7 +40,7 @@ def made(folder, preset, spoil=lambda: None, logs=None, own=None, **kind):
         patch.chdir(folder)
         keywords = write_study(preset, **kind) | (own or {})
         spoil()
-        facts = report(Path("report.html"), Contents(**keywords, logs=logs or {}))
+        facts = report(Path("report.html"), Path("checklist.md"), Contents(**keywords, logs=logs or {}))
     return folder / "report.html", facts
 
 
@@ -168,6 +169,46 @@ def test_the_table_comes_first_and_the_demo_folds_its_evidence_and_gives_no_verd
     folded = demo.index("<details><summary>No verdicts in the demo")
     assert folded < demo.index('class="pill no-verdict"')
     assert "No verdicts in the demo" not in text
+
+
+def test_the_first_screen_says_that_a_trivial_classifier_wins(tmp_path):
+    def spoil():
+        results = Path("results", "paper")
+        metrics, differences = (pd.read_csv(results / f"{name}.csv") for name in ("metrics", "differences"))
+        own = metrics[(metrics["method"] == "mae") & metrics["seed"].isna()]
+        trivial = own.assign(method="trivial-size", value=0.995, low=0.95, high=1.0, note="sees only its size")
+        pairs = [(first, "trivial-size") for first in METHODS]
+        rows = differences[differences["metric"] == "accuracy"].head(1).drop(columns=["first", "second"])
+        rows = rows.merge(pd.DataFrame(pairs, columns=["first", "second"]), how="cross")
+        rows = rows.assign(difference=-0.3, low=-0.4, high=-0.2, p_holm=0.001)
+        pd.concat([metrics, trivial]).to_csv(results / "metrics.csv", index=False)
+        pd.concat([differences, rows]).to_csv(results / "differences.csv", index=False)
+
+    plain, text = (
+        made(tmp_path / str(n), "paper", *more, **SMALL)[0].read_text() for n, more in enumerate([(), (spoil,)])
+    )
+    first_screen = text[: text.index("<nav")]
+    assert "trivial-size, gets 99.5 % right (95% interval 95.0 to 100.0)" in first_screen
+    assert "is beaten by it: -30.0 points, 95% interval -40.0 to -20.0 (p 0.0010 after Holm" in first_screen
+    assert re.search('<tr><th scope="row">trivial-size</th>', text)
+    told = r"differs in accuracy from \d+ of 6 others"
+    assert re.findall(told, plain) == re.findall(told, text) != []
+    assert "Highest accuracy: trivial" not in text and "less trivial-size" not in text
+    assert "trivial" not in plain[: plain.index("<script")]
+
+
+def test_the_checklist_names_file_and_figure_or_a_person(page):
+    text = (page[0].parent / "checklist.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "? " in line]
+    files = {file for row in rows for file in row[1].replace("#", ", #").split(", ")}
+    known = {file for stage in STAGES.values() for file in stage.files}
+    assert {file for file in files if file[0] != "#"} <= known | {"needs a person"}
+    assert {file[1:] for file in files if file[0] == "#"} <= {*SECTIONS, "cohort"}
+    answers = {question: (file, figure) for question, file, figure in rows}
+    assert answers["Who is in each split?"] == ("cohort.md, cohort.csv", "60 test lesions, 30 patients")
+    assert answers["How were the data made anonymous?"] == ("needs a person", "")
+    assert "published: 6 of 60 test lesions" in answers["At which level are the splits disjoint?"][1]
+    assert sum(file == "needs a person" for file, _ in answers.values()) > 10
 
 
 def test_evidence_without_a_protocol_begins_with_no_colon(page):
@@ -321,5 +362,5 @@ def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
     two = made(tmp_path / "two", "paper", spoil=again, **kind)[0].read_text()
     for words, times in (("of this one pre-training", 6), ("nothing is claimed about the method", 3)):
         assert one.count(words) >= times and words not in two
-    assert "pre-trained 2 times: intervals and tests are for other pre-trainings too" in two
+    assert "pre-trained 2 times: intervals and tests are for others too" in two
     assert "Where the spread of accuracy comes from" in one

@@ -9,12 +9,13 @@ from study_fixtures import write
 from miram.errors import MiramError
 from miram.evaluate.markdown import LINE_WIDTH
 from miram.evaluate.metrics import MAJORITY
-from miram.layout import Cell
+from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.report.table import comparison, write_set_aside
 
 PAPER = Path(__file__).parents[2] / "workflow" / "resources" / "paper.csv"
 TASK = "pathology_4class"
 RESULTS = Path("results")
+TABLES = RESULTS / "metrics.csv", RESULTS / "differences.csv"
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def compare(evaluated):
         evaluated(files, RESULTS, **({"positive": own["positive"]} if own else {}))
         values = {"preset": preset, "confidence": 0.95, "specificity": 0.9, **own}
         values["kinds"] = {cell.method: cell.method for cell in records}
-        return comparison(RESULTS / "metrics.csv", PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
+        return comparison(*TABLES, PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 
     return run
 
@@ -85,7 +86,7 @@ def test_the_latex_has_rows_of_equal_length_and_no_sign_that_latex_would_read(co
     lines = (RESULTS / "comparison.tex").read_text().splitlines()
     rows = [line for line in lines if line.endswith("\\\\") and "multicolumn" not in line]
     assert len(rows) == 1 + 3 * 4 and {line.count("&") for line in rows} == {6}
-    assert "\\begin{tabular}{lrrrrr}" in lines and lines[-1] == "\\end{tabular}"
+    assert "\\begin{tabular}{lrrrrrr}" in lines and lines[-1] == "\\end{tabular}"
     assert not re.search(r"(?<!\\)[%_#±]", "".join(line for line in lines if not line.startswith("%")))
 
 
@@ -96,6 +97,24 @@ def test_rows_are_the_methods_in_their_order_and_the_majority_class(compare, stu
     assert table.at[MAJORITY, "accuracy_percent_mean"] == "25.0000"
     assert table.at[MAJORITY, "seeds"] == "0"
     assert table.at[MAJORITY, "notes"].startswith("always answers BENIGN_MASS")
+
+
+def test_trivial_classifiers_are_rows_of_every_section_and_are_told_of_above_the_tables(compare, study):
+    files, _, _ = study
+    for protocol in ("strict", "published"):
+        for method in TRIVIAL:
+            own = Cell(protocol, TASK, TRIVIAL_MODE, method, 0)
+            files[own] = Path("runs", f"{method}-{protocol}.parquet")
+            section = next(cell for cell in files if cell.protocol == protocol)
+            write(files[own], own, pd.read_parquet(files[section]))
+    compare(study)
+    for table in (read_csv(), read_csv("published"), read_csv(mode="knn")):
+        assert list(table.index) == ["from-scratch", "mae", "miram-linformer", *TRIVIAL, MAJORITY]
+        assert set(table.loc[[*TRIVIAL], "seeds"]) == {"0"}
+    text = read_md()
+    said = " ".join(text[: text.index("## Task")].split())
+    assert "A classifier that sees of a crop only its size, trivial-size, gets" in said
+    assert re.search("The most accurate network, [a-z-]+, cannot be told from it: [+-]", said)
 
 
 def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):

@@ -49,6 +49,7 @@ OBJECTIVES = {
         "options": {},
     },
     "mocov3": {"objective": "mocov3", "moco": MOCO},
+    "divided": {"objective": "mocov3", "moco": MOCO, "accumulate": 2},
 }
 PRETRAIN = {
     "encoder": ENCODER,

@@ -1,10 +1,18 @@
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from miram.errors import MiramError
-from miram.train.device import check_compiler, device_facts, one_device, usable_accelerator
+from miram.train.device import (
+    check_compiler,
+    device_facts,
+    one_device,
+    prepare_torch,
+    usable_accelerator,
+    usable_precision,
+)
 from miram.train.pretrain import pretrain
 
 
@@ -51,6 +59,27 @@ def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):
 def test_a_record_tells_the_instructions_and_threads_of_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    facts = device_facts(torch.device("cpu"))
+    facts = device_facts(one_device("cpu", "bf16-mixed", threads=1))
     assert facts.pop("device").startswith("cpu (")
-    assert facts == {"cpu_capability": "AVX512", "threads": 3}
+    assert facts == {"cpu_capability": "AVX512", "threads": 3, "precision": "bf16-mixed", "tf32": False}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "bfloat", "taken"),
+    [("cuda", True, "bf16-mixed"), ("cuda", False, "16-mixed"), ("cpu", True, "32-true")],
+)
+def test_auto_takes_the_precision_that_the_device_is_good_at(monkeypatch, accelerator, bfloat, taken):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat and not including_emulation)
+    assert usable_precision("auto", accelerator) == taken
+    assert usable_precision("32-true", accelerator) == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "matmul"),
+    [("cuda", "32-true", "high"), ("cuda", "bf16-mixed", "highest"), ("cpu", "32-true", "highest")],
+)
+def test_tf32_is_for_full_float32_on_a_gpu_alone(device, precision, matmul):
+    strategy = SimpleNamespace(precision=SimpleNamespace(precision=precision))
+    fabric = SimpleNamespace(device=torch.device(device), strategy=strategy)
+    prepare_torch(fabric, threads=1)
+    assert torch.get_float32_matmul_precision() == matmul

@@ -17,7 +17,7 @@ from miram.predictions import Question, read_predictions
 from miram.recipe import Tuning
 from miram.train import finetune as module
 from miram.train.augment import to_images
-from miram.train.classifiers import Split, labelled_lesions, read_split
+from miram.train.classifiers import Split, labelled_lesions, read_split, resized_to
 from miram.train.finetune import (
     FinetuneViews,
     class_weights,
@@ -285,7 +285,9 @@ def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, mo
     monkeypatch.setattr(module, "best", lambda log: log[-1])
     tune("run", epochs=2, drop_path=0.0)
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
-    split, *others = (read_split(Store(*store_paths), table, name, 32) for name in ("train", "validation", "test"))
+    split, *others = (
+        read_split(Store(*store_paths), table, name, resized_to(32)) for name in ("train", "validation", "test")
+    )
     weights = class_weights(split.targets)
     names = ("rotation_degrees", "zoom_min", "zoom_max", "intensity_shift")
     views = FinetuneViews(split, 0, {name: VALUES[name] for name in names})

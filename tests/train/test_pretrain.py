@@ -22,7 +22,8 @@ from miram.train.loop import CHECKPOINT_KEYS, Run, parameter_groups
 from miram.train.processes import fabric_of
 from miram.train.recipe import fingerprint
 
-KILLED = ["mae", "performer", "mocov3"]
+KILLED = ["mae", "performer", "mocov3", "divided"]
+CONTRASTIVE = ("mocov3", "divided")
 
 
 def state_of(folder) -> dict:
@@ -103,10 +104,10 @@ def test_weights_move_and_the_facts_and_files_are_there(objective, tmp_path, run
     assert facts["steps"] == 9 and facts["images"] == 12 and facts["epochs"] == 3
     assert facts["seconds"] > 0 and facts["peak_memory_bytes"] > 10**7 and facts["peak_memory_kind"] == "resident set"
     log = pd.read_csv(tmp_path / "log.csv")
-    spread = ["feature_std"] if objective == "mocov3" else []
+    spread = ["feature_std"] if objective in CONTRASTIVE else []
     assert list(log.columns) == ["epoch", "loss", "lr", "grad_norm", *spread, "images_per_second"]
     assert log["epoch"].tolist() == [1, 2, 3] and facts["loss"] == log["loss"].iloc[-1]
-    assert (tmp_path / "reconstructions.npz").exists() == (objective != "mocov3")
+    assert (tmp_path / "reconstructions.npz").exists() == (objective not in CONTRASTIVE)
 
 
 @pytest.mark.parametrize("objective", KILLED)
@@ -201,7 +202,7 @@ def test_a_checkpoint_that_is_cut_short_is_named(tmp_path, run_pretraining):
         run_pretraining(tmp_path, "mae")
 
 
-@pytest.mark.parametrize("objective", ["mae", "native"])
+@pytest.mark.parametrize("objective", ["mae", "native", "mocov3"])
 def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining):
     losses = []
     for accumulate in (1, 4):
@@ -210,7 +211,8 @@ def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     weights = [load_file(tmp_path / name / "encoder.safetensors") for name in ("1", "4")]
     for name, value in weights[0].items():
-        if not name.endswith("qkv.bias"):  # no loss depends on the keys' bias: AdamW makes steps of rounding errors
+        # no loss depends on the keys' bias, and BatchNorm removes that of the last norm: AdamW steps by rounding errors
+        if not name.endswith("qkv.bias") and (objective, name) != ("mocov3", "norm.bias"):
             assert torch.allclose(value, weights[1][name], rtol=1e-4, atol=1e-5), name
 
 
@@ -305,7 +307,9 @@ def test_compiled_training_gives_the_loss_curve_and_the_names_of_uncompiled(obje
     assert load_file(folders[0] / "encoder.safetensors").keys() == load_file(folders[1] / "encoder.safetensors").keys()
 
 
-@pytest.mark.parametrize(("objective", "accumulate"), [("mae", 1), ("native", 2), ("performer", 1), ("mocov3", 1)])
+@pytest.mark.parametrize(
+    ("objective", "accumulate"), [("mae", 1), ("native", 2), ("performer", 1), ("mocov3", 1), ("mocov3", 2)]
+)
 def test_two_processes_give_the_loss_curve_of_one(objective, accumulate, tmp_path, monkeypatch, run_pretraining):
     """MoCo-v3, with each query among the keys of both, once BatchNorm takes no statistics of a batch."""
     batch_norm = torch.nn.BatchNorm1d
@@ -315,7 +319,7 @@ def test_two_processes_give_the_loss_curve_of_one(objective, accumulate, tmp_pat
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["mae", "mocov3"])
+@pytest.mark.parametrize("objective", ["mae", "mocov3", "divided"])
 def test_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(
     objective, tmp_path, monkeypatch, run_pretraining
 ):
@@ -345,22 +349,6 @@ def test_processes_that_are_started_here_give_the_loss_curve_of_one_and_get_the_
     assert losses_of(tmp_path) == pytest.approx(losses_of(uninterrupted("mae")), rel=1e-5)
 
 
-def test_the_key_encoder_moves_once_a_step_however_many_micro_batches(tmp_path, monkeypatch, run_pretraining):
-    momenta = []
-    forward = Run._forward
-
-    def noted(run, batch, first):
-        keys = next(run.module.key_encoder.blocks.parameters())
-        before = keys.clone()
-        result = forward(run, batch, first)
-        momenta.append(not torch.equal(before, keys))
-        return result
-
-    monkeypatch.setattr(Run, "_forward", noted)
-    run_pretraining(tmp_path, "mocov3", accumulate=2, epochs=1, warmup_epochs=0)
-    assert momenta[0::2] == [False, True, True] and not any(momenta[1::2])  # the first step finds both alike
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path, monkeypatch, run_pretraining
 ):
@@ -385,8 +373,8 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_take_them
 ):
     forward = Run._forward
 
-    def steep(run, batch, first):
-        loss, spread = forward(run, batch, first)
+    def steep(run, batch):
+        loss, spread = forward(run, batch)
         return loss + (next(run.module.parameters()).sum() * 0).sqrt() if run.step == 4 else loss, spread
 
     monkeypatch.setattr(Run, "_forward", steep)

@@ -15,7 +15,7 @@ from miram.predictions import Question, read_predictions
 from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train import probe as module
 from miram.train.augment import to_images
-from miram.train.classifiers import labelled_lesions, read_split
+from miram.train.classifiers import labelled_lesions, read_split, resized_to
 from miram.train.probe import Pooled, features, linear_probe, neighbours, probe
 from miram.train.store import Store
 
@@ -113,7 +113,7 @@ def test_a_probe_rests_on_training_lesions_alone_and_answers_by_the_best_candida
     assert (facts["candidate"], facts["features"]) == (0.1, 16)
     assert list(pd.read_csv(tmp_path / "run" / "log.csv")["candidate"]) == [0.001, 0.1, 10.0]
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
-    splits = [read_split(Store(*store_paths), table, name, 32) for name in ("train", "validation", "test")]
+    splits = [read_split(Store(*store_paths), table, name, resized_to(32)) for name in ("train", "validation", "test")]
     train, *others = (features(Pooled(encoder, "class"), split.views) for split in splits)
     model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
     model.fit((train - train.mean(0)) / train.std(0), splits[0].targets.argmax(1))

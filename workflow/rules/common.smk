@@ -91,9 +91,10 @@ MIRAM = f"miram --params {shlex.quote(str(PARAMS))} --preset {P.preset}"
 RESULTS = layout.results(P.name)
 RESERVED = yaml.safe_load(layout.resource("needs.yaml").read_text(encoding="utf-8"))[P.preset]
 PROTOCOLS = P.splits.protocols
-PRETRAINED = [place for stage, place in params.jobs(P) if stage.name == "pretrain"]
+PRETRAINED = params.pretrainings(P)
 FIRST = [place for place in PRETRAINED if (place[0], place[2]) == (PROTOCOLS[0], P.pretrain.seeds[0])] # that are shown
 CELLS = params.cells(P)
+TRIVIAL = [place for stage, place in params.jobs(P) if stage.name == "trivial"]
 EXPLAINED = params.explained(P)
 
 

@@ -1,4 +1,4 @@
-# audit; evaluate -> claims, efficiency, table; explain; report; crate; and after a failure what can be made of the rest
+# audit; cohort; evaluate -> claims, efficiency, table; explain; report; crate; and after a failure what can be made of the rest
 
 
 rule audit:
@@ -17,6 +17,7 @@ rule audit:
 rule evaluate:
     input:
         [RECORD("finetune", *cell) for cell in CELLS],
+        [RECORD("trivial", *place) for place in TRIVIAL],
     output:
         RECORD("evaluate"),
         MADE("evaluate"),
@@ -25,6 +26,20 @@ rule evaluate:
     params: **TRIGGERS("evaluate")
     resources: **needs("evaluate")
     shell: COMMAND("evaluate")
+
+
+rule cohort:
+    input:
+        RECORD("crops"),
+        [RECORD("splits", protocol) for protocol in PROTOCOLS],
+        [RECORD("finetune", *cell) for cell in CELLS if cell[:3] == params.headline(P)],
+    output:
+        RECORD("cohort"),
+        MADE("cohort"),
+    log: LOG("cohort")
+    message: DOES("cohort")
+    params: **TRIGGERS("cohort")
+    shell: COMMAND("cohort")
 
 
 rule claims:
@@ -91,6 +106,7 @@ rule explain:
 rule report:
     input:
         [] if P.source == params.IMAGES else [RECORD("audit"), RECORD("claims")],
+        RECORD("cohort"),
         RECORD("efficiency"),
         RECORD("table"),
         [RECORD("explain")] if EXPLAINED else [],

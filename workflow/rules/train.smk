@@ -1,4 +1,5 @@
-# pretrain (a job a protocol, method and seed) -> finetune, probe (a job a cell: protocol, task, mode, method and seed)
+# pretrain (a job a protocol, method and seed) -> finetune, probe (a job a cell: protocol, task, mode, method and seed);
+# trivial (a job a protocol and task)
 
 
 def START(wildcards):
@@ -57,3 +58,16 @@ rule probe:
     threads: P.compute.threads
     resources: **needs("probe", gpus=1)
     shell: COMMAND("probe")
+
+
+rule trivial:
+    input:
+        RECORD("crops"),
+        RECORD("pack"),
+        RECORD("splits"),
+    output: RECORD("trivial")
+    log: LOG("trivial")
+    message: DOES("trivial")
+    params: **TRIGGERS("trivial")
+    resources: **needs("trivial")
+    shell: COMMAND("trivial")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from miram.data.case_lists import PATHS, needed_series, read_lesions
+from miram.data.case_lists import CROP_UIDS, UIDS, needed_series, read_lesions
 from miram.data.cbis_ddsm.cases import carried_lesions, write_case_lists
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.lists import bring_case_lists
-from miram.data.transfer.sources import SOURCES, Series, open_source
-from miram.data.transfer.sources.idc import read_index
+from miram.data.transfer.sources import SOURCES, Series, open_source, takes_crops
+from miram.data.transfer.sources.idc import crop_sizes, read_index
 from miram.errors import MiramError
 from miram.files import atomic_path, sha256_file
 from miram.layout import CASE_CSVS
@@ -40,14 +40,21 @@ def list_archive(
     csv_dir = Path(csv_dir)
     http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
     try:
-        opened = open_source(source, http, settings)  # first, so that a folder without DICOM files is reported at once
+        opened = open_source(
+            source, http, settings, csv_dir
+        )  # first, so that a folder without DICOM files is reported at once
         lists = bring_case_lists(http, settings["csv_url"], csv_dir, carried=carried)
         lesions = read_lesions(csv_dir)
-        listed = opened.list_series(needed_series(lesions))
+        columns = columns_needed(settings)
+        listed = opened.list_series(needed_series(lesions, columns))
     except Fault as fault:
         raise no_answer(source, settings, fault) from fault
-    table = series_table(lesions, listed)
+    table = series_table(lesions, listed, columns)
     absent = table.loc[table["images"] == 0, "series_uid"].tolist()
+    if takes_crops(settings):  # of which one of two series is enough
+        absent = [
+            uid for uid, other in zip(*(lesions[name] for name in columns), strict=True) if {uid, other} <= set(absent)
+        ]
     for uid in absent:
         print(f"absent: the source does not have series {uid}", file=sys.stderr, flush=True)
     _write(table, series_csv)
@@ -64,24 +71,32 @@ def list_archive(
     }
 
 
-def list_carried(csv_dir: Path, series_csv: Path) -> None:
+def list_carried(csv_dir: Path, series_csv: Path, *, source: str, settings: dict[str, Any]) -> None:
     """Do what `list_archive` does for CBIS-DDSM, but without a network.
 
     The case lists are the carried ones; numbers of images and sizes of series come from the installed index of the
     Imaging Data Commons, which has the same files.
     """
     write_case_lists(Path(csv_dir))
-    listed = {uid: entry.series for uid, entry in read_index(INDEX_COLLECTION).items()}
-    _write(series_table(carried_lesions(), listed), series_csv)
+    entries, lesions = read_index(INDEX_COLLECTION), carried_lesions()
+    listed = {uid: entry.series for uid, entry in entries.items()}
+    if source == "idc" and takes_crops(settings):
+        listed = crop_sizes(lesions, entries)
+    _write(series_table(lesions, listed, columns_needed(settings)), series_csv)
 
 
-def series_table(lesions: pd.DataFrame, listed: dict[str, Series]) -> pd.DataFrame:
-    """One row per series that `lesions` need, with the columns COLUMNS, sorted by UID.
+def columns_needed(settings: dict[str, Any]) -> list[str]:
+    """The columns of the table of lesions with the series that a source with this block is asked for."""
+    return CROP_UIDS if takes_crops(settings) else UIDS
+
+
+def series_table(lesions: pd.DataFrame, listed: dict[str, Series], columns: list[str]) -> pd.DataFrame:
+    """One row per series in these columns of `lesions`, with the columns COLUMNS, sorted by UID.
 
     `role`: its content according to the case lists: film, mask, crop, or crop+mask.
     """
     roles: dict[str, set[str]] = {}
-    for column in PATHS.values():
+    for column in columns:
         for uid in lesions[column]:
             roles.setdefault(uid, set()).add(column.removesuffix("_uid"))
     rows = []

@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from miram.data.case_lists import leak_in_words, read_lesions
-from miram.data.crop_rules import Cutting
+from miram.data.crop_rules import Cutting, Taking
 from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
 from miram.data.rows import remove_others, rows_of, write_rows
+from miram.data.taking import Boxes, read_boxes
 from miram.data.transfer.catalogue import no_answer
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.ledger import History, open_ledger, read_ledger
@@ -28,7 +29,7 @@ from miram.data.transfer.lock import write_lock
 from miram.data.transfer.one_film import PARTIAL, Places, Work, do_film, drop, uids_of
 from miram.data.transfer.plan import Needed, describe, make_plan, require_space
 from miram.data.transfer.receipt import read_receipt
-from miram.data.transfer.sources import open_source
+from miram.data.transfer.sources import open_source, takes_crops
 from miram.errors import MiramError
 from miram.files import sha256_file
 from miram.progress import track
@@ -45,7 +46,7 @@ def cut_films(
     *,
     source: str,
     settings: dict[str, Any],
-    cutting: Cutting,
+    cutting: Cutting | Taking,
     workers: int,
     attempts: int,
     timeout_seconds: float,
@@ -60,7 +61,8 @@ def cut_films(
     small or full, or no lesion could be cut; finished work is kept.
     """
     films, series = films_of(places.csv_dir), read_series(places.series_csv)
-    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
+    boxes = _boxes(settings)
+    keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     try:
         with open_ledger(places.ledger) as ledger:
             for uid, one in series.items():
@@ -74,8 +76,8 @@ def cut_films(
                 http = Http(attempts=attempts, timeout_seconds=timeout_seconds, backoff_seconds=backoff_seconds)
                 (places.dicom_dir / PARTIAL).mkdir(parents=True)
                 try:
-                    opened = open_source(source, http, settings)
-                    work = Work(opened, series, ledger, places, cutting, keys, keep_dicom)
+                    opened = open_source(source, http, settings, places.csv_dir)
+                    work = Work(opened, series, ledger, places, cutting, boxes, keys, keep_dicom)
                     failed = _cut_all(work, http, left, workers)
                 except Fault as fault:
                     raise no_answer(source, settings, fault) from fault
@@ -88,11 +90,12 @@ def cut_films(
 
 
 def plan_films(
-    places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting, workers: int, keep_dicom: bool
+    places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting | Taking, workers: int, keep_dicom: bool
 ) -> None:
     """Print what `cut_films` would still do, changing nothing; raises MiramError if the disk is too small for it."""
     films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
-    keys = {uid: _key(lesions, settings, cutting) for uid, lesions in films.items()}
+    boxes = _boxes(settings)
+    keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
     plan = make_plan(left, series, source, settings, places.dicom_dir, workers=workers, keep_dicom=keep_dicom)
     lesions = pd.DataFrame([lesion for own in films.values() for lesion in own])
@@ -116,9 +119,18 @@ def read_series(series_csv: Path) -> dict[str, Needed]:
     return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
 
 
-def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutting) -> str:
+def _boxes(settings: dict[str, Any]) -> Boxes:
+    """The boxes in a folder of the archive's own crops, where it has a table of them."""
+    return read_boxes(Path(settings["folder"])) if takes_crops(settings) and "folder" in settings else {}
+
+
+def _key(lesions: list[dict[str, Any]], settings: dict[str, Any], cutting: Cutting | Taking, boxes: Boxes) -> str:
     """Digest of everything except the pixels that decides the crops of a film and their rows."""
-    decides = [module_digest("miram.data.cutting"), settings.get("films"), asdict(cutting), lesions]
+    if isinstance(cutting, Taking):
+        known = {lesion["lesion_id"]: boxes.get(lesion["lesion_id"], "unknown") for lesion in lesions}
+        decides: list[Any] = [module_digest("miram.data.taking"), asdict(cutting), known, lesions]
+    else:
+        decides = [module_digest("miram.data.cutting"), settings.get("films"), asdict(cutting), lesions]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -128,16 +140,18 @@ def _films_left(
     """The films that are not cut yet, were cut by other rules, or whose crops are incomplete."""
 
     def is_done(uid: str) -> bool:
-        kept = not keep_dicom or all(
-            read_receipt(places.dicom_dir / one) for one in uids_of(films[uid]) if series[one].images
+        line = history.films.get(uid)
+        if line is None or not _is_cut(line, keys[uid], places):
+            return False
+        return not keep_dicom or all(
+            read_receipt(places.dicom_dir / one) for one in line["series"] if series[one].images
         )
-        return kept and _is_cut(history.films.get(uid), keys[uid], places)
 
     return {uid: lesions for uid, lesions in films.items() if not is_done(uid)}
 
 
-def _is_cut(line: dict[str, Any] | None, key: str, places: Places) -> bool:
-    if line is None or line["key"] != key:
+def _is_cut(line: dict[str, Any], key: str, places: Places) -> bool:
+    if line["key"] != key:
         return False
     pngs = {places.crops_dir / f"{row['lesion_id']}.png": row["png_sha256"] for row in line["lesions"]}
     pngs |= {places.backgrounds_dir / f"{row['background_id']}.png": row["png_sha256"] for row in line["backgrounds"]}

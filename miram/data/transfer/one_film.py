@@ -2,18 +2,19 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from miram.data.crop_rules import Cutting
+from miram.data.crop_rules import Cutting, Taking
 from miram.data.cutting import cut_backgrounds, cut_film, save_png
-from miram.data.dicom import open_pixels
+from miram.data.dicom import DicomError, open_pixels
+from miram.data.taking import Boxes, find_crop, take_crops
 from miram.data.transfer.http import Fault
 from miram.data.transfer.ledger import UNTOLD, Ledger
-from miram.data.transfer.plan import Needed, film_series
+from miram.data.transfer.plan import Needed, crop_series, film_series
 from miram.data.transfer.receipt import Item, read_receipt
 from miram.data.transfer.sources import Series, Source
 from miram.data.transfer.sources.series import OpenFilm
@@ -38,19 +39,25 @@ class Places(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the threads share; `series`: those in the source; `keys`: digests of what decides a film's crops, by UID."""
+    """What the threads share.
+
+    `series`: those in the source; `keys`: digests of what decides a film's crops, by UID; `boxes`: see `take_crops`.
+    """
 
     source: Source
     series: dict[str, Needed]
     ledger: Ledger
     places: Places
-    cutting: Cutting
+    rule: Cutting | Taking
+    boxes: Boxes
     keys: dict[str, str]
     keep_dicom: bool
 
 
 def do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
     """Fetch what a film lacks, cut it and note it; return the series that could not be downloaded."""
+    if isinstance(work.rule, Taking):
+        return _do_crops(work, work.rule, lesions)
     film = lesions[0]["film_uid"]
     faults: dict[str, Fault] = {}
     open_film: OpenFilm = open_pixels
@@ -62,10 +69,37 @@ def do_film(work: Work, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
                 faults[uid] = fault
     if not faults:
         try:
-            _cut(work, film, lesions, open_film)
+            _cut(work, work.rule, lesions, open_film)
         except Fault as fault:  # while rows of the film were read
             faults[film] = fault
     return faults
+
+
+def _do_crops(work: Work, taking: Taking, lesions: list[dict[str, Any]]) -> dict[str, Fault]:
+    """The same for the archive's own crops: of the two series where one can be the second only if it has to be."""
+    dicom_dir = work.places.dicom_dir
+    brought = []
+    for lesion in lesions:
+        for uid in crop_series(lesion, work.series):
+            if not work.series[uid].images:
+                continue
+            try:
+                _bring(work, uid, is_film=False)
+            except Fault as fault:
+                return {uid: fault}
+            brought.append(uid)
+            if _has_crop(dicom_dir / uid):
+                break
+    _note(work, brought, list(_saved(work, take_crops(lesions, dicom_dir, taking, work.boxes))), [])
+    return {}
+
+
+def _has_crop(folder: Path) -> bool:
+    try:
+        find_crop([folder])
+    except DicomError:
+        return False
+    return True
 
 
 def _bring(work: Work, uid: str, is_film: bool) -> OpenFilm | None:
@@ -109,21 +143,31 @@ def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> 
         )
 
 
-def _cut(work: Work, film: str, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
+def _cut(work: Work, cutting: Cutting, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
     """Write a film's crops and background patches, and note them in the ledger."""
     dicom_dir = work.places.dicom_dir
-    found, cut, backgrounds = [], [], []
-    for lesion, crop in cut_film(lesions, dicom_dir, work.cutting, open_film=open_film):
-        found.append(lesion)
-        if crop is not None:
-            cut.append(lesion | _save(crop, work.places.crops_dir / f"{lesion['lesion_id']}.png"))
-    for background, patch in cut_backgrounds(found, dicom_dir, work.cutting, open_film=open_film):
+    found = list(_saved(work, cut_film(lesions, dicom_dir, cutting, open_film=open_film)))
+    backgrounds = []
+    for background, patch in cut_backgrounds(found, dicom_dir, cutting, open_film=open_film):
         png = work.places.backgrounds_dir / f"{background['background_id']}.png"
         backgrounds.append(background | _save(patch, png))
-    aside = [lesion for lesion in found if "reason" in lesion]
-    work.ledger.cropped(film, uids_of(lesions), work.keys[film], cut, aside, backgrounds)
+    _note(work, uids_of(lesions), found, backgrounds)
+
+
+def _saved(work: Work, found: Iterable[tuple[dict[str, Any], np.ndarray | None]]) -> Iterator[dict[str, Any]]:
+    """The facts of each lesion, its crop written."""
+    for lesion, crop in found:
+        png = work.places.crops_dir / f"{lesion['lesion_id']}.png"
+        yield lesion if crop is None else lesion | _save(crop, png)
+
+
+def _note(work: Work, uids: list[str], found: list[dict[str, Any]], backgrounds: list[dict[str, Any]]) -> None:
+    """Note the lesions of a film in the ledger; the series that they came from are not needed any more."""
+    film, aside = found[0]["film_uid"], [lesion for lesion in found if "reason" in lesion]
+    cut = [lesion for lesion in found if "reason" not in lesion]
+    work.ledger.cropped(film, uids, work.keys[film], cut, aside, backgrounds)
     if not work.keep_dicom:
-        drop(dicom_dir, uids_of(lesions))
+        drop(work.places.dicom_dir, uids)
 
 
 def _save(pixels: np.ndarray, png: Path) -> dict[str, str]:

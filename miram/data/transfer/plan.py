@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from miram.data.case_lists import PATHS
+from miram.data.case_lists import CROP_UIDS, PATHS
 from miram.data.transfer.ledger import History
 from miram.data.transfer.receipt import read_receipt
 from miram.errors import MiramError
@@ -52,12 +52,14 @@ def make_plan(
     window, transfer, count, crops = [], 0, 0, 0
     for lesions in left.values():
         film, others = film_series(lesions)
+        if film not in series:  # the archive's own crops alone are needed
+            others = [crop_series(lesion, series)[0] for lesion in lesions]
         missing = [uid for uid in (film, *others) if uid in series and read_receipt(dicom_dir / uid) is None]
         sizes = [series[uid].bytes for uid in missing if not (by_rows and uid == film)]
         count += len(missing)
         transfer += sum(sizes)
         window.append(0 if source == "local" else sum(sizes) + max(sizes, default=0))
-        masks = len(lesions) * series[film].bytes // 2  # 8 of the film's 16 bits per pixel
+        masks = len(lesions) * series[film].bytes // 2 if film in series else 0  # 8 of the film's 16 bits per pixel
         crops += max(0, sum(series[uid].bytes for uid in others) - masks)
     widest = sum(heapq.nlargest(workers, window))
     dicom = (transfer if source != "local" else 0) + widest // 2 if keep_dicom else widest
@@ -68,6 +70,14 @@ def film_series(lesions: list[dict]) -> tuple[str, list[str]]:
     """The series of the film of `lesions`, and the others that its lesions need, sorted."""
     film = lesions[0]["film_uid"]
     return film, sorted({lesion[column] for lesion in lesions for column in PATHS.values()} - {film})
+
+
+def crop_series(lesion: dict, series: dict[str, Needed]) -> list[str]:
+    """The one or two series where the archive's crop of a lesion can be: the smaller first, as masks are larger.
+
+    So it is for all of CBIS-DDSM where crop and mask are in two series, by the index of the Imaging Data Commons.
+    """
+    return sorted({lesion[name] for name in CROP_UIDS}, key=lambda uid: (series[uid].images == 0, series[uid].bytes))
 
 
 def require_space(plan: Plan, folder: Path) -> None:

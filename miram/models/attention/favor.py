@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from miram.models.attention.blocks import split_heads
+from miram.models.float32 import full_float32
 
 EPSILON = 1e-4
 CPU_BLOCK, DEVICE_BLOCK = 2**20, 2**28  # entries of the features of one block; only CPUs gain from small blocks
@@ -33,7 +34,7 @@ class RandomFeatureAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, projection: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Sum the keys' features, then read them with the queries'."""
-        with torch.autocast(q.device.type, enabled=False):
+        with full_float32(q.device.type):
             scaled = projection * q.shape[-1] ** -0.25
             sums, peak = _sum_keys(k, v, scaled)
             out = v.new_empty(*v.shape[:2], len(weight))
@@ -49,7 +50,7 @@ class RandomFeatureAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Go through the queries for the gradient of the sums, then through the keys."""
         q, k, v, scaled, weight, sums, peak = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):
+        with full_float32(q.device.type):
             dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
             d_sums, d_weight = torch.zeros_like(sums), torch.zeros_like(weight, dtype=scaled.dtype)
             for block in _blocks(q, scaled):

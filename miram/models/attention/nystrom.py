@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from miram.models.attention.blocks import FeedForward, Stack, check_backend, check_heads, recompute, split_heads
 from miram.models.attention.pinv import PseudoInverse
+from miram.models.float32 import FullProduct, at_least_float32, full_float32
 
 
 class NystromAttention(nn.Module):
@@ -53,9 +54,8 @@ class NystromAttention(nn.Module):
         """
         marks, rows = q.shape[-2], summary.shape[-2]
         share = blanks / (marks + blanks)
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
-            kernel = (q.to(dtype) @ k.to(dtype).mT * q.shape[-1] ** -0.5).softmax(-1)
+        with full_float32(q.device.type):
+            kernel = (FullProduct.apply(at_least_float32(q), at_least_float32(k).mT) * q.shape[-1] ** -0.5).softmax(-1)
             columns = kernel.sum(-2) + share
             divisor = columns.max() if self.shared_start else columns.amax(-1)[..., None, None]
             extra = rows - marks + -rows % 4
@@ -65,7 +65,7 @@ class NystromAttention(nn.Module):
                 e_row[marks, :marks], e_row[marks, marks] = share / blanks**0.5, share
                 kernel = kernel + e_row
             inverse = PseudoInverse.apply(kernel, kernel.mT / divisor, self.pinv_iterations)
-            return (inverse[..., :marks, :rows] @ summary.to(dtype)).to(q.dtype)
+            return FullProduct.apply(inverse[..., :marks, :rows], at_least_float32(summary)).to(q.dtype)
 
     def _read(self, q: Tensor, v: Tensor, k_marks: Tensor, values: Tensor) -> Tensor:
         """Attend from N queries to the landmarks, and add the values, convolved along the tokens.

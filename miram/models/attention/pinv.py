@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from miram.models.float32 import full_float32
+
 CPU_GROUP, DEVICE_GROUP = 2**16, 2**28  # entries of the matrices in one group
 
 
@@ -23,7 +25,7 @@ class PseudoInverse(torch.autograd.Function):
         """Iterate, group by group."""
         result = start.flatten(0, -3).clone()
         iterates = result.new_empty(iterations, *result.shape)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_float32(x.device.type):
             for group, matrices in _groups(x):
                 z = result[group]
                 for step in range(iterations):
@@ -39,7 +41,7 @@ class PseudoInverse(torch.autograd.Function):
         """Backpropagate through the steps, group by group."""
         x, iterates = ctx.saved_tensors
         dz, dx = grad.flatten(0, -3).clone(), torch.zeros_like(x.flatten(0, -3))
-        with torch.autocast(x.device.type, enabled=False):
+        with full_float32(x.device.type):
             for group, matrices in _groups(x):
                 slope = dz[group]
                 for z in reversed(iterates[:, group].unbind()):

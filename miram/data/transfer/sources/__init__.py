@@ -1,32 +1,43 @@
 """Where the archive comes from: one module per kind of source, and the dictionary of kinds."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from miram.data.transfer.http import Http
 from miram.data.transfer.sources.fallback import Fallback
-from miram.data.transfer.sources.idc import Idc
-from miram.data.transfer.sources.local import Local
+from miram.data.transfer.sources.idc import Idc, IdcCrops
+from miram.data.transfer.sources.local import Local, holds_dicom
+from miram.data.transfer.sources.named import NamedCrops
 from miram.data.transfer.sources.series import Series, Source
 from miram.data.transfer.sources.tcia import Tcia
 
 SOURCES: dict[str, Callable[..., Source]] = {"tcia": Tcia, "idc": Idc, "local": Local}
-__all__ = ["SOURCES", "Idc", "Series", "Source", "Tcia", "open_source", "own_settings"]
+__all__ = ["SOURCES", "Idc", "Series", "Source", "Tcia", "open_source", "own_settings", "takes_crops"]
 
 
-def open_source(kind: str, http: Http, settings: dict[str, Any]) -> Source:
-    """A source of a kind with its block of parameters.
+def open_source(kind: str, http: Http, settings: dict[str, Any], csv_dir: Path) -> Source:
+    """A source of a kind with its block of parameters; `csv_dir`: where the case lists are, or will be.
 
     In the block `csv_url` belongs to the case lists, not the source; `fallback` is None, or source and settings of
-    another one for series that this one does not deliver.
+    another one for series that this one does not deliver; see `takes_crops` for `crops_from`.
     """
     fallback = settings.get("fallback")
+    if kind == "local" and takes_crops(settings) and not holds_dicom(Path(settings["folder"])):
+        return NamedCrops(Path(settings["folder"]), csv_dir)
+    if kind == "idc" and takes_crops(settings):
+        return IdcCrops(http, csv_dir=csv_dir, **own_settings(settings))
     source = SOURCES[kind](http, **own_settings(settings))
     if fallback is None:
         return source
-    return Fallback(http, source, lambda: open_source(fallback["source"], http, fallback["settings"]))
+    return Fallback(http, source, lambda: open_source(fallback["source"], http, fallback["settings"], csv_dir))
+
+
+def takes_crops(settings: Mapping[str, Any]) -> bool:
+    """Whether the archive's own crops are wanted instead of films."""
+    return settings.get("crops_from") == "archive"
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of a source in its block of parameters."""
-    return {name: value for name, value in settings.items() if name not in ("csv_url", "fallback")}
+    return {name: value for name, value in settings.items() if name not in ("csv_url", "fallback", "crops_from")}

@@ -8,19 +8,21 @@ and its bucket, with the same files. They are tried in order.
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 from xml.etree import ElementTree
 
 import idc_index_data
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import requests
 
+from miram.data.case_lists import CROP_UIDS, read_lesions
 from miram.data.dicom import DicomError, Film, open_pixels, read_film
 from miram.data.transfer.http import Fault, Http, beginning
 from miram.data.transfer.receipt import Item, hash_file, write_receipt
@@ -191,6 +193,30 @@ class Idc:
         return read
 
 
+class IdcCrops(Idc):
+    """The archive's own crops alone: of a series with a crop and its mask, each a file, the smaller one.
+
+    So it is in all of CBIS-DDSM: masks are as large as films. The case lists in `csv_dir` are read for the sizes.
+    """
+
+    def __init__(self, http: Http, *, csv_dir: Path, **settings: Any) -> None:
+        super().__init__(http, **{**settings, "films": "whole"})
+        self._csv_dir = csv_dir
+
+    def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
+        """Those of the series `uids` that the index has, as `crop_sizes` gives them."""
+        sizes = crop_sizes(read_lesions(self._csv_dir), self._entries)
+        return {uid: sizes[uid] for uid in uids if uid in sizes}
+
+    def fetch_series(self, series: Series, folder: Path) -> Fetched:
+        """Fetch the crop of a series; see `Source`."""
+        objects = self._list(self._entries[series.uid].series)
+        folder.mkdir()
+        items = [self._fetch(series.uid, min(objects, key=lambda one: one.bytes), folder)]
+        write_receipt(folder, items)
+        return Fetched(self.origin, items)
+
+
 class RemotePixels:
     """The pixels (R, C) of an uncompressed film that is read by byte ranges; a slice requests only its rows.
 
@@ -232,6 +258,21 @@ def read_index(collection: str) -> dict[str, Entry]:
     if not found:
         raise Fault(f"the index of the Imaging Data Commons has no collection {collection!r}", lasting=True)
     return found
+
+
+def crop_sizes(lesions: pd.DataFrame, entries: Mapping[str, Entry]) -> dict[str, Series]:
+    """Each series with a crop or a mask as one image; where they are together, about the bytes of the crop.
+
+    That is the series less a mask of 8 bits, as large as its film of 16.
+    """
+    sizes = {}
+    for film, *uids in lesions[["film_uid", *CROP_UIDS]].itertuples(index=False):
+        mask = entries[film].series.bytes // 2 if film in entries else 0
+        for uid in uids:
+            if uid in entries:
+                own = entries[uid].series
+                sizes[uid] = Series(uid, 1, own.bytes if own.images == 1 else max(1, own.bytes - mask))
+    return sizes
 
 
 def _objects(body: bytes, prefix: str) -> list[Object]:

@@ -75,13 +75,23 @@ class Local:
         return Fetched(self.origin, items)
 
 
-def require_dicom(folder: Path) -> None:
-    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
+def holds_dicom(folder: Path) -> bool:
+    """Whether a DICOM file is below a folder. Raises MiramError if it is no folder."""
+    _require_folder(folder)
+    return any(_is_dicom(_start(path)) for path in _files(folder))
+
+
+def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise MiramError(
             f"{folder} is not a folder (sources.local.folder).",
-            "Name the folder that holds the DICOM files, or mount it.",
+            "Name the folder that holds the files of the archive, or mount it.",
         )
+
+
+def require_dicom(folder: Path) -> None:
+    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
+    _require_folder(folder)
     kinds: Counter[str] = Counter()
     for path in _files(folder):
         start = _start(path)

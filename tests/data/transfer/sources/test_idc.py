@@ -11,11 +11,11 @@ import pytest
 from faults import reset, status
 from pydicom.uid import RLELossless
 from tiny_archive import dicom_bytes, mask_of
-from tiny_bucket import Bucket, send, write_index
+from tiny_bucket import Bucket, idc, send, write_index
 from tiny_runs import cut_tiny, lesions, list_tiny, made, run_tiny, tcia
 
 from miram.data.breast import MAP_ROWS
-from miram.data.case_lists import needed_series
+from miram.data.case_lists import UIDS, needed_series
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.dicom import Film
 from miram.data.transfer.catalogue import series_table
@@ -32,15 +32,6 @@ def second(archive) -> Iterator[Bucket]:
     running = Bucket(archive)
     yield running
     running.close()
-
-
-def idc(bucket: Bucket, folder: Path, films: str = "whole") -> dict[str, object]:
-    lists = folder / "lists"
-    lists.mkdir(exist_ok=True)
-    for name, body in bucket.archive.case_lists().items():
-        (lists / name).write_bytes(body)
-    settings = {"collection": "cbis_ddsm", "bucket_urls": [bucket.url], "csv_url": str(lists), "films": films}
-    return {"source": "idc", "settings": settings}
 
 
 def test_every_file_arrives_with_its_md5_and_what_is_made_is_what_tcia_gives(archive, bucket, server, tmp_path):
@@ -287,7 +278,7 @@ def real():
     lesions = carried_lesions()
     entries = read_index("cbis_ddsm")
     return lesions, series_table(
-        lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}
+        lesions, {uid: entries[uid].series for uid in needed_series(lesions) if uid in entries}, UIDS
     )
 
 

@@ -1,0 +1,147 @@
+"""Who is in the data, and for whom it works: characteristics of each split, and the metrics of groups of lesions."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from miram.evaluate.markdown import aligned, measured, paragraph, subject
+from miram.evaluate.metrics import Draws, Limits, lesion_rows
+from miram.evaluate.predictions import SECTION
+from miram.evaluate.scores import Options
+from miram.evaluate.subgroups import group_rows, with_groups
+from miram.files import atomic_path
+from miram.layout import Cell
+from miram.predictions import TEST, read_predictions
+
+COUNTS = ["protocol", "characteristic", "value", "split", "lesions", "patients", "films"]
+ROWS = [
+    *(*SECTION, "method", "column", "group", "metric", "value", "low", "high", "sd"),
+    *("lesions", "patients", "classes_present", "note"),
+]
+ALL = "all"
+ORDER = ("train", "validation", "test", "pretrain", "excluded")
+
+
+def cohort(
+    lesions_csv: Path,
+    set_aside_csv: Path,
+    splits_csvs: Mapping[str, Path],
+    predictions: Mapping[Cell, Path],
+    outputs: tuple[Path, Path, Path],
+    *,
+    listed: Mapping[str, int],
+    preset: str,
+    resamples: int,
+    seed: int,
+    confidence: float,
+    min_draws_share: float,
+    specificity: float,
+    threshold: float,
+    bins: int,
+    compared: Sequence[str],
+    positive: Sequence[str] | None = None,
+) -> dict[str, object]:
+    """Write `outputs`: cohort.csv, subgroups.csv and cohort.md, which shows both and the way from series to splits.
+
+    `predictions` are the finished ones of one section, `listed` the counts of series by what became of them. The
+    metrics are `compared`, the mean over a method's seeds; their intervals are over the patients of the group. Nothing
+    is tested: the groups are exploratory. Returns facts for the record.
+    """
+    lesions, headings = with_groups(pd.read_csv(lesions_csv, dtype=str, keep_default_na=False))
+    splits = {protocol: pd.read_csv(path, dtype=str) for protocol, path in splits_csvs.items()}
+    counts = pd.concat([characteristics(lesions, own, headings).assign(protocol=p) for p, own in splits.items()])
+    draws: Draws = {"resamples": resamples, "seed": seed}
+    limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
+    options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
+    rows = []
+    for method in dict.fromkeys(cell.method for cell in predictions):
+        own = [read_predictions(path, cell).of(TEST) for cell, path in predictions.items() if cell.method == method]
+        for network in own:
+            network.table[headings] = (
+                lesions.set_index("lesion_id").loc[network.table["lesion_id"], headings].to_numpy()
+            )
+        measure = partial(lesion_rows, method=method, draws=draws, limits=limits, options=options, positive=positive)
+        place = dict(zip(SECTION, next(cell for cell in predictions if cell.method == method), strict=False))
+        rows += [place | row for name in headings for row in group_rows(own, name, measure)]
+    groups = pd.DataFrame(rows, columns=ROWS)
+    groups = groups[groups["metric"].isin(compared) & groups["method"].isin([cell.method for cell in predictions])]
+    for table, columns, path in ((counts, COUNTS, outputs[0]), (groups, ROWS, outputs[1])):
+        with atomic_path(path) as temporary:
+            table[columns].to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    with atomic_path(outputs[2]) as temporary:
+        lost = len(pd.read_csv(set_aside_csv, dtype=str))
+        ways = [flow(listed, len(lesions), lost, splits)]
+        temporary.write_text(_text(preset, ways, counts, groups, confidence), encoding="utf-8")
+    return {"intervals": int(groups["low"].notna().sum()), "groups": len(groups[["column", "group"]].drop_duplicates())}
+
+
+def characteristics(lesions: pd.DataFrame, splits: pd.DataFrame, headings: Sequence[str]) -> pd.DataFrame:
+    """The numbers of lesions, patients and films of each value in each split: COUNTS without the protocol."""
+    joined = lesions.merge(splits[["lesion_id", "split"]], on="lesion_id")
+    parts = []
+    for heading, column in {ALL: None, **{name: name for name in headings}}.items():
+        table = joined.assign(value=ALL if column is None else joined[column])
+        counted = table.groupby(["value", "split"], sort=True).agg(
+            lesions=("lesion_id", "size"), patients=("patient_id", "nunique"), films=("film_uid", "nunique")
+        )
+        parts.append(counted.reset_index().assign(characteristic=heading))
+    return pd.concat(parts, ignore_index=True)
+
+
+def flow(listed: Mapping[str, int], kept: int, lost: int, splits: Mapping[str, pd.DataFrame]) -> str:
+    """The way from what the source lists to the lesions of each split, as a diagram in text."""
+    lines = [f"{count} {what}" for what, count in listed.items()]
+    lines += [f"{kept + lost} lesions listed", f"├── {lost} set aside (set_aside.md)", f"└── {kept} with a crop"]
+    for number, (protocol, own) in enumerate(splits.items(), start=1):
+        last = number == len(splits)
+        lines.append(f"    {'└' if last else '├'}── protocol {protocol}")
+        counted = own["split"].value_counts()
+        shown = [name for name in ORDER if counted.get(name)]
+        for place, name in enumerate(shown, start=1):
+            branch = "└" if place == len(shown) else "├"
+            lines.append(f"    {' ' if last else '│'}   {branch}── {counted[name]} {name}")
+    return "\n".join(lines)
+
+
+def _text(preset: str, ways: Sequence[str], counts: pd.DataFrame, groups: pd.DataFrame, confidence: float) -> str:
+    parts = [f"# Who is in the data, and for whom it works, preset {preset}", f"**{subject(preset)}.**"]
+    parts += ["## From the source to the splits", *(f"```\n{way}\n```" for way in ways)]
+    for protocol, own in counts.groupby("protocol", sort=False):
+        shown = [name for name in ORDER if (own["split"] == name).any()]
+        parts += [f"## Characteristics, protocol {protocol}", "Lesions (patients) of each split.", _counted(own, shown)]
+    parts.append("## Groups of test lesions")
+    if groups.empty:
+        return "\n\n".join([*parts, "No classifier has finished."]) + "\n"
+    first = groups.iloc[0]
+    said = (
+        f"EXPLORATORY. Task {first['task']}, protocol {first['protocol']}, {first['mode']}: the mean over seeds in "
+        f"per cent, with its {confidence:.0%} interval over the patients of the group. These are "
+        f"{int(groups['low'].notna().sum())} intervals of {len(groups[['column', 'group']].drop_duplicates())} "
+        "groups, without a correction for their number: some differ by chance. Groups of few patients say little."
+    )
+    parts.append(paragraph(said))
+    for metric, own in groups.groupby("metric", sort=False):
+        parts += [f"### {metric}", aligned(_measured_rows(own))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _counted(own: pd.DataFrame, shown: Sequence[str]) -> str:
+    rows = []
+    for _, part in own.groupby(["characteristic", "value"], sort=False):
+        found = part.to_dict("records")
+        texts = {row["split"]: f"{row['lesions']} ({row['patients']})" for row in found}
+        place = {name: str(found[0][name]) for name in ("characteristic", "value")}
+        rows.append(place | {name: texts.get(name, "0") for name in shown})
+    return aligned(rows)
+
+
+def _measured_rows(own: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    for (column, group), part in own.groupby(["column", "group"], sort=False):
+        first = part.iloc[0]
+        sizes = {"lesions": f"{first['lesions']:.0f}", "patients": f"{first['patients']:.0f}"}
+        values = {row["method"]: measured(row) for row in part.to_dict("records")}
+        rows.append({"by": str(column), "group": str(group), **sizes, **values})
+    return rows

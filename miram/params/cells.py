@@ -1,0 +1,90 @@
+"""The classifiers of a preset, and the pre-trainings that they start from."""
+
+from miram import layout
+from miram.layout import Cell
+from miram.params.schema import Method, Params
+
+
+def cells(params: Params) -> list[Cell]:
+    """Every fine-tuning of a preset, in the order of the table's rows.
+
+    Modes with a frozen encoder have no randomness: they run once a pre-training, with the first seeds.
+    """
+    tuning = params.finetune
+    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
+    return [
+        Cell(protocol, task, mode, method, seed)
+        for task in tuning.tasks
+        for protocol in params.splits.protocols
+        if task == tuning.tasks[0] or _is_whole(params, protocol)
+        for mode in tuning.modes
+        for method in [*baselines, *params.methods]
+        for seed in _seeds(params, protocol, mode)
+    ]
+
+
+def _is_whole(params: Params, protocol: str) -> bool:
+    """Whether a protocol gets every task and seed, not the main task with the first seed alone."""
+    return params.splits.further == "all" or protocol == params.splits.protocols[0]
+
+
+def _seeds(params: Params, protocol: str, mode: str) -> list[int]:
+    """The seeds of a mode's classifiers."""
+    tuning = params.finetune
+    if not _is_whole(params, protocol):
+        return tuning.seeds[:1]
+    return tuning.seeds if mode == layout.FINETUNE else tuning.seeds[: len(params.pretrain.seeds)]
+
+
+def trivial_cells(params: Params) -> list[Cell]:
+    """What the trivial classifiers answer: each task under each protocol, one answer whatever the mode and the seed."""
+    return [
+        Cell(protocol, task, layout.TRIVIAL_MODE, method, params.finetune.seeds[0])
+        for task in params.finetune.tasks
+        for protocol in params.splits.protocols
+        if task == params.finetune.tasks[0] or _is_whole(params, protocol)
+        for method in layout.TRIVIAL
+    ]
+
+
+def pretrain_seed(params: Params, cell: Cell) -> int | None:
+    """The pre-training that a cell starts from: the k-th seed of fine-tuning takes the k-th, after the last the first.
+
+    None for a method that is not pre-trained here.
+    """
+    if cell.method not in params.methods:
+        return None
+    seeds = params.pretrain.seeds
+    return seeds[params.finetune.seeds.index(int(cell.seed)) % len(seeds)]
+
+
+def pretrainings(params: Params) -> list[tuple[str, str, int]]:
+    """Protocol, method and seed of every pre-training, which some classifier starts from."""
+    found = ((cell.protocol, cell.method, pretrain_seed(params, cell)) for cell in cells(params))
+    return list(dict.fromkeys((protocol, method, seed) for protocol, method, seed in found if seed is not None))
+
+
+def headline(params: Params) -> tuple[str, str, str]:
+    """Protocol, task and mode of the headline: the first of each list."""
+    return params.splits.protocols[0], params.finetune.tasks[0], params.finetune.modes[0]
+
+
+def kept(params: Params) -> list[Cell]:
+    """The fine-tunings whose network is kept, those of the first seed: only they are explained or used to predict."""
+    return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
+
+
+def explained(params: Params) -> list[Cell]:
+    """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
+    return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]
+
+
+def kinds_of(params: Params) -> dict[str, str]:
+    """Each method that is compared -> its kind, which gives its look: its attention or objective, or how it starts."""
+    names = dict.fromkeys(cell.method for cell in cells(params))
+    return {name: kind_of(params.methods[name]) if name in params.methods else name for name in names}
+
+
+def kind_of(method: Method) -> str:
+    """The attention if the objective has a choice of it, otherwise the objective."""
+    return method.attention or method.objective

@@ -1,0 +1,55 @@
+"""What the trivial classifiers say about the networks, in words."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from miram.evaluate.metrics import MAJORITY, SEES
+from miram.evaluate.predictions import SECTION
+from miram.layout import TRIVIAL
+from miram.predictions import TEST
+
+
+def against_trivial(
+    metrics: pd.DataFrame, differences: pd.DataFrame, headline: tuple[str, str, str], confidence: float
+) -> str:
+    """Whether the most accurate network of the headline beats the more accurate trivial classifier; empty without one.
+
+    `metrics` and `differences` are the files of `evaluate`.
+    """
+    own = _of(metrics[(metrics["split"] == TEST) & metrics["seed"].isna()], headline).dropna(subset="value")
+    accuracy = own[own["metric"] == "accuracy"].set_index("method").sort_values("value", ascending=False, kind="stable")
+    plain = accuracy[accuracy.index.isin(TRIVIAL)]
+    networks = accuracy[~accuracy.index.isin([*TRIVIAL, MAJORITY])]
+    if plain.empty:
+        return ""
+    name, row = str(plain.index[0]), plain.iloc[0]
+    interval = "" if pd.isna(row["low"]) else f" ({confidence:.0%} interval {_range(row, '.1f')})"
+    said = (
+        f"A classifier that sees of a crop only {SEES[name]}, {name}, gets {100 * row['value']:.1f} % right{interval}."
+    )
+    pairs = _of(differences, headline)
+    pairs = pairs[(pairs["metric"] == "accuracy") & (pairs["second"] == name)].dropna(subset="difference")
+    if networks.empty or not (pairs["first"] == networks.index[0]).any():
+        return said
+    best = str(networks.index[0])
+    pair = pairs[pairs["first"] == best].iloc[0]
+    return f"{said} {_verdict(best, pair, confidence)}"
+
+
+def _verdict(best: str, pair: pd.Series, confidence: float) -> str:
+    if pair["p_holm"] < 1 - confidence:
+        outcome = "beats it" if pair["difference"] > 0 else "is beaten by it"
+    else:
+        outcome = "cannot be told from it"
+    interval = "" if pd.isna(pair["low"]) else f", {confidence:.0%} interval {_range(pair, '+.1f')}"
+    chance = f"p {pair['p_holm']:.4f} after Holm's correction for the number of methods"
+    return f"The most accurate network, {best}, {outcome}: {100 * pair['difference']:+.1f} points{interval} ({chance})."
+
+
+def _range(row: Mapping[str, float] | pd.Series, form: str) -> str:
+    return f"{format(100 * row['low'], form)} to {format(100 * row['high'], form)}"
+
+
+def _of(table: pd.DataFrame, headline: tuple[str, str, str]) -> pd.DataFrame:
+    return table[(table[list(SECTION)] == list(headline)).all(axis=1)]
