@@ -36,7 +36,7 @@ from miram.evaluate.weighted import Measured, weighted_scores
 DIFFERENCE_COLUMNS = [
     *("metric", "first", "second", "difference", "low", "high", "sd", "seeds", "pretrainings", "lesions", "patients"),
     *("p_value", "p_holm", "corrected_low", "corrected_high"),
-    *("disagreement", "design_effect", "lesions_needed", "note"),
+    *("disagreement", "design_effect", "lesions_needed", "differs_in", "note"),
 ]
 SIGNED = {  # column -> the one whose negative it is once the methods are exchanged
     **{"difference": "difference", "low": "high", "high": "low"},

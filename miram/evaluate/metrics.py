@@ -12,15 +12,17 @@ variance.csv: a row per method and metric of the test split, the standard deviat
 patients, and that of one run by source, see `pretrainings.sources`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
+from miram.evaluate.conditions import Conditions, with_conditions
 from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows, less_trivial
 from miram.evaluate.notes import class_notes, draw_notes
 from miram.evaluate.predictions import (
@@ -86,13 +88,16 @@ def evaluate(
     compared: Sequence[str],
     reference: str,
     positive: Sequence[str] | None = None,
+    conditions: Conditions = MappingProxyType({}),
+    further: Sequence[str] = (),
 ) -> dict[str, object]:
     """Write the metrics of all cells, the differences of the methods from `reference`, and their variance by source.
 
-    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
-    `predictions` has every cell of the tables, and those of the trivial classifiers, which are in every section of
-    their protocol and task. One whose file is None or missing is a gap, named in the notes and in the returned facts.
-    Raises MiramError if there is no file, one is damaged, or two of a section disagree about lesions or classes.
+    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM. The
+    methods of `further` are references as well. `predictions` has every cell of the tables, and those of the trivial
+    classifiers, which are in every section of their protocol and task. One whose file is None or missing is a gap,
+    named in the notes and in the returned facts. Raises MiramError if there is no file, one is damaged, or two of a
+    section disagree about lesions or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
@@ -100,7 +105,7 @@ def evaluate(
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     draws: Draws = {"resamples": resamples, "seed": seed}
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
-    difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
+    difference = partial(difference_rows, compared=compared, power=power, options=options)
     metric_rows, differences, variances = (list[dict[str, object]]() for _ in range(3))
     for section in dict.fromkeys(cell[:3] for cell in predictions if cell.mode != TRIVIAL_MODE):
         place = dict(zip(SECTION, section, strict=True))
@@ -116,19 +121,29 @@ def evaluate(
             rows += _trivial_rows(measured, trivial, split, patients, limits)
             metric_rows += [place | row for row in rows + _majority_rows(majority, split, patients, limits)]
             if split == TEST:
-                found = difference(measured, runs, patients, **draws, **limits)
-                compare = partial(difference, compared=["accuracy"], **draws, **limits)
-                found += less_trivial(measured, runs, trivial, patients, compare)
-                differences += [place | {"split": split} | row for row in found]
+                compare = partial(difference, **draws, **limits)
+                found = _differences(measured, runs, trivial, patients, compare, (reference, *further))
+                differences += [place | {"split": split} | with_conditions(row, conditions) for row in found]
                 variances += [place | row for row in variance_rows({r: measured[r] for r in runs if r in measured})]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "pretrain_seed", "lesions", "classes_present"])
     _write(variance_csv, variances, [*SECTION, *VARIANCE_COLUMNS], ["seeds", "pretrainings"])
     counted = ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"]
     _write(differences_csv, differences, [*SECTION, "split", *DIFFERENCE_COLUMNS], counted)
-    return {
-        "cells": len(finished),
-        "missing_cells": [str(cell) for cell in predictions if cell not in finished],
-    }
+    missing = [str(cell) for cell in predictions if cell not in finished]
+    return {"cells": len(finished), "missing_cells": missing}
+
+
+def _differences(
+    measured: Mapping[Run, Measured],
+    runs: Sequence[Run],
+    trivial: Sequence[Run],
+    patients: np.ndarray,
+    compare: Callable[..., list[dict[str, object]]],
+    references: Sequence[str],
+) -> list[dict[str, object]]:
+    """The rows of differences.csv of one section; `compare` is `difference_rows`."""
+    found = [row for name in references for row in compare(measured, runs, patients, reference=name)]
+    return found + less_trivial(measured, runs, trivial, patients, partial(compare, compared=["accuracy"]))
 
 
 def _by_split(files: Mapping[Cell, Path]) -> dict[str, dict[Run, Predictions]]:

@@ -4,7 +4,18 @@ A parameter keeps one name on its way: key in params.yaml -> field in `schema` -
 argument of the operation. The code has no defaults for values in the file.
 """
 
-from miram.params.cells import cells, explained, headline, kept, kinds_of, pretrain_seed, pretrainings, trivial_cells
+from miram.params.cells import (
+    cells,
+    explained,
+    first_like,
+    headline,
+    kept,
+    kinds_of,
+    pretrain_seed,
+    pretrainings,
+    side_of,
+    trivial_cells,
+)
 from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
@@ -18,7 +29,6 @@ from miram.params.stages import (
     jobs,
     probe_of,
     recipe_of,
-    side_of,
     stage_values,
     stages_of,
     trivial_of,
@@ -35,6 +45,7 @@ __all__ = [
     "crops_of",
     "explained",
     "explaining_of",
+    "first_like",
     "given_paths",
     "headline",
     "headline_jobs",

@@ -136,6 +136,7 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "leaks": found.stages["audit"]["facts"]["effect_on_test"] if "audit" in found.stages else {},
         "leader": page_tables.leader(groups[0]) if groups else None,
         "told_apart": page_tables.told_apart(found.differences, headline, confidence),
+        "efforts": page_tables.effort_rows(found.study.table(contents.results / "comparison.csv"), headline),
         "variances": page_tables.variance_rows(found.variances, headline),
         "reach": "" if found.metrics is None else extent(found.metrics),
         "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics).get(headline[0]) == 1 else "",

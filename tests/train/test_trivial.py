@@ -1,6 +1,5 @@
 """The trivial classifiers: what they see of a crop, how they are chosen, and what they leave."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
