@@ -95,11 +95,8 @@ def comparison(
     _write_text(out_dir / "comparison.md", as_markdown(table, paper, preset, words, overview))
     _write_text(out_dir / "comparison.tex", as_latex(table, preset, confidence, extent(runs)))
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
-    named = ("/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")) for row in rows)
-    return {
-        "rows": len(table),
-        "notes": {name: row["notes"] for name, row in zip(named, rows, strict=True) if row["notes"]},
-    }
+    notes = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
+    return {"rows": len(table), "notes": {place: told for place, told in notes.items() if told}}
 
 
 def _write_text(path: Path, text: str) -> None:
