@@ -67,6 +67,14 @@ class Moco:
     solarise_probabilities: Pair
 
 
+@dataclass(frozen=True, config=STRICT)
+class LearningRates:
+    """Peak learning rates of fine-tuning under each protocol; of several, validation chooses with the first seed."""
+
+    strict: Annotated[list[Positive], Field(min_length=1)]
+    published: Annotated[list[Positive], Field(min_length=1)]
+
+
 class FromValues:
     """A dataclass that can be read from plain values, such as a record's; unknown names are left out."""
 
@@ -189,7 +197,7 @@ class Tuning(Classifying):
     batch: int
     epochs: int
     warmup_epochs: int
-    lr: float
+    lr: list[float]  # at the peak; validation chooses one
     weight_decay: float
     layer_decay: float  # 1: off
     drop_path: float

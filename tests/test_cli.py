@@ -105,6 +105,30 @@ def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, 
         assert (str(layout.classifier("demo", cell) / "model.safetensors") in outputs) == kept
 
 
+def test_a_later_seed_takes_the_learning_rate_that_the_first_has_chosen(folder, monkeypatch):
+    file = Path("params.yaml")
+    file.write_text(file.read_text().replace("strict: [5.0e-4]", "strict: [5.0e-4, 1.0e-3]"))
+    for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae", 0))]:
+        path = layout.record(stage, "demo", *place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"inputs": {}, "outputs": {}}')
+    seen = []
+
+    def train(out, *given, **_):
+        seen.append(given[-1].lr)
+        for name in ("log.csv", "predictions.parquet", "model.safetensors"):
+            (out / name).touch()
+        return {"lr": 1e-3}
+
+    monkeypatch.setattr("miram.train.finetune.finetune", train)
+    later = ["finetune", *CELL, "--method", "mae", "--seed", "1"]
+    assert main(later) == 1  # the first has not chosen yet
+    assert main(["finetune", *CELL, "--method", "mae", "--seed", "0"]) == 0 and main(later) == 0
+    assert seen == [[5e-4, 1e-3], [1e-3]]
+    first, second = (layout.record("finetune", "demo", *PLACES["finetune"]._replace(seed=seed)) for seed in (0, 1))
+    assert str(first) in record.read(second)["inputs"]
+
+
 def test_a_training_that_has_a_log_and_no_record_did_not_finish(folder):
     chosen = params.load(Path("params.yaml"))
     for stage in ("pretrain", "finetune", "probe"):

@@ -27,7 +27,7 @@ CONTRAST, GRAIN = 200.0, 16.0  # grey levels: about 93 % of the lesions are told
 METHODS = {"clean": (0.0, range(4)), "noisy": (NOISE, range(4)), "alike": (0.0, range(10, 14))}  # noise, seeds
 TRAINING = {
     **{"encoder": {"patch": 8, "channels": 1, "width": 32, "depth": 2, "heads": 2, "mlp_ratio": 2.0}, "side": 48},
-    **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": 2.0e-3},
+    **{"pool": "mean", "task": "pathology", "batch": 12, "epochs": 8, "warmup_epochs": 1, "lr": [2.0e-3]},
     **{"weight_decay": 0.0, "layer_decay": 1.0, "mixup": 0.0, "drop_path": 0.0, "head_init_std": 0.02},
     "threshold": 0.5,
     **{"keep_network": False, "accelerator": "cpu", "precision": "32-true", "threads": 1},

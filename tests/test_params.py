@@ -114,6 +114,9 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1]", "seeds: [0, 1, 0]", "names one twice"),
+        ("strict: [5.0e-4]", "strict: [5.0e-4, 5.0e-4]", "finetune.lr.strict: [0.0005, 0.0005] names one twice"),
+        ("strict: [5.0e-4]", "strict: []", "finetune.lr.strict"),
+        ("strict: [5.0e-4], published", "strikt: [5.0e-4], published", "Unknown key finetune.lr.strikt"),
         ("  seeds: [0]", "  seeds: [3, 3]", "pretrain.seeds: [3, 3] names one twice"),
         ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
@@ -177,7 +180,7 @@ def test_own_images_have_folders_of_their_own_whatever_the_preset(tmp_path):
 
 def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(SHIPPED.replace("lr: 5.0e-4", "lr: 5e-4"))
+    (tmp_path / "params.yaml").write_text(SHIPPED.replace("strict: [5.0e-4]", "strict: [5e-4]"))
     assert main(["crops"]) == 2
     assert "5.0e-4" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
@@ -201,6 +204,17 @@ def test_a_cell_is_a_job_and_without_training_there_is_one_seed(tmp_path):
         assert {cell.seed for cell in cells if cell.mode == mode} == set(range(seeds))
     assert cells[0] == layout.Cell("strict", "pathology_4class", "finetune", "from-scratch", 0)
     assert {cell.task for cell in params.cells(params.load(ROOT / "params.yaml", "paper"))} == set(CLASSES)
+
+
+def test_the_first_seed_chooses_among_learning_rates_where_there_are_several():
+    paper, demo = (params.load(ROOT / "params.yaml", name) for name in ("paper", "demo"))
+    first, later = (layout.Cell("strict", "pathology", "finetune", "mae", seed) for seed in (0, 3))
+    assert params.chooser(paper, later) == first and params.chooser(paper, first) is None
+    assert params.chooser(paper, later._replace(mode="linear")) is None
+    assert params.chooser(paper, later._replace(protocol="published")) is None
+    assert params.chooser(demo, later) is None
+    assert params.tuning_of(paper, later).lr == [1e-5, 1e-4] == params.tuning_of(paper, first).lr
+    assert params.tuning_of(paper, later._replace(protocol="published")).lr == [1e-5]
 
 
 def test_the_kth_fine_tuning_starts_from_the_kth_pre_training_and_after_the_last_from_the_first(tmp_path):

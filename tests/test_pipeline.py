@@ -107,6 +107,15 @@ def table(folder, name="demo"):
     return found[[column for column in found if not re.match(VARYING, column)]]
 
 
+def test_a_later_seed_waits_for_the_first_where_there_are_learning_rates_to_choose_from(tmp_path):
+    folder = copied_project(tmp_path)
+    wanted = "runs/paper/{}/classifiers/pathology_4class/finetune/from-scratch/seed-3/record.json"
+    for protocol, trained in (("strict", 2), ("published", 1)):  # of params.yaml's rates, two and one
+        command = [*RUN, "--dry-run", "--config", "preset=paper", "--", wanted.format(protocol)]
+        planned = finished(folder, command)
+        assert re.search(rf"^finetune +{trained}$", planned.stdout + planned.stderr, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = small_project(tmp_path_factory.mktemp("project"))

@@ -129,7 +129,9 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
         if stage.modes:
             cell = layout.Cell(*place)  # type: ignore[arg-type]
             side = params.side_of(chosen, cell.method)
-            found.append(classifier_job(cell, side, images[cell.protocol], chosen.finetune.epochs, path))
+            rates = 1 if params.chooser(chosen, cell) else len(getattr(chosen.finetune.lr, cell.protocol))
+            epochs = chosen.finetune.epochs * rates
+            found.append(classifier_job(cell, side, images[cell.protocol], epochs, path))
         elif stage.name == "pretrain":
             protocol, name, seed = str(place[0]), str(place[1]), int(place[2])
             seen = images[protocol].lesions + images[protocol].backgrounds + extra

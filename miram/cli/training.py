@@ -1,6 +1,7 @@
 """The commands of the networks: pre-training, fine-tuning, probes, and explanations."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,11 @@ def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.train.finetune import finetune as train
 
     def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return train(*files, params.tuning_of(chosen, cell), seen=_seen(chosen))
+        tuning, first = params.tuning_of(chosen, cell), params.chooser(chosen, cell)
+        if first:
+            lr = record.read(layout.record("finetune", chosen.name, *first))["facts"]["lr"]
+            tuning = dataclasses.replace(tuning, lr=[lr])
+        return train(*files, tuning, seen=_seen(chosen))
 
     _classify(chosen, "finetune", arguments, work)
 
@@ -119,6 +124,8 @@ def _classify(
     if pretrain_seed is not None:
         inputs.append(layout.record("pretrain", run, cell.protocol, cell.method, pretrain_seed))
         encoder_file = inputs[-1].parent / "encoder.safetensors"
+    if first := params.chooser(chosen, cell):
+        inputs.append(layout.record(stage, run, *first))
     for path in inputs:
         record.read(path)
     if cell.method == layout.IMAGENET:

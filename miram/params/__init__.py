@@ -6,6 +6,7 @@ argument of the operation. The code has no defaults for values in the file.
 
 from miram.params.cells import (
     cells,
+    chooser,
     explained,
     first_like,
     headline,
@@ -42,6 +43,7 @@ __all__ = [
     "Params",
     "Placed",
     "cells",
+    "chooser",
     "crops_of",
     "explained",
     "explaining_of",

@@ -74,6 +74,13 @@ def kept(params: Params) -> list[Cell]:
     return [cell for cell in cells(params) if cell.mode == layout.FINETUNE and cell.seed == params.finetune.seeds[0]]
 
 
+def chooser(params: Params, cell: Cell) -> Cell | None:
+    """The fine-tuning that chooses the learning rate of this one, with the first seed; None if it has its own."""
+    first = cell._replace(seed=params.finetune.seeds[0])
+    several = cell.mode == layout.FINETUNE and len(getattr(params.finetune.lr, cell.protocol)) > 1
+    return first if several and int(cell.seed) != first.seed else None
+
+
 def explained(params: Params) -> list[Cell]:
     """The networks that the stage `explain` reads: fine-tuned, on the headline's task, of the first seed."""
     return [cell for cell in kept(params) if cell[:2] == headline(params)[:2]]

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from miram import kinds
 from miram.kinds import STRICT, AskedPrecision, Count, Whole
-from miram.recipe import Decoder, Encoder, Fraction, Highres, Moco, NonNegative, Positive
+from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
@@ -174,7 +174,7 @@ class Finetune:
     batch: Count
     epochs: Count
     warmup_epochs: Whole
-    lr: Positive
+    lr: LearningRates
     weight_decay: NonNegative
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     drop_path: Fraction

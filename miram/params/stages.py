@@ -220,7 +220,7 @@ def tuning_of(params: Params, cell: Cell) -> Tuning:
         batch=own.batch,
         epochs=own.epochs,
         warmup_epochs=own.warmup_epochs,
-        lr=own.lr,
+        lr=getattr(own.lr, cell.protocol),
         weight_decay=own.weight_decay,
         layer_decay=own.layer_decay,
         drop_path=own.drop_path,

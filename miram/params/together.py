@@ -18,6 +18,7 @@ def check_together(params: Params, path: Path) -> None:
     lists = {f"finetune.{name}": getattr(finetune, name) for name in ("tasks", "modes", "seeds", "linear_c")}
     own = [task == "label" for task in finetune.tasks]
     lists |= {"splits.protocols": params.splits.protocols, "pretrain.seeds": params.pretrain.seeds}
+    lists |= {f"finetune.lr.{protocol}": rates for protocol, rates in vars(finetune.lr).items()}
     faults = {
         **{f"{part}: heads {v.heads} do not divide width {v.width}": v.width % v.heads for part, v in widths},
         **{f"{part}: 4 does not divide width {v.width}, as positions need": v.width % 4 for part, v in widths},

@@ -1,7 +1,9 @@
 """The comparison table as CSV, Markdown, LaTeX and PNG, and the list of lesions set aside."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,7 @@ from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.pretrainings import extent
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, TRIVIAL, Cell
+from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
 from miram.looks import looks
 from miram.provenance import record
 from miram.report.about import about
@@ -24,7 +26,7 @@ STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here
 COLUMNS = [
     *("preset", "task", "protocol", "mode", "method"),
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
-    *("seeds", "pretrainings", "test_lesions", "classes_present"),
+    *("seeds", "pretrainings", "test_lesions", "classes_present", "finetune_lr"),
     *("paper_accuracy_percent", "paper_status"),
     *("side", "pretrain_batch", "pretrain_steps", "pretrain_images", "pretrain_flops", "finetune_flops"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
@@ -35,6 +37,7 @@ WHOLE_NUMBERS = (
     *("side", "pretrain_batch", "pretrain_steps", "pretrain_images"),
 )
 BYTES_PER_MIB = 2**20
+STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
 
 def comparison(
@@ -95,13 +98,18 @@ def comparison(
     _write_text(out_dir / "comparison.md", as_markdown(table, paper, preset, words, overview))
     _write_text(out_dir / "comparison.tex", as_latex(table, preset, confidence, extent(runs)))
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
-    notes = {"/".join(str(row[name]) for name in ("protocol", "task", "mode", "method")): row["notes"] for row in rows}
-    return {"rows": len(table), "notes": {place: told for place, told in notes.items() if told}}
+    return {"rows": len(table), "notes": _gaps(rows)}
 
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The notes of the rows that have some, by their place."""
+    place = ("protocol", "task", "mode", "method")
+    return {"/".join(str(row[name]) for name in place): row["notes"] for row in rows if row["notes"]}
 
 
 def _measured(own: pd.DataFrame) -> dict[str, object]:
@@ -117,6 +125,27 @@ def _measured(own: pd.DataFrame) -> dict[str, object]:
         for name, column in STATISTICS.items():
             measured[f"{metric}_percent_{name}"] = 100 * over_seeds[column].get(metric, float("nan"))
     return measured
+
+
+def _tuned(classifiers: Mapping[int, Path]) -> dict[str, str]:
+    """The learning rate of a row's fine-tunings; empty where there are none."""
+    rates = {facts["lr"] for facts in map(_facts, classifiers.values()) if "lr" in facts}
+    return {"finetune_lr": NOTE_SEPARATOR.join(f"{lr:g}" for lr in sorted(rates))}
+
+
+def _curve(classifiers: Mapping[int, Path]) -> list[str]:
+    """Whether training was long enough, by the epochs that validation chose."""
+    every = [facts for facts in map(_facts, classifiers.values()) if "best_epoch" in facts]
+    if not every:
+        return []
+    chosen, epochs = sorted(facts["best_epoch"] for facts in every), every[0]["epochs"]
+    rising = ": it still rose at the end, more epochs may help" if chosen[-1] > STILL_RISING * epochs else ""
+    return [f"the validation score was best in epoch {', '.join(map(str, chosen))} of {epochs}{rising}"]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The facts of a record; none if it is missing."""
+    return json.loads(path.read_text(encoding="utf-8")).get("facts", {}) if path.exists() else {}
 
 
 def _published(paper: pd.DataFrame, task: str, method: str) -> dict[str, object]:
@@ -149,15 +178,17 @@ def _provenance(
     classifiers: Mapping[int, Path],
     start: Sequence[Path],
     logs: Mapping[Path, Path],
-) -> dict[str, str]:
+) -> dict[str, object]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [BASELINES[method]] if method in BASELINES else []
+    notes += _curve(evaluated) if method == FROM_SCRATCH else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]
     notes += NOTE_SEPARATOR.join(note for note in own["note"] if note).split(NOTE_SEPARATOR)
     return {
+        **_tuned(evaluated),
         "finetune_records": NOTE_SEPARATOR.join(str(path) for path in evaluated.values() if path.exists()),
         "notes": NOTE_SEPARATOR.join(dict.fromkeys(note for note in notes if note)),
     }

@@ -72,9 +72,10 @@ def finetune(
 ) -> dict[str, object]:
     """Fine-tune the encoder of `encoder_file`, or a fresh one (None), to a task.
 
-    Writes into `out_dir` log.csv and, for the epoch with the best macro AUC on validation (ties by accuracy),
-    predictions.parquet for validation and test and, with `keep_network`, model.safetensors; test lesions are read only
-    after that selection. `seen` describes how pictures were read and cut, see `Seen`; it is stored with the network.
+    Each learning rate of `tuning` is tried alike, and the one with the best epoch is kept: that with the best macro AUC
+    on validation (ties by accuracy). Writes into `out_dir` log.csv and, for that epoch, predictions.parquet for
+    validation and test and, with `keep_network`, model.safetensors; test lesions are read only after that selection.
+    `seen` describes how pictures were read and cut, see `Seen`; it is stored with the network.
     Adam with coupled weight decay, as in the public code, whose "within-batch sample weights" multiply by one and are
     left out. Returns facts for the record. Raises MiramError for errors that the user can correct.
     """
@@ -82,14 +83,11 @@ def finetune(
     fabric = one_device(tuning.accelerator, tuning.precision, tuning.threads)
     store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, tuning.task)
     train, validation = read_training(store, labelled, resized_to(tuning.side))
-    torch.manual_seed(tuning.seed)
-    network = build_encoder(tuning.encoder, tuning.side, tuning.drop_path, encoder_file)
-    module = Classifier(network, classes=len(labelled.classes), pool=tuning.pool, head_init_std=tuning.head_init_std)
     with out_of_memory_as(
         f"fine-tuning at side {tuning.side}, batch {tuning.batch}",
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
-        model, log = _train(fabric, module, train, validation, tuning)
+        module, model, log, tried = _best_of(fabric, train, validation, tuning, len(labelled.classes), encoder_file)
     test = read_split(store, labelled, "test", resized_to(tuning.side))
     multi_label = tuning.task in MULTI_LABEL
     tables = [
@@ -101,7 +99,7 @@ def finetune(
         save_classifier(
             {name: value.cpu() for name, value in module.state_dict().items()},
             network_file,
-            encoder=network.architecture,
+            encoder=module.encoder.architecture,
             pool=tuning.pool,
             classes=labelled.classes,
             multi_label=multi_label,
@@ -112,17 +110,34 @@ def finetune(
     question = question_of(labelled, tuning, FINETUNE)
     write_outcome(Path(out_dir), question, tables, log)
     chosen, parameters = best(log), sum(parameter.numel() for parameter in module.parameters())
-    told = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
+    told: dict[str, object] = {"parameters": parameters, "epochs": tuning.epochs, "best_epoch": chosen["epoch"]}
+    told |= {"lr": best(tried)["lr"], "tried": tried}
     return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
 
 
+def _best_of(
+    fabric: Fabric, train: Split, validation: Split, tuning: Tuning, classes: int, encoder_file: Path | None
+) -> tuple[Classifier, nn.Module, list[dict[str, float]], list[dict[str, float]]]:
+    """Train at each learning rate alike: the best classifier, `_train`'s wrapper and log of it, and a row for each."""
+    tried: list[dict[str, float]] = []
+    for lr in tuning.lr:
+        torch.manual_seed(tuning.seed)
+        network = build_encoder(tuning.encoder, tuning.side, tuning.drop_path, encoder_file)
+        module = Classifier(network, classes=classes, pool=tuning.pool, head_init_std=tuning.head_init_std)
+        model, log = _train(fabric, module, train, validation, tuning, lr)
+        tried.append({**best(log), "lr": lr})
+        if best(tried) is tried[-1]:
+            kept = module, model, log
+    return *kept, tried
+
+
 def _train(
-    fabric: Fabric, module: Classifier, train: Split, validation: Split, tuning: Tuning
+    fabric: Fabric, module: Classifier, train: Split, validation: Split, tuning: Tuning, lr: float
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train, and load the best epoch's weights into `module`; returns it in Fabric's wrapper, and the log."""
     multi_label = tuning.task in MULTI_LABEL
     groups = layer_groups(module, tuning.layer_decay)
-    optimizer = torch.optim.Adam(groups, lr=tuning.lr, weight_decay=tuning.weight_decay, fused=True)
+    optimizer = torch.optim.Adam(groups, lr=lr, weight_decay=tuning.weight_decay, fused=True)
     model, stepper = fabric.setup(module, optimizer)
     weights = None if multi_label else class_weights(train.targets)
     batches = load_batches(
@@ -131,18 +146,18 @@ def _train(
         loading_workers(fabric.device, tuning.threads),
     )
     steps = math.ceil(len(train.targets) / tuning.batch)
-    lr = warmup_cosine(tuning.lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
+    rates = warmup_cosine(lr, tuning.epochs * steps, tuning.warmup_epochs * steps).reshape(tuning.epochs, steps)
     log: list[dict[str, float]] = []
     best_state: dict[str, Tensor] = {}
     for epoch in track(range(tuning.epochs), f"fine-tuning seed {tuning.seed}"):
         shares = mixing_shares(tuning.seed, epoch, steps, tuning.mixup)
-        train_loss = _train_epoch(fabric, model, stepper, batches, lr[epoch], weights, shares)
+        train_loss = _train_epoch(fabric, model, stepper, batches, rates[epoch], weights, shares)
         logits = evaluated(model, validation)
         val_loss = loss_of(logits, torch.from_numpy(validation.targets), weights)
         answers = probabilities(logits, multi_label)
         scores = validation_scores(validation.targets, answers, multi_label=multi_label, threshold=tuning.threshold)
         losses = {"train_loss": train_loss, "val_loss": val_loss.item()}
-        log.append({"epoch": epoch + 1, **losses, **scores, "lr": lr[epoch, -1]})
+        log.append({"epoch": epoch + 1, **losses, **scores, "lr": rates[epoch, -1]})
         if best(log) is log[-1]:
             best_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best_state)

@@ -134,6 +134,22 @@ def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
     assert read_csv().at["from-scratch", "notes"] == "no pre-training"
 
 
+def test_a_row_says_at_which_learning_rate_and_from_scratch_whether_more_epochs_may_help(compare, study, write_record):
+    for seed, epoch in ((0, 95), (1, 40)):
+        for method in ("mae", "from-scratch"):
+            write_record(study[2][cell(method, seed)], lr=1e-4, best_epoch=epoch, epochs=100)
+    compare(study)
+    assert read_csv().at["mae", "finetune_lr"] == "0.0001"
+    rising = "the validation score was best in epoch 40, 95 of 100: it still rose at the end, more epochs may help"
+    assert (
+        read_csv().at["from-scratch", "notes"] == f"no pre-training; {rising}"
+        and rising not in read_csv().at["mae", "notes"]
+    )
+    write_record(study[2][cell("from-scratch", 0)], lr=1e-4, best_epoch=41, epochs=100)
+    compare(study)
+    assert read_csv().at["from-scratch", "notes"].endswith("best in epoch 40, 41 of 100")
+
+
 def test_the_papers_figure_stands_only_at_its_method_and_task(compare, study):
     compare(study)
     table = read_csv()

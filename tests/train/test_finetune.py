@@ -39,7 +39,7 @@ VALUES = {
     "batch": 4,
     "epochs": 3,
     "warmup_epochs": 1,
-    "lr": 0.01,
+    "lr": [0.01],
     "weight_decay": 0.01,
     "layer_decay": 1.0,
     "mixup": 0.0,
@@ -126,6 +126,16 @@ def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last
     assert [torch.equal(seen[3], of_epoch) for of_epoch in seen[:3]] == [False, True, False]
 
 
+def test_of_several_learning_rates_the_best_on_validation_is_kept_as_if_it_had_been_alone(tune, tmp_path):
+    alone = {lr: tune(f"alone-{lr}", lr=[lr]) for lr in (0.02, 0.01, 1e-6)}
+    chosen = max(alone, key=lambda lr: (alone[lr]["val_macro_auc"], alone[lr]["val_accuracy"]))  # the first such
+    assert chosen != 1e-6
+    facts = tune("several", lr=list(alone))
+    assert facts["lr"] == chosen and len({own["val_macro_auc"] for own in alone.values()}) > 1
+    assert [row["val_macro_auc"] for row in facts["tried"]] == [own["val_macro_auc"] for own in alone.values()]
+    assert contents(tmp_path / "several") == contents(tmp_path / f"alone-{chosen}")
+
+
 def test_a_network_that_is_not_to_be_kept_goes_and_its_predictions_stay_the_same(tune, tmp_path):
     tune("run")
     kept = contents(tmp_path / "run")
@@ -166,8 +176,8 @@ def test_lesions_set_apart_have_no_part_at_all(tune, tmp_path):
 def test_a_pretrained_encoder_is_the_start(tune, tmp_path, run_pretraining):
     run_pretraining(tmp_path / "mae", "mae", epochs=1, warmup_epochs=0)
     encoder_file = tmp_path / "mae" / "encoder.safetensors"
-    tune("scratch", lr=1e-12)
-    tune("tuned", encoder_file, lr=1e-12)
+    tune("scratch", lr=[1e-12])
+    tune("tuned", encoder_file, lr=[1e-12])
     with safe_open(encoder_file, "pt") as pretrained:
         for name, same in (("scratch", False), ("tuned", True)):
             with safe_open(tmp_path / name / "model.safetensors", "pt") as model:
@@ -180,7 +190,7 @@ def test_weights_of_timm_are_a_start_and_those_of_other_sizes_are_named(tune, tm
     for name, changes in (("vit", {}), ("flat", {"depth": 1}), ("deep", {"depth": 3})):
         network = create_model("vit_tiny_patch16_224", img_size=64, num_classes=10, **sizes | changes)
         save_file(network.state_dict(), tmp_path / f"{name}.safetensors")
-    tune("tuned", tmp_path / "vit.safetensors", lr=1e-12)
+    tune("tuned", tmp_path / "vit.safetensors", lr=[1e-12])
     with (
         safe_open(tmp_path / "vit.safetensors", "pt") as given,
         safe_open(tmp_path / "tuned" / "model.safetensors", "pt") as tuned,
@@ -267,7 +277,7 @@ def test_a_loading_process_that_is_killed_for_memory_is_told_with_the_sizes(tune
 @pytest.mark.parametrize(("batch", "where"), [(2, "diverged: training loss nan"), (4, r"lesion_06 is not finite")])
 def test_divergence_is_named_and_leaves_no_file(tune, tmp_path, batch, where):
     with pytest.raises(MiramError, match=where):
-        tune("run", lr=1e30, batch=batch)
+        tune("run", lr=[1e30], batch=batch)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,6 +10,12 @@ def START(wildcards):
     return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
 
 
+def CHOOSER(wildcards):
+    """The fine-tuning that chooses this one's learning rate, if there are several to choose from."""
+    first = params.chooser(P, layout.Cell(*(wildcards[name] for name in layout.Cell._fields)))
+    return RECORD("finetune", *first) if first else []
+
+
 rule pretrain:
     input:
         RECORD("crops"),
@@ -34,6 +40,7 @@ rule finetune:
         RECORD("pack"),
         RECORD("splits"),
         START,
+        CHOOSER,
     output: RECORD("finetune")
     log: LOG("finetune")
     message: DOES("finetune")
