@@ -3,7 +3,7 @@
 The multi-bootstrap (Sellam et al. 2022, The MultiBERTs, ICLR) draws pre-trainings and patients with replacement,
 crossed. Draws of three pre-trainings are too much alike, so that its intervals are too short. Here the variance that
 drawing pre-trainings aims at is estimated without bias and joined to that of the draws of patients, with Student's
-quantile by Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2, 110).
+quantile by degrees of freedom of Satterthwaite's form (1946, Biometrics Bulletin 2, 110).
 
 Axis letters: S networks of a method, P pre-trainings, R draws of patients.
 """
@@ -20,6 +20,9 @@ from scipy.stats import t as student
 from miram.evaluate.statistics import interval
 from miram.evaluate.weighted import Measured
 
+POWER = (
+    1.5  # of the shares of the variance; 2 is Satterthwaite's, which covers 92 % of 95 with three pre-trainings (ours)
+)
 OF_ONE = "of this one pre-training"  # what results are about where nothing is known of another one
 VARIANCE_COLUMNS = [
     *("method", "metric", "seeds", "pretrainings", "sd_patients", "sd_pretraining", "sd_finetuning", "note")
@@ -132,8 +135,8 @@ def _joined(drawn: np.ndarray, parts: Sequence[Anew | None]) -> tuple[float, flo
     known = [part for part in parts if part]
     variance = float(np.nanvar(drawn)) if np.isfinite(drawn).any() else math.nan
     variance += sum(part.beyond for part in known)
-    rough = sum(part.observed**2 / part.freedom for part in known)
-    return variance, max(variance**2 / rough, min(part.freedom for part in known)) if rough > 0 else math.inf
+    rough = sum((part.observed / variance) ** POWER / part.freedom for part in known) if variance > 0 else 0.0
+    return variance, max(1 / rough, min(part.freedom for part in known)) if rough > 0 else math.inf
 
 
 def sources(values: Sequence[float], starts: Sequence[object]) -> Sources:

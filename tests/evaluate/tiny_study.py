@@ -58,6 +58,7 @@ def write_study(
     (results / "audit.md").write_text(
         "# Audit\n\n| protocol | leaked test lesions |\n| --- | --- |\n| strict | 0 |\n| paper | 6 |\n"
     )
+    (results / "cohort.md").write_text("# Who is in the data\n\n60 test lesions of 30 patients.\n")
     (results / "set_aside.md").write_text("# Lesions set aside\n\n* P_1_LEFT_CC_1: its mask is empty\n")
     crops = layout.data(preset) / "crops"
     crops.mkdir(parents=True)
@@ -68,7 +69,8 @@ def write_study(
     _explain(explained)
     pd.DataFrame({"series_uid": ["1.2"], "sop_uid": ["1.2.3"], "sha256": ["ab" * 32]}).to_csv(results / "data.lock.csv")
     stages = {
-        name: layout.record(name, preset) for name in ("catalogue", "crops", "audit", "claims", "pack", "explain")
+        name: layout.record(name, preset)
+        for name in ("catalogue", "crops", "audit", "cohort", "claims", "pack", "explain")
     }
     for name, path in stages.items():
         _record(path, name, [], {"effect_on_test": LEAKS} if name == "audit" else {"series": 482})
