@@ -8,7 +8,7 @@ from PIL import Image
 
 from miram import layout, params
 from miram.cli import main
-from miram.cli.stage import pretrainings
+from miram.cli.stage import recipes
 from miram.errors import MiramError
 from miram.planning import doctor, gpu
 from miram.planning.memory import memory_of
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def methods():
     """The pre-trainings of preset paper."""
-    return pretrainings(params.load(ROOT / "params.yaml", "paper"))
+    return recipes(params.load(ROOT / "params.yaml", "paper"))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
 
 
 def test_preset_paper_896_takes_the_gpu_that_it_names():
-    own = pretrainings(params.load(ROOT / "params.yaml", "paper-896"))
+    own = recipes(params.load(ROOT / "params.yaml", "paper-896"))
     crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
     assert doctor.check_memory(own, 1, 20 * GB, crops_bytes).level == "ok"
     assert doctor.check_memory(own, 1, 16 * GB, crops_bytes).level == "stop"

@@ -118,11 +118,16 @@ def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_i
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "bench"
     folder.mkdir(parents=True)
-    (folder / "bench.json").write_text(json.dumps(RATES))
+    steps = [*RATES["steps"], {"method": "mae", "side": 224, "images_per_second": 2.0}]
+    (folder / "bench.json").write_text(json.dumps(RATES | {"steps": steps}))
     ask = ["--params", str(ROOT / "params.yaml"), "--preset"]
     assert main([*ask, "paper", "plan"]) == 0
     told = capsys.readouterr().out
     assert "fine-tuning" in told
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| pre-")]
+    priced = {(what, side): planned for what, side, _, _, _, planned, *_ in rows}
+    assert priced["pre-training mae-224", "224"] == "711.11"  # as MAE at that side: 2 images/s
+    assert ("pre-training miram-nystrom-112", "112") in priced
     text = (ROOT / "params.yaml").read_text().replace("validation_fraction: 0.3", "validation_fraction: 0.1")
     (tmp_path / "other.yaml").write_text(text)
     assert main(["--params", "other.yaml", "--preset", "paper", "plan"]) == 0
