@@ -457,3 +457,34 @@ def test_the_headline_comes_first_its_trainings_are_not_repeated_and_the_rest_is
     (results / "comparison.md").unlink()
     assert "classifiers have finished" in finished(folder, [*MIRAM, "table"]).stdout
     assert (results / "comparison.md").is_file()
+
+
+@pytest.mark.slow
+def test_two_pre_trainings_and_unequal_sides_are_told_apart_in_every_result(tmp_path):
+    folder = small_project(tmp_path)
+
+    def change(document):
+        document["pretrain"]["seeds"] = [0, 5]
+        demo = document["presets"]["demo"]
+        demo["finetune"]["seeds"] = [0, 1, 2]
+        demo["methods"]["miram-nystrom"]["side"] = 64
+
+    edit(folder, change)
+    finished(folder)
+    made = {path.parent.name for path in folder.glob("runs/demo/strict/pretrain/mae/*/record.json")}
+    assert made == {"seed-0", "seed-5"}
+    results = folder / "results/demo"
+    metrics = pd.read_csv(results / "metrics.csv").query("method == 'mae' and split == 'test' and seed.notna()")
+    assert metrics.groupby("seed")["pretrain_seed"].first().to_dict() == {0: 0, 1: 5, 2: 0}
+    variance = pd.read_csv(results / "variance.csv").query("method == 'mae' and metric == 'macro_auc'")
+    assert (variance["pretrainings"] == 2).all() and variance[["sd_pretraining", "sd_finetuning"]].notna().all(
+        axis=None
+    )
+    differences = pd.read_csv(results / "differences.csv").query("first == 'miram-nystrom' and second == 'mae'")
+    assert set(differences["differs_in"]) == {"side (64 against 48)"} and set(differences["pretrainings"]) == {2}
+    rows = table(folder).query("mode == 'finetune'").set_index("method")
+    assert set(rows.loc["mae", "side"]) == {48} and (rows.loc["mae", "pretrain_steps"] > 0).all()
+    assert (rows.loc["miram-nystrom", "finetune_flops"].mean() > rows.loc["mae", "finetune_flops"]).all()
+    assert "pre-trained 2 times" in (results / "report.html").read_text()
+    assert json.loads((folder / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
+    finished(folder, [*MIRAM, "verify"])

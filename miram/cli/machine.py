@@ -122,7 +122,7 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
     from miram.planning.hours import classifier_job, pretraining_job
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
-    images: dict[str, Images] = {protocol: _images(chosen, protocol) for protocol in chosen.splits.protocols}
+    images: dict[str, Images] = {protocol: count_images_of(chosen, protocol) for protocol in chosen.splits.protocols}
     found = []
     for stage, place in jobs:
         path = layout.record(stage.name, chosen.name, *place)
@@ -136,11 +136,12 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
             protocol, name, seed = str(place[0]), str(place[1]), int(place[2])
             seen = images[protocol].lesions + images[protocol].backgrounds + extra
             recipe = params.recipe_of(chosen, name, seed)
-            found.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path))
+            like = params.first_like(chosen, name)
+            found.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path, like))
     return found
 
 
-def _images(chosen: params.Params, protocol: str) -> "Images":
+def count_images_of(chosen: params.Params, protocol: str) -> "Images":
     """The number of images that the trainings under a protocol see: from the splits, or from the case lists."""
     from miram.planning.hours import count_images, listed_images
 

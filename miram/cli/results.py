@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout, params
+from miram.cli.effort import efforts
 from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
@@ -148,7 +149,11 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         aside_csv, lesions_csv = (layout.data(run) / f"{file}.csv" for file in ("set_aside", "lesions"))
         splits_csvs: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
-        values = _values(chosen, "table") | {"kinds": params.kinds_of(chosen), "overview_md": _overview(chosen)}
+        values = _values(chosen, "table") | {
+            "kinds": params.kinds_of(chosen),
+            "efforts": efforts(chosen),
+            "overview_md": _overview(chosen),
+        }
         tables = out / "metrics.csv", out / "differences.csv", layout.paper_csv()
         records = pretrained, classifiers(chosen), unfinished_logs(chosen)
         return comparison(*tables, *records, out, preset=title, **values)

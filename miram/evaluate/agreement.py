@@ -60,12 +60,21 @@ def graded(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     for run in (1, 2):
         trained = rows[(rows["split"] == TEST) & (rows["seed"] != "") & rows[f"value_{run}"].notna()]
         numbers = numbers.join(trained.groupby(NUMBER)["seed"].agg(", ".join).rename(f"seeds_{run}"), on=NUMBER)
+        numbers = numbers.join(_trainings(trained, run), on=NUMBER)
     numbers = numbers.fillna({"seeds_1": "", "seeds_2": ""})
     numbers["grade"] = [_grade(row) for row in numbers.to_dict("records")]
     methods = list(dict.fromkeys([*first["method"], *second["method"]]))
     numbers = numbers.sort_values("method", key=lambda names: names.map(methods.index), kind="stable")
     columns = [*NUMBER, "grade", "seeds_1", "seeds_2", *(f"{name}_{run}" for run in (1, 2) for name in MEASURES)]
     return numbers[columns].reset_index(drop=True)
+
+
+def _trainings(trained: pd.DataFrame, run: int) -> pd.DataFrame:
+    """How many independent trainings a run has of each number, and their sd: pre-trainings where there are several."""
+    start = trained.groupby(NUMBER)[f"pretrain_seed_{run}"].transform("nunique").gt(1)
+    own = trained.assign(start=trained[f"pretrain_seed_{run}"].where(start, trained["seed"]))
+    means = own.groupby([*NUMBER, "start"])[f"value_{run}"].mean().groupby(NUMBER)
+    return means.agg(["size", "std"]).set_axis([f"trainings_{run}", f"spread_{run}"], axis=1)
 
 
 def worst(grades: Sequence[str]) -> str:
@@ -101,8 +110,8 @@ def _grade(row: dict) -> str:
 
 def _faced(row: dict) -> list[tuple[float, tuple[float, float]]]:
     """Each run's value and the interval of the other's; the full range if nothing is known of other patients."""
-    seeds = [len(row[f"seeds_{run}"].split()) for run in (1, 2)]
-    margin = between_runs_margin([row["sd_1"], row["sd_2"]], seeds, CONFIDENCE)
+    counts = [0 if math.isnan(row[f"trainings_{run}"]) else int(row[f"trainings_{run}"]) for run in (1, 2)]
+    margin = between_runs_margin([row["spread_1"], row["spread_2"]], counts, CONFIDENCE)
     found = []
     for own, other in ((1, 2), (2, 1)):
         value = row[f"value_{other}"]

@@ -15,7 +15,7 @@ import yaml
 
 from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.pretrainings import OF_ONE, extent, pretrainings_of
+from miram.evaluate.pretrainings import OF_ONE, extent
 from miram.evaluate.rules import MEANINGS, OF_RUNS, OPEN, RULES, Measurements, memory_growth, memory_less
 from miram.evaluate.statistics import lesions_needed_unpaired
 from miram.files import atomic_path
@@ -23,7 +23,8 @@ from miram.layout import FINETUNE
 from miram.predictions import TEST
 
 DEMO = "demo: no verdict"
-COLUMNS = ["claim", "protocol", "verdict", "statement", "evidence", "settle", "rule", "source", "status"]
+OURS = "ours"  # the status of a claim that the paper does not make, and that settles one
+COLUMNS = ["claim", "protocol", "verdict", "differs_in", "statement", "evidence", "settle", "rule", "source", "status"]
 LAYER_COLUMNS = ["file", "kind", "form", "tokens", "kept_mib"]
 GROWTH_COLUMNS = ["file", "kind", "form", "from_tokens", "to_tokens", "kept"]  # kept: an exponent
 DESCRIPTION = ("statement", "source", "status", "rule")  # of a claim; the rest is its rule's
@@ -62,6 +63,8 @@ def judge(
     rows = []
     for name, claim in _claims(claims_yaml).items():
         asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
+        if claim["status"] == OURS and not {claim["method"], *claim["over"]} <= set(metrics["method"]):
+            continue  # of rows that this preset does not have
         for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
             own, apart = (
                 table[(table["protocol"] == protocol) & (table["mode"] == FINETUNE) & (table["split"] == TEST)]
@@ -78,9 +81,7 @@ def judge(
     with atomic_path(out_dir / "claims.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(out_dir / "claims.md") as temporary:
-        temporary.write_text(
-            _markdown(table, published, preset, confidence, power, extent(pretrainings_of(metrics))), encoding="utf-8"
-        )
+        temporary.write_text(_markdown(table, published, preset, confidence, power, extent(metrics)), encoding="utf-8")
     return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
 
 
@@ -157,7 +158,8 @@ def _markdown(
         lines = [paragraph(f"**{first['statement']}** ({first['source']}; {first['status']})")]
         for row in own.to_dict("records"):
             place = f"{row['protocol']}: " if row["protocol"] else ""
-            lines.append(paragraph(f"* {place}{row['verdict']}. {row['evidence']}.", indent="  "))
+            unlike = f", not like with like: {row['differs_in']}" if row["differs_in"] else ""
+            lines.append(paragraph(f"* {place}{row['verdict']}{unlike}. {row['evidence']}.", indent="  "))
             if row["settle"]:
                 lines.append(paragraph(f"  What would settle it: {row['settle']}.", indent="  "))
         parts.append("\n".join(lines))

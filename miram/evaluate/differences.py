@@ -36,7 +36,7 @@ from miram.evaluate.weighted import Measured, weighted_scores
 DIFFERENCE_COLUMNS = [
     *("metric", "first", "second", "difference", "low", "high", "sd", "seeds", "pretrainings", "lesions", "patients"),
     *("p_value", "p_holm", "corrected_low", "corrected_high"),
-    *("disagreement", "design_effect", "lesions_needed", "note"),
+    *("disagreement", "design_effect", "lesions_needed", "differs_in", "note"),
 ]
 SIGNED = {  # column -> the one whose negative it is once the methods are exchanged
     **{"difference": "difference", "low": "high", "high": "low"},
@@ -72,7 +72,8 @@ def difference_rows(
     exceed [-1, 1]; it is clipped, which does not reduce coverage, and [-1, 1] means that nothing is known.
 
     All of this is for the present pre-trainings, `pretrainings` of the pre-trained method that has fewest. With several
-    of some method both intervals and the p-value are for the *methods*, see `pretrainings.interval_anew`.
+    of some method both intervals and the p-value are for the *methods*, see `pretrainings.interval_anew`;
+    where all trainings agree exactly nothing is known of others, and there is no corrected interval.
 
     `lesions_needed`, for accuracy: the number needed to find a true difference as large as this one, from the
     measured `disagreement` and `design_effect`. A pair without a common seed has a row without values; its note
@@ -175,6 +176,8 @@ def _family(
             usual, limits = (
                 interval_anew(value, drawn[other], parts[other], level, min_draws_share) for level in levels
             )
+            if not any(part and part.observed for part in parts[other]):
+                limits = (math.nan, math.nan)
         else:
             usual, strict = (interval(value, drawn[other], level, min_draws_share) for level in levels)
             limits = widened(value, *strict, training_margin(sd, seeds, levels[1]))

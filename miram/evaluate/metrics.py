@@ -6,22 +6,25 @@ patients: in each of `resamples` draws all networks see the same patients, and t
 draw. There is none for one patient, or if fewer than `min_draws_share` of the draws have a value. It shows the
 variation over patients for these networks; `sd` shows that over seeds. Where methods were pre-trained several times the
 interval of a mean is for other pre-trainings as well, see `pretrainings.interval_anew`. The references, which are the
-trivial classifiers and the majority class, have one answer and no seed. differences.csv: `difference_rows`, and the
-accuracy of each method less that of each trivial classifier. variance.csv: a row per method and metric of the test
-split, the standard deviation of its mean by the draws of patients, and that of one run by source, see
-`pretrainings.sources`.
+trivial classifiers and the majority class, have one answer and no seed.
+differences.csv: `difference_rows`, and the accuracy of each method less that of each trivial classifier.
+variance.csv: a row per method and metric of the test split, the standard deviation of its mean by the draws of
+patients, and that of one run by source, see `pretrainings.sources`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from miram.errors import MiramError
+from miram.evaluate.conditions import Conditions, with_conditions
 from miram.evaluate.differences import DIFFERENCE_COLUMNS, difference_rows, less_trivial
+from miram.evaluate.notes import class_notes, draw_notes
 from miram.evaluate.predictions import (
     NOTE_SEPARATOR,
     SECTION,
@@ -38,8 +41,8 @@ from miram.evaluate.pretrainings import (
     several_pretrainings,
     variance_rows,
 )
-from miram.evaluate.scores import MEANS_OVER_CLASSES, METRICS, Answers, Options, scores
-from miram.evaluate.statistics import classes_of_one_patient, draws_note, interval, patient_resamples
+from miram.evaluate.scores import METRICS, Answers, Options, scores
+from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
 from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
@@ -51,7 +54,6 @@ METRIC_COLUMNS = [
     *(*SECTION, "method", "seed", "pretrain_seed", "split", "metric", "value", "low", "high", "sd"),
     *("lesions", "classes_present", "note"),
 ]
-BY_CLASS = (*MEANS_OVER_CLASSES, "sensitivity")  # metrics that few lesions of a class decide
 Run = tuple[str, int]  # method, seed
 
 
@@ -86,14 +88,16 @@ def evaluate(
     compared: Sequence[str],
     reference: str,
     positive: Sequence[str] | None = None,
+    conditions: Conditions = MappingProxyType({}),
+    further: Sequence[str] = (),
 ) -> dict[str, object]:
     """Write the metrics of all cells, the differences of the methods from `reference`, and their variance by source.
 
-    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM.
-    `predictions` has every cell of the tables, and those of the trivial classifiers, which are in every section of
-    their protocol and task. One whose file is None or missing is a gap, named in the notes and in the returned facts.
-    Raises MiramError if there is no file at all, one is damaged, or two cells of a section disagree
-    about lesions, splits, labels or classes.
+    `positive` names the classes whose sensitivity is measured, none where it is empty; None: those of CBIS-DDSM. The
+    methods of `further` are references as well. `predictions` has every cell of the tables, and those of the trivial
+    classifiers, which are in every section of their protocol and task. One whose file is None or missing is a gap,
+    named in the notes and in the returned facts. Raises MiramError if there is no file, one is damaged, or two of a
+    section disagree about lesions or classes.
     """
     finished = {cell: path for cell, path in predictions.items() if path is not None and path.exists()}
     if not finished:
@@ -101,10 +105,8 @@ def evaluate(
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     draws: Draws = {"resamples": resamples, "seed": seed}
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
-    difference = partial(difference_rows, reference=reference, compared=compared, power=power, options=options)
-    metric_rows: list[dict[str, object]] = []
-    differences: list[dict[str, object]] = []
-    variances: list[dict[str, object]] = []
+    difference = partial(difference_rows, compared=compared, power=power, options=options)
+    metric_rows, differences, variances = (list[dict[str, object]]() for _ in range(3))
     for section in dict.fromkeys(cell[:3] for cell in predictions if cell.mode != TRIVIAL_MODE):
         place = dict(zip(SECTION, section, strict=True))
         runs, trivial = (
@@ -117,22 +119,31 @@ def evaluate(
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
             rows = _method_rows(measured, runs, split, patients, limits)
             rows += _trivial_rows(measured, trivial, split, patients, limits)
-            rows += _majority_rows(majority, split, patients, limits)
-            metric_rows += [place | row for row in rows]
+            metric_rows += [place | row for row in rows + _majority_rows(majority, split, patients, limits)]
             if split == TEST:
-                found = difference(measured, runs, patients, **draws, **limits)
-                compare = partial(difference, compared=["accuracy"], **draws, **limits)
-                found += less_trivial(measured, runs, trivial, patients, compare)
-                differences += [place | {"split": split} | row for row in found]
-                variances += [place | row for row in variance_rows(measured)]
+                compare = partial(difference, **draws, **limits)
+                found = _differences(measured, runs, trivial, patients, compare, (reference, *further))
+                differences += [place | {"split": split} | with_conditions(row, conditions) for row in found]
+                variances += [place | row for row in variance_rows({r: measured[r] for r in runs if r in measured})]
     _write(metrics_csv, metric_rows, METRIC_COLUMNS, ["seed", "pretrain_seed", "lesions", "classes_present"])
     _write(variance_csv, variances, [*SECTION, *VARIANCE_COLUMNS], ["seeds", "pretrainings"])
-    columns = [*SECTION, "split", *DIFFERENCE_COLUMNS]
-    _write(differences_csv, differences, columns, ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"])
-    return {
-        "cells": len(finished),
-        "missing_cells": [str(cell) for cell in predictions if cell not in finished],
-    }
+    counted = ["seeds", "pretrainings", "lesions", "patients", "lesions_needed"]
+    _write(differences_csv, differences, [*SECTION, "split", *DIFFERENCE_COLUMNS], counted)
+    missing = [str(cell) for cell in predictions if cell not in finished]
+    return {"cells": len(finished), "missing_cells": missing}
+
+
+def _differences(
+    measured: Mapping[Run, Measured],
+    runs: Sequence[Run],
+    trivial: Sequence[Run],
+    patients: np.ndarray,
+    compare: Callable[..., list[dict[str, object]]],
+    references: Sequence[str],
+) -> list[dict[str, object]]:
+    """The rows of differences.csv of one section; `compare` is `difference_rows`."""
+    found = [row for name in references for row in compare(measured, runs, patients, reference=name)]
+    return found + less_trivial(measured, runs, trivial, patients, partial(compare, compared=["accuracy"]))
 
 
 def _by_split(files: Mapping[Cell, Path]) -> dict[str, dict[Run, Predictions]]:
@@ -254,14 +265,14 @@ def _rows(
             row["sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
             row |= _counts(networks[0].answers)
             row["pretrain_seed"] = None if seed is None else networks[0].pretrain_seed
-            row["note"] = NOTE_SEPARATOR.join([*notes, *_class_notes(networks[0].answers, metric, split, values)])
+            row["note"] = NOTE_SEPARATOR.join([*notes, *class_notes(networks[0].answers, metric, split, values)])
         if networks and networks[0].drawn:
             drawn = np.mean([network.drawn[metric] for network in networks], axis=0)
             bounds = interval(values.mean(), drawn, **limits)
             if several:
                 bounds = interval_anew(values.mean(), drawn, [anew(networks, metric)], **limits)
             row["low"], row["high"] = np.clip(bounds, 0, 1)
-            more = _draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
+            more = draw_notes(networks[0].answers, metric, values, drawn, patients, limits["min_draws_share"])
             row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], *more]))
         rows.append(row)
     return rows
@@ -269,40 +280,6 @@ def _rows(
 
 def _counts(answers: Answers) -> dict[str, int]:
     return {"lesions": len(answers.truth), "classes_present": int(answers.truth.any(axis=0).sum())}
-
-
-def _class_notes(answers: Answers, metric: str, split: str, values: np.ndarray) -> list[str]:
-    """Notes on classes without lesions, for means over classes, and on missing values."""
-    absent = [
-        name
-        for name, any_lesion in zip(answers.classes, np.asarray(answers.truth.any(axis=0)), strict=True)
-        if not any_lesion
-    ]
-    notes = []
-    if absent and metric in MEANS_OVER_CLASSES:
-        rest = len(answers.classes) - len(absent)
-        notes.append(f"no {split} lesion of {', '.join(absent)}: means over classes are over {rest}")
-    if metric == "sensitivity" and answers.positive == ():
-        notes.append("sensitivity is not measured: sources.images.positive names no class")
-    elif np.isnan(values).any():
-        notes.append(f"{metric} is undefined: no class has {split} lesions both with and without it")
-    return notes
-
-
-def _draw_notes(
-    answers: Answers,
-    metric: str,
-    values: np.ndarray,
-    drawn: np.ndarray,
-    patients: np.ndarray,
-    min_draws_share: float,
-) -> list[str]:
-    """Notes that limit an interval over patients: draws without a value, and classes with only one patient."""
-    notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
-    rests = classes_of_one_patient(answers.truth, patients, answers.classes)
-    if rests and metric in BY_CLASS and len(set(patients)) > 1:
-        notes.append(f"all test lesions of {', '.join(rests)} are of one patient" + (" each" if len(rests) > 1 else ""))
-    return notes
 
 
 def _write(path: Path, rows: list[dict[str, object]], columns: list[str], whole_numbers: list[str]) -> None:

@@ -69,6 +69,7 @@ class Finding(NamedTuple):
     verdict: str
     evidence: str
     settle: str = ""
+    differs_in: str = ""  # what else than the method, where two rows were compared
 
 
 def superiority(
@@ -87,11 +88,11 @@ def superiority(
         if gain is None:
             gain = found.published[task, metric, method] - found.published[task, metric, other]
         if math.isnan(row["low"]):
-            parts.append(Finding(OPEN, _difference(row, metric), "more test patients"))
+            parts.append(Finding(OPEN, _difference(row, metric), "more test patients", _unlike(row)))
             continue
         low, high = 100 * row["corrected_low"], 100 * row["corrected_high"]
         verdict = REPRODUCED if low > 0 else NOT_REPRODUCED if high < gain else OPEN
-        parts.append(Finding(verdict, _difference(row, metric), _what_it_takes(row, metric, gain, found)))
+        parts.append(Finding(verdict, _difference(row, metric), _what_it_takes(row, metric, gain, found), _unlike(row)))
     return _all_of(parts)
 
 
@@ -175,7 +176,8 @@ def _all_of(parts: Sequence[Finding]) -> Finding:
     verdicts = [part.verdict for part in parts]
     verdict = NOT_REPRODUCED if NOT_REPRODUCED in verdicts else OPEN if OPEN in verdicts else REPRODUCED
     settle = [part.settle for part in parts if part.verdict == OPEN] if verdict == OPEN else []
-    return Finding(verdict, "; ".join(part.evidence for part in parts), "; ".join(dict.fromkeys(settle)))
+    unlike = "; ".join(filter(None, (part.differs_in for part in parts)))
+    return Finding(verdict, "; ".join(part.evidence for part in parts), "; ".join(dict.fromkeys(settle)), unlike)
 
 
 def _no_interval(row: pd.Series) -> str:
@@ -199,6 +201,12 @@ def _difference(row: pd.Series, metric: str) -> str:
         f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
         f"seeds {row['seeds']:.0f}, lesions {row['lesions']:.0f}, patients {row['patients']:.0f}"
     )
+
+
+def _unlike(row: pd.Series) -> str:
+    """What else the two methods of a row differ in; empty where nothing."""
+    told = row["differs_in"]
+    return "" if pd.isna(told) or not told else f"{row['first']} and {row['second']} differ in {told} as well"
 
 
 def _usual(row: pd.Series) -> str:

@@ -95,3 +95,37 @@ def kinds_of(params: Params) -> dict[str, str]:
 def kind_of(method: Method) -> str:
     """The attention if the objective has a choice of it, otherwise the objective."""
     return method.attention or method.objective
+
+
+def conditions_of(params: Params) -> dict[str, dict[str, int]]:
+    """Each method that is compared -> its side and, of pre-training, batch and epochs."""
+    found = {}
+    for name in kinds_of(params):
+        own = params.methods[name].pretrain if name in params.methods else None
+        trained = {"batch": own.batch, "epochs": own.epochs} if own else {}
+        found[name] = {"side": side_of(params, name), **trained}
+    return found
+
+
+def further_references(params: Params) -> list[str]:
+    """The methods that are the reference at another side or batch: each is compared with all others as well."""
+    reference = params.statistics.reference
+    return [
+        name
+        for name in params.methods
+        if name != reference and first_like(params, name) == first_like(params, reference)
+    ]
+
+
+def first_like(params: Params, name: str) -> str:
+    """The first method of the same model, whatever it is trained on: its rate at a side is that of this one too."""
+
+    def model(method: Method) -> tuple[object, ...]:
+        return method.objective, method.attention, method.backend, method.options, method.pretrain.recompute
+
+    return next(other for other in params.methods if model(params.methods[other]) == model(params.methods[name]))
+
+
+def side_of(params: Params, method: str) -> int:
+    """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
+    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side

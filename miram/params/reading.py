@@ -122,7 +122,10 @@ def _preset_values(presets: dict[str, Any], preset: str) -> Any:
         raise ParameterError(
             f"presets.{preset} is {own!r}", f"In addition to its base it may set only {', '.join(TRAINING)}."
         )
-    return _replaced(presets[base], own)
+    replaced = _replaced(presets[base], own)
+    if isinstance(replaced.get("methods"), dict):  # null: a row of the base that this preset does not have
+        replaced["methods"] = {name: values for name, values in replaced["methods"].items() if values is not None}
+    return replaced
 
 
 def _replaced(base: Any, own: Any) -> Any:

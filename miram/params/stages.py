@@ -7,7 +7,17 @@ from typing import Any
 from miram import kinds
 from miram.data.crop_rules import WINDOW, Cutting, Taking
 from miram.layout import Cell
-from miram.params.cells import cells, explained, headline, pretrain_seed, pretrainings, trivial_cells
+from miram.params.cells import (
+    cells,
+    conditions_of,
+    explained,
+    further_references,
+    headline,
+    pretrain_seed,
+    pretrainings,
+    side_of,
+    trivial_cells,
+)
 from miram.params.schema import IMAGES, Archive, Params
 from miram.recipe import Classifying, Explaining, LinearProbe, NeighbourProbe, Recipe, Trivial, Tuning
 from miram.stages import STAGES, Stage
@@ -52,7 +62,12 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         "crops": {**_source_values(params), "crops": asdict(crops_of(params))},
         "pack": {"pack": {"extra_images": pretrain.extra_images, "levels": images.levels}},
         "audit": {},
-        "evaluate": {"statistics": asdict(statistics), **positive},
+        "evaluate": {
+            "statistics": asdict(statistics),
+            "conditions": conditions_of(params),
+            "further": further_references(params),
+            **positive,
+        },
         "cohort": {
             "headline": list(headline(params)),
             "statistics": {name: value for name, value in asdict(statistics).items() if name in GROUPED},
@@ -190,11 +205,6 @@ def _pretrain_values(params: Params, name: str, seed: int) -> dict[str, Any]:
         **{key: getattr(compute, key) for key in ("accelerator", "threads", "devices")},
         "checkpoint_every_epochs": params.methods[name].pretrain.checkpoint_every_epochs,
     }
-
-
-def side_of(params: Params, method: str) -> int:
-    """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
-    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
 
 
 def tuning_of(params: Params, cell: Cell) -> Tuning:

@@ -39,6 +39,7 @@ class Job(NamedTuple):
     side: int  # px
     images: float  # of training steps, over all epochs
     record: Path
+    rated: str  # what a bench names it by: that of a method of the same model
 
 
 def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, names: Iterable[str]) -> Images:
@@ -66,19 +67,29 @@ def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: It
     return Images(int(split.isin((*SEEN, PRETRAIN)).sum()), backgrounds, counts)
 
 
-def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path) -> Job:
-    """Pre-training of method `name` on this many images, shared by this many devices."""
-    seen = images // recipe.batch * recipe.batch * recipe.epochs
+def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path, like: str) -> Job:
+    """Pre-training of method `name`, of the same model as `like`, on this many images, shared by this many devices."""
     again = ENCODED_AGAIN if recipe.divides_batch and recipe.accumulate > 1 else 0
-    return Job(f"pre-training {name}", recipe.side, seen * (1 + again) / devices, record)
+    return Job(
+        f"pre-training {name}",
+        recipe.side,
+        images_seen(recipe, images) * (1 + again) / devices,
+        record,
+        f"pre-training {like}",
+    )
+
+
+def images_seen(recipe: Recipe, images: int) -> int:
+    """What a pre-training sees over all its epochs, of this many images in whole batches."""
+    return images // recipe.batch * recipe.batch * recipe.epochs
 
 
 def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
     """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe."""
     train, validation, test = images.tasks[cell.task]
     if cell.mode == FINETUNE:
-        return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record)
-    return Job("probes", side, FORWARD * (train + validation + test), record)
+        return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record, "fine-tuning")
+    return Job("probes", side, FORWARD * (train + validation + test), record, "probes")
 
 
 def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
@@ -108,7 +119,7 @@ def _rates(measured: Mapping[str, Any]) -> dict[tuple[str, int], float]:
 
 
 def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> pd.DataFrame:
-    speed = [rates.get(place, float("nan")) for place in zip(table["what"], table["side"], strict=True)]
+    speed = [rates.get(place, float("nan")) for place in zip(table["rated"], table["side"], strict=True)]
     table = table.assign(speed=speed)
     table["hours"] = table["images"] / table["speed"] / HOUR
     table["planned"] = table["hours"].where(table["taken"].notna())

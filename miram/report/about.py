@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 
-from miram.evaluate.pretrainings import extent
 
-
-def about(confidence: float, specificity: float, positive: Sequence[str] | None, pretrainings: int) -> str:
-    """What the numbers of the table mean; `pretrainings`: of each method."""
-    others = "patients and pre-trainings" if pretrainings > 1 else "patients and the same networks"
-    anew = "other fine-tunings and pre-trainings" if pretrainings > 1 else "another fine-tuning"
+def about(confidence: float, specificity: float, positive: Sequence[str] | None, reach: str) -> str:
+    """What the numbers of the table mean; `reach`: see `pretrainings.extent`."""
     if positive is None:
         sensitivity = (
             f"sensitivity is that of malignancy, or the mean of the classes', at a specificity of {specificity:.0%}"
@@ -19,8 +15,8 @@ def about(confidence: float, specificity: float, positive: Sequence[str] | None,
         sensitivity = "sensitivity is not measured, as sources.images.positive names no class"
     return (
         f"All is measured on the test split: the mean over the seeds, in brackets its {confidence:.0%} interval "
-        f"for other {others}, and ± the sample standard deviation over the seeds, which tells "
-        f"what {anew} would change. {extent(pretrainings)} A frozen encoder has one seed a pre-training. AP is average "
+        "for other patients, and ± the sample standard deviation over the seeds, which tells what another fine-tuning "
+        f"would change. {reach} A frozen encoder has one seed a pre-training. AP is average "
         "precision, AUC the area under the ROC curve, each class against the rest; macro is the mean over classes, "
         "micro counts all pairs of lesion and class. Balanced accuracy is the mean recall of the classes; "
         f"{sensitivity}; "

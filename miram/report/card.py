@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from miram.evaluate.markdown import aligned, measured, paragraph
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.report.page_tables import METRICS, NOTHING
 
@@ -104,7 +104,7 @@ def _figures(metrics: pd.DataFrame | None, method: str, confidence: float) -> st
         for name, (heading, _) in METRICS.items()
         if name in found
     ]
-    reach = extent(pretrainings_of(metrics))
+    reach = extent(metrics)
     task, mode, lesions = (next(iter(found.values()))[name] for name in ("task", "mode", "lesions"))
     told = f"Task {task}, mode {mode}, {lesions:.0f} test lesions, mean over seeds, with intervals. {reach}"
     return f"{paragraph(told)}\n\n{aligned(rows)}"

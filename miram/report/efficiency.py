@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import SECTION
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
 from miram.looks import PALE, Look, looks
@@ -72,7 +72,7 @@ def efficiency(
     """
     benches = read_benches(bench_jsons)
     metrics = pd.read_csv(metrics_csv)
-    table, reach = _table(metrics, pretrained, headline), extent(pretrainings_of(metrics))
+    table, reach = _table(metrics, pretrained, headline), extent(metrics)
     with atomic_path(out_dir / "efficiency.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
     with atomic_path(out_dir / "efficiency.md") as temporary:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from miram.errors import MiramError
 from miram.evaluate.markdown import subject
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.layout import FINETUNE, TRIVIAL
 from miram.looks import GREY, PALE, Look
@@ -84,9 +84,7 @@ def draw_comparison(
             ncols=4,
             frameon=False,
         )
-        figure.suptitle(
-            f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(pretrainings_of(runs))}"
-        )
+        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(runs)}")
         save(figure, path)
 
 

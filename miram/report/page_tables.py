@@ -209,7 +209,27 @@ def told_apart(
     if rows.empty:
         return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
-    return {"first": ", ".join(rows["first"].unique()), "pairs": len(rows), "told": told}
+    unlike = [
+        f"{row.first} and {row.second}: {row.differs_in}" for row in rows.dropna(subset="differs_in").itertuples()
+    ]
+    return {"first": ", ".join(rows["first"].unique()), "pairs": len(rows), "told": told, "unlike": unlike}
+
+
+def effort_rows(comparison: pd.DataFrame | None, headline: tuple[str, str, str]) -> list[dict[str, str]]:
+    """A row a method: what its trainings see and compute."""
+    if comparison is None:
+        return []
+    own = comparison[(comparison[list(SECTION)] == list(headline)).all(axis=1)].dropna(subset="side")
+    columns = {  # of comparison.csv, and how many make one of what is shown
+        **{"side, px": ("side", 1), "batch": ("pretrain_batch", 1), "optimiser steps": ("pretrain_steps", 1)},
+        **{"images seen, M": ("pretrain_images", 1e6), "pre-training, PFLOP": ("pretrain_flops", 1e15)},
+        **{"one fine-tuning, PFLOP": ("finetune_flops", 1e15), "parameters, M": ("pretrain_parameters", 1e6)},
+    }
+    return [
+        {"method": row["method"]}
+        | {name: NOTHING if pd.isna(row[key]) else f"{row[key] / unit:,.6g}" for name, (key, unit) in columns.items()}
+        for row in own.to_dict("records")
+    ]
 
 
 def variance_rows(variances: pd.DataFrame | None, headline: tuple[str, str, str]) -> list[dict[str, str]]:
@@ -231,8 +251,9 @@ def select(table: pd.DataFrame, headline: tuple[str, str, str], metric: str) -> 
 
 
 def between_methods(differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows of differences.csv without those from a trivial classifier."""
-    return differences[~differences["second"].isin(TRIVIAL)]
+    """The rows of differences.csv of the reference, which are the first, without those from a trivial classifier."""
+    rows = differences[~differences["second"].isin(TRIVIAL)]
+    return rows[rows["first"] == rows["first"].iloc[0]] if len(rows) else rows
 
 
 def readable(name: str) -> str:

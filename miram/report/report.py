@@ -136,12 +136,13 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "leaks": found.stages["audit"]["facts"]["effect_on_test"] if "audit" in found.stages else {},
         "leader": page_tables.leader(groups[0]) if groups else None,
         "told_apart": page_tables.told_apart(found.differences, headline, confidence),
+        "efforts": page_tables.effort_rows(found.study.table(contents.results / "comparison.csv"), headline),
+        "variances": page_tables.variance_rows(found.variances, headline),
+        "reach": "" if found.metrics is None else extent(found.metrics),
+        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics).get(headline[0]) == 1 else "",
         "trivial": ""
         if found.metrics is None or found.differences is None
         else against_trivial(found.metrics, found.differences, headline, confidence),
-        "variances": page_tables.variance_rows(found.variances, headline),
-        "reach": "" if found.metrics is None else extent(pretrainings_of(found.metrics)),
-        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics) == 1 else "",
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
 

@@ -11,7 +11,7 @@ from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR
-from miram.evaluate.pretrainings import extent, pretrainings_of
+from miram.evaluate.pretrainings import extent
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
@@ -28,10 +28,14 @@ COLUMNS = [
     *(f"{metric}_percent_{statistic}" for metric in METRICS for statistic in STATISTICS),
     *("seeds", "pretrainings", "test_lesions", "classes_present", "finetune_lr"),
     *("paper_accuracy_percent", "paper_status"),
+    *("side", "pretrain_batch", "pretrain_steps", "pretrain_images", "pretrain_flops", "finetune_flops"),
     *("pretrain_parameters", "pretrain_seconds", "pretrain_peak_memory_mib", "pretrain_peak_memory_kind"),
     *("pretrain_record", "finetune_records", "notes"),
 ]
-WHOLE_NUMBERS = ("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters")
+WHOLE_NUMBERS = (
+    *("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters"),
+    *("side", "pretrain_batch", "pretrain_steps", "pretrain_images"),
+)
 BYTES_PER_MIB = 2**20
 STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
@@ -47,6 +51,7 @@ def comparison(
     *,
     preset: str,
     kinds: Mapping[str, str],
+    efforts: Mapping[tuple[str, str, str, str], Mapping[str, float]],
     confidence: float,
     specificity: float,
     positive: Sequence[str] | None = None,
@@ -58,8 +63,9 @@ def comparison(
     the text says whether the best network beats the former. `classifier_records` names every cell of the table, in the
     order of its rows, the main task and protocol first; what is missing is a gap that its row states, with the log that
     `logs` has for a missing record. `pretrain_records` goes by (protocol, method); the first of each gives its cost.
-    `kinds` are those of the methods, for their looks. Of own images `positive` holds the class whose sensitivity is
-    measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
+    `kinds` are those of the methods, for their looks; `efforts`: what the trainings of a row see and compute. Of own
+    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
+    them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
@@ -79,22 +85,25 @@ def comparison(
                 {"preset": preset, "task": task, "protocol": protocol, "mode": mode, "method": method}
                 | _measured(own)
                 | (_published(paper, task, method) if mode == FINETUNE else {})
+                | dict(efforts.get((protocol, task, mode, method), {}))
                 | pretraining.get((protocol, method), {})
                 | _provenance(own, method, classifiers, pretrain_records.get((protocol, method), []), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
-    with atomic_path(out_dir / "comparison.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    _write_text(out_dir / "comparison.csv", table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     headline, differences = next(iter(classifier_records))[:3], pd.read_csv(differences_csv)
-    trivial_text = against_trivial(metrics, differences, headline, confidence)
-    words = [about(confidence, specificity, positive, pretrainings_of(runs)), trivial_text]
-    with atomic_path(out_dir / "comparison.md") as temporary:
-        text = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
-        temporary.write_text(as_markdown(table, paper, preset, words, text), encoding="utf-8")
-    with atomic_path(out_dir / "comparison.tex") as temporary:
-        temporary.write_text(as_latex(table, preset, confidence, extent(pretrainings_of(runs))), encoding="utf-8")
+    compared = against_trivial(metrics, differences, headline, confidence)
+    words = [about(confidence, specificity, positive, extent(runs)), compared]
+    overview = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
+    _write_text(out_dir / "comparison.md", as_markdown(table, paper, preset, words, overview))
+    _write_text(out_dir / "comparison.tex", as_latex(table, preset, confidence, extent(runs)))
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     return {"rows": len(table), "notes": _gaps(rows)}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _gaps(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -223,6 +232,5 @@ def write_set_aside(
         "## Left out of all splits by a protocol",
         "\n".join(excluded) or "No lesion was left out.",
     ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    _write_text(path, "\n\n".join(parts) + "\n")
     return {"set_aside": len(lost), "excluded": len(excluded), "kept": len(kept)}

@@ -87,7 +87,9 @@ def _notes(table: pd.DataFrame, paper: pd.DataFrame) -> list[str]:
         f"{method} ({'; '.join(own) if len(own) < table.groupby(SECTION).ngroups else 'everywhere'}): {text}"
         for (method, text), own in places.groupby([noted["method"], noted["notes"]], sort=False)
     ]
-    for source, group in paper[paper["task"].isin(table["task"])].groupby("source", sort=False):
+    for source, group in paper[paper["task"].isin(table["task"]) & paper["method"].isin(table["method"])].groupby(
+        "source", sort=False
+    ):
         notes.append(f"paper's accuracy of {', '.join(group['method'])}: {source}")
     return notes
 
@@ -136,6 +138,12 @@ def _pretraining_row(row: pd.Series) -> dict[str, str]:
     return {
         "protocol": row["protocol"],
         "method": row["method"],
+        "side, px": _text(row["side"], "d"),
+        "batch": _text(row["pretrain_batch"], "d"),
+        "steps": _text(row["pretrain_steps"], "d"),
+        "images seen, M": _text(row["pretrain_images"] / 1e6, ".3g"),
+        "PFLOP": _text(row["pretrain_flops"] / 1e15, ".3g"),
+        "PFLOP of a fine-tuning": _text(row["finetune_flops"] / 1e15, ".3g"),
         "parameters, M": _text(row["pretrain_parameters"] / 1e6, ".2f"),
         "time, s": _text(row["pretrain_seconds"], ".0f"),
         "peak memory, MiB": _text(row["pretrain_peak_memory_mib"], ".0f"),

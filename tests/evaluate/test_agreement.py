@@ -8,12 +8,22 @@ import pytest
 from scipy.stats import ttest_ind
 
 from miram.errors import MiramError
-from miram.evaluate.agreement import AGREES, MISSING, NUMERICS, SAME, TOLD_APART, graded, read_metrics, worst
+from miram.evaluate.agreement import (
+    AGREES,
+    MISSING,
+    NUMERICS,
+    SAME,
+    TOLD_APART,
+    _trainings,
+    graded,
+    read_metrics,
+    worst,
+)
 from miram.evaluate.metrics import METRIC_COLUMNS
 from miram.evaluate.statistics import between_runs_margin
 
 PLACE = {"protocol": "strict", "task": "pathology", "mode": "finetune", "method": "mae", "metric": "accuracy"}
-COUNTS = {"lesions": "91", "classes_present": "4", "note": ""}
+COUNTS = {"lesions": "91", "classes_present": "4", "note": "", "pretrain_seed": ""}
 
 
 def table(value=0.7, low=0.6, high=0.8, sd=0.0, seeds=(0,), validation=0.75, lesions="91", **place):
@@ -100,6 +110,15 @@ def test_a_number_without_an_interval_is_never_told_apart_but_the_other_run_may_
 
 def test_other_notes_are_no_other_digits():
     assert grade(table(), table().assign(note="few draws")) == [SAME]
+
+
+def test_the_spread_of_training_is_that_between_pre_trainings_where_there_are_several():
+    rows = [("3", "0", 0.60), ("3", "1", 0.62), ("5", "2", 0.70), ("5", "3", 0.72)]
+    names = ["pretrain_seed_1", "seed", "value_1"]
+    several = pd.DataFrame([dict(zip(names, row, strict=True)) | PLACE for row in rows])
+    found = [_trainings(own, 1).iloc[0].tolist() for own in (several, several.assign(pretrain_seed_1="3"))]
+    assert found[0] == pytest.approx([2, 0.1 / math.sqrt(2)])
+    assert found[1] == pytest.approx([4, np.std([0.60, 0.62, 0.70, 0.72], ddof=1)])
 
 
 def test_the_methods_keep_the_order_of_the_table():

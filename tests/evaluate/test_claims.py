@@ -54,7 +54,7 @@ def answered(accuracy, seed, lesions=704, same=0.9):
 def verdict(tmp_path, evaluated):
     """The verdict and the row of a claim, where networks of known accuracies have been evaluated."""
 
-    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), starts=None, **options):
+    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), starts=None, conditions=None, **options):
         files = {}
         for method, accuracy in accuracies.items():
             for seed in range(seeds):
@@ -63,7 +63,14 @@ def verdict(tmp_path, evaluated):
                 start = None if starts is None else starts[seed]
                 table = answered(accuracy, [seed, *method.encode()], **options)
                 write(files[cell], cell, table, pretrain_seed=start)
-        evaluated(files, tmp_path, reference="miram-nystrom", compared=["accuracy"], resamples=400)
+        evaluated(
+            files,
+            tmp_path,
+            reference="miram-nystrom",
+            compared=["accuracy"],
+            resamples=400,
+            conditions=conditions or {},
+        )
         bench = tmp_path / "bench.json"
         measured = [dict(zip(("kind", "form", "tokens", "kept_mib"), layer, strict=True)) for layer in layers]
         grown = [dict(zip(GROWTH, row, strict=True)) for row in growth]
@@ -83,6 +90,36 @@ def test_a_known_gain_is_reproduced(verdict):
     found, row = verdict(SUPERIORITY, {"miram-nystrom": 0.70, "mae": 0.60})
     assert found == REPRODUCED
     assert "less mae: +" in row["evidence"] and row["settle"] == ""
+
+
+LIKE = {"side": 112, "batch": 1024, "epochs": 500}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (LIKE, ""),
+        (LIKE | {"side": 224}, "side (224 against 112)"),
+        (LIKE | {"batch": 256}, "batch (256 against 1024), optimiser steps (4 to 1)"),
+        (LIKE | {"epochs": 250}, "optimiser steps (0.5 to 1)"),
+    ],
+    ids=["alike", "side", "batch", "steps"],
+)
+def test_a_verdict_on_rows_that_differ_in_more_than_the_method_says_so_first(verdict, other, told, tmp_path):
+    conditions = {"miram-nystrom": other, "mae": LIKE}
+    _, row = verdict(SUPERIORITY, {"miram-nystrom": 0.70, "mae": 0.60}, conditions=conditions)
+    sentence = f"miram-nystrom and mae differ in {told} as well" if told else ""
+    assert row["differs_in"] == sentence
+    text = " ".join((tmp_path / "claims.md").read_text().split())
+    assert f"* strict: reproduced{', not like with like: ' + sentence if told else ''}. accuracy of" in text
+    assert pd.read_csv(tmp_path / "differences.csv", keep_default_na=False)["differs_in"].item() == told
+
+
+def test_a_claim_of_ours_is_judged_where_its_rows_are_and_left_out_elsewhere(verdict):
+    ours = {**SUPERIORITY, "status": "ours"}
+    assert verdict(ours, {"miram-nystrom": 0.70, "mae": 0.60})[0] == REPRODUCED
+    with pytest.raises(IndexError):  # no row
+        verdict({**ours, "over": ["mae-224"]}, {"miram-nystrom": 0.70, "mae": 0.60})
 
 
 ONE, FIVE = [4] * 5, range(5)  # the pre-training of each of five fine-tunings

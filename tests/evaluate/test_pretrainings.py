@@ -97,6 +97,14 @@ def test_one_start_says_nothing_and_networks_that_were_not_pre_trained_each_have
     assert anew(several([0.6, 0.7], [None, None]), "accuracy").observed == pytest.approx(0.005 / 2)
 
 
+def test_pre_trainings_that_all_agree_say_nothing_of_another_one():
+    weights = patient_resamples(OWNERS, resamples=50, seed=0)
+    right = {"a": np.arange(len(OWNERS)) % 5 > 0, "b": np.arange(len(OWNERS)) % 4 > 0}
+    found = {(name, seed): network(own, weights, seed) for name, own in right.items() for seed in (0, 1)}
+    (row,) = difference_rows(found, list(found), OWNERS, resamples=50, seed=0, **CHOICE, options=OPTIONS)
+    assert row["low"] < row["difference"] == pytest.approx(0.05) and np.isnan(row["corrected_low"])
+
+
 def test_the_spread_of_a_run_is_told_by_source():
     found = sources([0.60, 0.62, 0.70, 0.72], [0, 0, 1, 1])
     assert found.finetuning == pytest.approx(np.sqrt(0.0002))

@@ -71,7 +71,7 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     recipe = replace(MAE, side=112, batch=100, epochs=10)
     images = budget.Images(250, 0, {"pathology": (90, 30, 60)})
     cell = Cell("strict", "pathology", FINETUNE, "mae", 0)
-    jobs = [budget.pretraining_job("mae", recipe, 250, 1, path) for path in (done, open_)]
+    jobs = [budget.pretraining_job("mae", recipe, 250, 1, path, "mae") for path in (done, open_)]
     jobs += [budget.classifier_job(cell._replace(mode=mode), 112, images, 10, open_) for mode in (FINETUNE, "knn")]
     (plan,) = budget.hours(jobs, PAPER.encoder, [bench]).values()
     rows = plan.set_index("what")
@@ -86,7 +86,9 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
 def test_a_divided_batch_of_mocov3_takes_a_quarter_longer_and_of_others_no_longer(tmp_path):
     for name, longer in (("mocov3", 1.25), ("mae", 1.0)):
         jobs = [
-            budget.pretraining_job(name, replace(params.recipe_of(PAPER, name), accumulate=parts), 2048, 1, tmp_path)
+            budget.pretraining_job(
+                name, replace(params.recipe_of(PAPER, name), accumulate=parts), 2048, 1, tmp_path, name
+            )
             for parts in (1, 4)
         ]
         assert jobs[1].images == longer * jobs[0].images
@@ -94,7 +96,7 @@ def test_a_divided_batch_of_mocov3_takes_a_quarter_longer_and_of_others_no_longe
 
 def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tmp_path):
     recipe = replace(MAE, side=448, batch=100, epochs=10)
-    jobs = [budget.pretraining_job("mae", recipe, 250, 1, tmp_path / "none.json")]
+    jobs = [budget.pretraining_job("mae", recipe, 250, 1, tmp_path / "none.json", "mae")]
     assert budget.hours(jobs, params.load(ROOT / "params.yaml", "demo").encoder, [bench]) == {}
     plans = budget.hours(jobs, PAPER.encoder, [bench])
     assert budget.totals(plans) == {"a processor (bench)": "more than 0.0 h (0.0 days)"}
@@ -106,7 +108,7 @@ def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench)
     forms = [own | {"form": "fused"}, own | {"form": "package", "images_per_second": 1.0}]
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps(RATES | {"training": forms}))
-    job = budget.pretraining_job("mae", replace(MAE, side=112, batch=8, epochs=3600), 8, 1, tmp_path / "none")
+    job = budget.pretraining_job("mae", replace(MAE, side=112, batch=8, epochs=3600), 8, 1, tmp_path / "none", "mae")
     assert budget.hours([job], PAPER.encoder, [path])["a processor (gpu)"]["hours"].tolist() == pytest.approx([1.0])
 
 
@@ -116,11 +118,16 @@ def test_the_plan_of_the_paper_is_there_before_any_data_and_the_demo_waits_for_i
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results" / "bench"
     folder.mkdir(parents=True)
-    (folder / "bench.json").write_text(json.dumps(RATES))
+    steps = [*RATES["steps"], {"method": "mae", "side": 224, "images_per_second": 2.0}]
+    (folder / "bench.json").write_text(json.dumps(RATES | {"steps": steps}))
     ask = ["--params", str(ROOT / "params.yaml"), "--preset"]
     assert main([*ask, "paper", "plan"]) == 0
     told = capsys.readouterr().out
     assert "fine-tuning" in told
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| pre-")]
+    priced = {(what, side): planned for what, side, _, _, _, planned, *_ in rows}
+    assert priced["pre-training mae-224", "224"] == "711.11"  # as MAE at that side: 2 images/s
+    assert ("pre-training miram-nystrom-112", "112") in priced
     text = (ROOT / "params.yaml").read_text().replace("validation_fraction: 0.3", "validation_fraction: 0.1")
     (tmp_path / "other.yaml").write_text(text)
     assert main(["--params", "other.yaml", "--preset", "paper", "plan"]) == 0

@@ -79,11 +79,13 @@ def test_a_browser_shows_the_page_without_an_error_and_without_a_request(opened)
 
 def test_every_section_has_its_figures_and_every_picture_is_drawn(opened):
     counts = {id: opened.locator(f"#{id} svg[role=img], #{id} img, #{id} table").count() for id in SECTIONS}
-    assert counts["differences"] == 2  # accuracy, macro AUC
+    assert counts["differences"] == 2 + 1  # accuracy, macro AUC; the table of the sources of variance
     assert counts["curves"] == 2 * len(FOUR) + 2 * 2  # ROC and PR of each class, and of two other tasks
     assert counts["confusion"] == counts["calibration"] == len(METHODS)
     assert counts["learning"] == 2 + len(PRETRAINED)
-    assert counts["efficiency"] == 2 + 2 + 1  # accuracy against time and memory; growth of both, and its table
+    assert (
+        counts["efficiency"] == 2 + 1 + 2 + 1
+    )  # accuracy against time and memory; effort; growth of both, and its table
     assert counts["reconstructions"] == 3 + 4 * 5  # mae has one scale, mocov3 rebuilds nothing
     assert counts["relevance"] == 4 * (1 + len(METHODS))
     assert counts["embedding"] == len(PRETRAINED)
@@ -350,6 +352,21 @@ def test_sensitivity_is_called_that_of_the_positive_class_or_is_not_shown():
     assert list(meanings([])) == ["accuracy"]
 
 
+def test_rows_that_differ_in_more_than_the_method_are_named_on_the_first_screen_and_at_the_verdict(tmp_path):
+    told = "side (224 against 112)"
+
+    def unlike():
+        for name in ("differences", "claims"):
+            path = Path(f"results/paper/{name}.csv")
+            pd.read_csv(path).assign(differs_in=told).to_csv(path, index=False)
+
+    page = made(tmp_path, "paper", spoil=unlike, **SMALL)[0].read_text()
+    pairs = len(METHODS) - 1
+    assert f"{pairs} of these pairs differ in more than the method" in page.partition("<main>")[0]
+    assert f"<b>Not like with like</b>: {told}. " in page.partition('id="verdicts"')[2]
+    assert page.count(f"miram-nystrom and mae: {told}") == 1
+
+
 def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
     def again():
         path = Path("results/paper/metrics.csv")
@@ -362,5 +379,5 @@ def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
     two = made(tmp_path / "two", "paper", spoil=again, **kind)[0].read_text()
     for words, times in (("of this one pre-training", 6), ("nothing is claimed about the method", 3)):
         assert one.count(words) >= times and words not in two
-    assert "pre-trained 2 times: intervals and tests are for other pre-trainings too" in two
+    assert "pre-trained 2 times: intervals and tests are for others too" in two
     assert "Where the spread of accuracy comes from" in one

@@ -1,7 +1,5 @@
 """The trivial classifiers: what they see of a crop, how they are chosen, and what they leave."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,11 +131,11 @@ def judged(crops, tmp_path):
             asked = Question(TASK, "finetune", seed, some.question.classes, None, None)
             write_predictions(path, Predictions(asked, some.table.assign(**columns)))
             predictions[cell] = path
-        tables = Path(tmp_path, "metrics.csv"), Path(tmp_path, "differences.csv")
+        tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
         options = {"resamples": 2000, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9, "power": 0.8}
         options |= {"specificity": 0.9, "threshold": 0.5, "bins": 15, "compared": ["macro_auc"], "reference": "mae"}
         evaluate(predictions, *tables, **options)
-        metrics, differences = (pd.read_csv(table) for table in tables)
+        metrics, differences, _ = (pd.read_csv(table) for table in tables)
         return metrics, differences, against_trivial(metrics, differences, HEADLINE, 0.95)
 
     return run
@@ -179,7 +177,7 @@ def test_a_missing_trivial_classifier_is_a_gap_with_a_row(judged, tmp_path):
         Cell(*HEADLINE, "mae", 0): tmp_path / "mae-0.parquet",
         Cell("strict", TASK, TRIVIAL_MODE, TRIVIAL[0], 0): None,
     }
-    tables = tmp_path / "metrics.csv", tmp_path / "differences.csv"
+    tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
     options = {"resamples": 100, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9, "power": 0.8}
     options |= {"specificity": 0.9, "threshold": 0.5, "bins": 15, "compared": ["accuracy"], "reference": "mae"}
     facts = evaluate(cells, *tables, **options)
