@@ -21,6 +21,7 @@ from miram.layout import FINETUNE
 from miram.models.classifier import Classifier
 from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
+from miram.predictions import TEST
 from miram.progress import track
 from miram.recipe import Tuning
 from miram.train.augment import finetune_view, stream, to_images
@@ -89,7 +90,7 @@ def finetune(
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
         model, log = _train(fabric, module, train, validation, tuning)
-    test = read_split(store, labelled, "test", tuning.side)
+    test = read_split(store, labelled, TEST, tuning.side)
     multi_label = tuning.task in MULTI_LABEL
     tables = [
         predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)
