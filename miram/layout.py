@@ -83,8 +83,7 @@ def extra_pictures(name: str) -> Path:
 def extra_files(extra_images: str | None) -> list[Path]:
     """All files of the folder of images for pre-training, see `files_below`.
 
-    Raises MiramError if the named folder has none, or a path has a brace, which would be a
-    wildcard of the workflow.
+    Raises MiramError if the named folder has none, or a path has a brace, which would be a wildcard of the workflow.
     """
     if extra_images is None:
         return []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from miram.files import atomic_path
+from miram.predictions import TEST
 
 CURVE_COLUMNS = ["run", "epoch", "loss"]
 
@@ -15,7 +16,7 @@ def write_summary(metrics_csv: Path, path: Path) -> None:
     """Write the mean over seeds of every test metric as JSON, nested by the key columns of `metrics_csv`."""
     metrics = pd.read_csv(metrics_csv)
     names = [*metrics.columns[: metrics.columns.get_loc("seed")], "metric"]  # the fields before the seed, in order
-    tested = metrics[(metrics["split"] == "test") & metrics["seed"].notna()].dropna(subset="value")
+    tested = metrics[(metrics["split"] == TEST) & metrics["seed"].notna()].dropna(subset="value")
     tree: dict = {}
     means = tested.groupby(names)["value"].mean()
     for (*groups, metric), value in zip(means.index.tolist(), means, strict=True):

@@ -9,6 +9,7 @@ import pandas as pd
 from miram.evaluate.markdown import aligned, measured, paragraph
 from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
+from miram.predictions import TEST
 from miram.report.page_tables import METRICS, NOTHING
 
 DATA = {  # what was learnt from, and its terms
@@ -95,7 +96,7 @@ def _figures(metrics: pd.DataFrame | None, method: str, confidence: float) -> st
     """The test metrics of the method that starts from these weights, mean over its seeds, with intervals."""
     if metrics is None:
         return "Not measured: the results of its run are missing."
-    own = metrics[(metrics["method"] == method) & metrics["seed"].isna() & (metrics["split"] == "test")]
+    own = metrics[(metrics["method"] == method) & metrics["seed"].isna() & (metrics["split"] == TEST)]
     found = {row["metric"]: row for row in own[own["value"].notna()].to_dict("records")}
     if not found:
         return "Not measured: no classifier that starts from it has finished."

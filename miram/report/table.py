@@ -16,6 +16,7 @@ from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
 from miram.looks import looks
+from miram.predictions import TEST
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
@@ -70,7 +71,7 @@ def comparison(
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """
     metrics = pd.read_csv(metrics_csv, dtype={"seed": "Int64"}).fillna({"note": ""})
-    runs = metrics[metrics["split"] == "test"]
+    runs = metrics[metrics["split"] == TEST]
     paper = pd.read_csv(paper_csv).query("metric == 'accuracy'")
     pretraining = {place: _pretraining(paths) for place, paths in pretrain_records.items()}
     rows = []

@@ -15,6 +15,7 @@ from torch import nn
 from miram.files import atomic_path
 from miram.models.encoder import encoder_of
 from miram.models.export import load_classifier
+from miram.predictions import TEST
 from miram.recipe import Explaining
 from miram.train.augment import to_images
 from miram.train.classifiers import build_encoder, labelled_lesions, read_split, resized_to
@@ -49,7 +50,7 @@ def explain(
     maps, points = {}, []
     for method, path in classifiers.items():
         classifier, _, multi_label, _ = load_classifier(path)
-        test = read_split(store, labelled, "test", resized_to(classifier.encoder.side))
+        test = read_split(store, labelled, TEST, resized_to(classifier.encoder.side))
         chosen = test.lesions.groupby("label").head(LESIONS_PER_LABEL)
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])

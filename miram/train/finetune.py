@@ -21,6 +21,7 @@ from miram.layout import FINETUNE
 from miram.models.classifier import Classifier
 from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
+from miram.predictions import TEST
 from miram.progress import track
 from miram.recipe import Tuning
 from miram.train.augment import finetune_view, stream, to_images
@@ -88,7 +89,7 @@ def finetune(
         f"Lower finetune.batch; if the machine's own memory is short, lower threads (now {tuning.threads}).",
     ):
         module, model, log, tried = _best_of(fabric, train, validation, tuning, len(labelled.classes), encoder_file)
-    test = read_split(store, labelled, "test", resized_to(tuning.side))
+    test = read_split(store, labelled, TEST, resized_to(tuning.side))
     multi_label = tuning.task in MULTI_LABEL
     tables = [
         predictions(split, probabilities(evaluated(model, split), multi_label), labelled.classes)

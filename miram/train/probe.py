@@ -22,6 +22,7 @@ from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.models.classifier import pooling
 from miram.models.encoder import Encoder, encoder_of
+from miram.predictions import TEST
 from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train.augment import to_images
 from miram.train.classifiers import (
@@ -90,7 +91,7 @@ def probe(
             )
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, "test", resized_to(probing.side))
+        test = read_split(store, labelled, TEST, resized_to(probing.side))
         x_test = scaler.transform(features(model, test.views))
         tables = [
             predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
