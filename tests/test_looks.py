@@ -10,7 +10,7 @@ METHODS = params.kinds_of(params.load(ROOT / "params.yaml", "paper"))
 
 def test_a_method_has_the_look_of_its_kind_whatever_else_is_drawn():
     every = looks(METHODS)
-    for method, kind in METHODS.items():
+    for kind, method in {kind: method for method, kind in reversed(METHODS.items())}.items():  # the first of each kind
         assert looks({method: kind})[method] == every[method]
         assert looks_of_kinds([kind])[kind] == every[method]._replace(dashes=())  # there the line tells the form
     assert METHODS["miram-nystrom"] == "nystrom" and METHODS["from-scratch"] == layout.FROM_SCRATCH

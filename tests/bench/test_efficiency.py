@@ -85,7 +85,7 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, mon
     steps = pd.DataFrame(results["steps"])
     assert len(steps) == len(names) * 2 and (steps["batch_in_24_gb"] >= steps["batch_in_8_gb"]).all()
     assert (steps["predicted_kept_mib"] / steps["kept_mib"] - 1).abs().max() < 0.1
-    job = pretraining_job("mae", methods["mae"], 64, 1, tmp_path / "none.json")
+    job = pretraining_job("mae", methods["mae"], 64, 1, tmp_path / "none.json", "mae")
     (plan,) = hours([job], methods["mae"].encoder, [path]).values()
     assert plan["hours"].notna().all()
 

@@ -169,5 +169,5 @@ def test_crops_that_disagree_with_the_box_of_their_mask_are_named_or_left_out(na
 
 
 def test_the_doctor_sees_the_pictures(named):
-    found = check_source(**of_folder(named), timeout_seconds=5.0)
+    found = check_source(**of_folder(named), timeout_seconds=60.0)
     assert [finding.level for finding in found] == ["ok", "ok"] and "4 PNG or JPEG files" in found[0].text

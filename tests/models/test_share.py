@@ -129,7 +129,15 @@ def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsy
     assert "Not measured: the results of its run are missing." in Path("weights/README.md").read_text()
 
     protocol, task, mode = params.headline(chosen)
-    row = {"protocol": protocol, "task": task, "mode": mode, "method": "mae", "seed": None, "split": "test"}
+    row = {
+        "protocol": protocol,
+        "task": task,
+        "mode": mode,
+        "method": "mae",
+        "seed": None,
+        "split": "test",
+        "pretrain_seed": None,
+    }
     row |= {"metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.61, "lesions": 91}
     other = {**row, "protocol": "published", "value": 0.9}
     layout.results("demo").mkdir(parents=True)

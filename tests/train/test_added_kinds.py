@@ -45,7 +45,7 @@ def methods(chosen):
 
 def test_they_are_read_with_their_own_options(chosen, methods, tmp_path):
     assert methods["averaged"].options == {"rank": 4} and methods["averaged"].highres
-    values = params.stage_values(chosen, "pretrain", "strict", "by-absolute-errors")
+    values = params.stage_values(chosen, "pretrain", "strict", "by-absolute-errors", 0)
     assert "attention" not in values and methods["by-absolute-errors"].mask_ratio == 0.75
     file = tmp_path / "params.yaml"
     for old, new, named in (
