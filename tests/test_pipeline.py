@@ -116,11 +116,46 @@ def test_a_later_seed_waits_for_the_first_where_there_are_learning_rates_to_choo
         assert re.search(rf"^finetune +{trained}$", planned.stdout + planned.stderr, re.MULTILINE)
 
 
+def trainings(folder, *target):
+    """The trainings that a run for a target would do now."""
+    said = finished(folder, [*RUN, "--dry-run", *target])
+    return set(re.findall(r"((?:pretrain|finetune|trivial) \(.*?\)):", said.stdout + said.stderr))
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def headline(tmp_path_factory):
+    """A small project after its headline, the trainings of that and of the whole, and the results then."""
     folder = small_project(tmp_path_factory.mktemp("project"))
+    own, whole = trainings(folder, "headline"), trainings(folder)
+    unfinished = run(folder, [*MIRAM, "table"])
+    assert unfinished.returncode == 1 and "There are no predictions to evaluate" in unfinished.stderr
+    finished(folder, [*RUN, "headline"])
+    results = shutil.copytree(folder / "results", tmp_path_factory.mktemp("headline") / "results")
+    return folder, own, whole, results.parent
+
+
+@pytest.fixture(scope="module")
+def project(headline):
+    """A small project, finished."""
+    folder, own, whole, _ = headline
+    assert trainings(folder) == whole - own
+    assert not (folder / "runs/demo/table.json").exists()
+    (folder / "results/demo/comparison.md").unlink()
+    assert "classifiers have finished" in finished(folder, [*MIRAM, "table"]).stdout
+    assert (folder / "results/demo/comparison.md").is_file()
     finished(folder)
     return folder
+
+
+def test_the_headline_comes_first_and_the_rest_is_named(headline):
+    _, own, whole, folder = headline
+    assert own and own == {job for job in whole if "protocol strict" in job} < whole
+    rows = table(folder).set_index(["protocol", "method"])
+    assert rows.loc["strict"]["accuracy_percent_mean"].notna().all()
+    assert rows.loc[("published", "mae"), "notes"] == "not run"
+    gap = "fine-tuning published/pathology_4class/finetune/mae/seed-0: not run"
+    assert gap in (folder / "results/demo/report.html").read_text()
+    assert (folder / "results/demo/claims.md").is_file()
 
 
 @pytest.fixture
@@ -432,31 +467,6 @@ def test_images_of_ones_own_with_three_classes_go_through_the_whole_workflow_to_
     (tmp_path / "images" / "02.png").unlink()
     stopped = run(folder, [*RUN, "--dry-run"])
     assert stopped.returncode != 0 and "'02.png', which is not in" in stopped.stdout + stopped.stderr
-
-
-def test_the_headline_comes_first_its_trainings_are_not_repeated_and_the_rest_is_named(tmp_path):
-    folder = small_project(tmp_path)
-
-    def planned(*target):
-        said = finished(folder, [*RUN, "--dry-run", *target])
-        return set(re.findall(r"((?:pretrain|finetune|trivial) \(.*?\)):", said.stdout + said.stderr))
-
-    whole, headline = planned(), planned("headline")
-    assert headline and headline == {job for job in whole if "protocol strict" in job} < whole
-    unfinished = run(folder, [*MIRAM, "table"])
-    assert unfinished.returncode == 1 and "There are no predictions to evaluate" in unfinished.stderr
-    finished(folder, [*RUN, "headline"])
-    rows = table(folder).set_index(["protocol", "method"])
-    assert rows.loc["strict"]["accuracy_percent_mean"].notna().all()
-    assert rows.loc[("published", "mae"), "notes"] == "not run"
-    results = folder / "results/demo"
-    gap = "fine-tuning published/pathology_4class/finetune/mae/seed-0: not run"
-    assert gap in (results / "report.html").read_text()
-    assert (results / "claims.md").is_file() and not (folder / "runs/demo/table.json").exists()
-    assert planned() == whole - headline
-    (results / "comparison.md").unlink()
-    assert "classifiers have finished" in finished(folder, [*MIRAM, "table"]).stdout
-    assert (results / "comparison.md").is_file()
 
 
 @pytest.mark.slow
