@@ -13,7 +13,7 @@ from miram.files import files_below
 from miram.stages import STAGES, Cell
 
 FROM_SCRATCH = "from-scratch"  # the method without pre-training
-IMAGENET = "imagenet"  # the method that starts from a given file, finetune.imagenet_init
+TIMM = "timm"  # the kind of the rows of `encoders`
 TRIVIAL = ("trivial-size", "trivial-grey")  # the classifiers that see no lesion, for reference
 TRIVIAL_MODE = "trivial"  # theirs, in the place of a cell's mode
 (FINETUNE,) = STAGES["finetune"].modes  # the mode that trains the encoder as well; the others keep it frozen

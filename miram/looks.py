@@ -13,7 +13,7 @@ from miram.kinds import Drawing
 
 STARTS = {  # of methods that are not pre-trained here
     layout.FROM_SCRATCH: Drawing("#56B4E9", "X", (1.5, 1.5)),
-    layout.IMAGENET: Drawing("#999933", "*", (6, 1.5, 1.5, 1.5)),
+    layout.TIMM: Drawing("#999933", "*", (6, 1.5, 1.5, 1.5)),
 }
 UNKNOWN = Drawing("#882255", "d")  # of a kind that was measured but is no longer in the registry
 VARIANTS = (("p", (8, 2)), ("h", (3, 3)), ("<", (8, 2, 2, 2)), (">", (3, 1, 1, 1)))  # further methods of one kind

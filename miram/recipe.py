@@ -17,6 +17,9 @@ from miram.kinds import STRICT, AskedPrecision, Count
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# mean and deviation of grey levels in [0, 1] that images are normalised by, one for each of three channels
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 Pair = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
@@ -30,6 +33,22 @@ class Encoder:
     depth: Count
     heads: Count
     mlp_ratio: Positive
+
+    def architecture(self, side: int) -> dict[str, Any]:
+        """The keywords of `models.encoder.Encoder` for images of `side` px."""
+        return {"side": side, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Timm:
+    """A network of timm by its name, and the file of its weights; None: random ones."""
+
+    timm: str
+    weights: str | None
+
+    def architecture(self, side: int) -> dict[str, Any]:
+        """The keywords of `models.timm_encoder.TimmEncoder` for images of `side` px."""
+        return {"timm": self.timm, "side": side}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,7 +195,7 @@ class Classifying(FromValues):
 
     task: str
     seed: int
-    encoder: Encoder
+    encoder: Encoder | Timm
     side: int
     pool: str
     threshold: float
@@ -250,7 +269,6 @@ class Explaining(FromValues):
     """What decides the relevance maps and the maps of features, and where they are computed."""
 
     task: str
-    encoder: Encoder
     accelerator: str
     precision: AskedPrecision
     threads: int

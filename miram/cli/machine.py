@@ -24,9 +24,11 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
     stages, methods = arguments.stages, recipes(chosen)
     reads = not params.is_embedded(chosen) and any(STAGES[name].reads_source for name in stages)
     count = len(params.pretrainings(chosen)) // len(methods)
-    counts = {"pretrainings": count, "networks": len(params.kept(chosen))}
+    networks = [
+        (params.encoder_of(chosen, cell.method), params.side_of(chosen, cell.method)) for cell in params.kept(chosen)
+    ]
     crops_bytes = _crops_bytes(chosen)
-    all_made = all_made_gb(methods, encoder=chosen.encoder, **counts, crops_bytes=crops_bytes)
+    all_made = all_made_gb(methods, pretrainings=count, networks=networks, crops_bytes=crops_bytes)
     made_in = [layout.runs(chosen.name), store_of(chosen)[0]]
     made_in += [layout.data(chosen.name) / name for name in ("crops", "backgrounds")]
     facts = {
@@ -105,6 +107,9 @@ def _of_cards(chosen: params.Params, name: str) -> str:
     flops = {(f"pre-training {method}", recipe.side): pretraining_flops(recipe) for method, recipe in own.items()}
     for side in {recipe.side for recipe in own.values()} | {chosen.pretrain.side}:
         flops |= {(what, side): finetuning_flops(chosen.encoder, side) for what in ("fine-tuning", "probes")}
+    for row in chosen.encoders:
+        side, kind = params.side_of(chosen, row), params.encoder_of(chosen, row)
+        flops |= {(f"{what} {row}", side): finetuning_flops(kind, side) for what in ("fine-tuning", "probes")}
     named = cards.CARDS if name == "all" else {name: cards.CARDS[name]}
     measured = cards.measured_hours(scopes, chosen.encoder, layout.benches(), named)
     return cards.as_text({scope: cards.operations(jobs, flops) for scope, jobs in scopes.items()}, named, measured)
@@ -131,7 +136,8 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
             side = params.side_of(chosen, cell.method)
             rates = 1 if params.chooser(chosen, cell) else len(getattr(chosen.finetune.lr, cell.protocol))
             epochs = chosen.finetune.epochs * rates
-            found.append(classifier_job(cell, side, images[cell.protocol], epochs, path))
+            other = cell.method if cell.method in chosen.encoders else ""
+            found.append(classifier_job(cell, side, images[cell.protocol], epochs, path, other))
         elif stage.name == "pretrain":
             protocol, name, seed = str(place[0]), str(place[1]), int(place[2])
             seen = images[protocol].lesions + images[protocol].backgrounds + extra

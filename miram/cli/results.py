@@ -151,6 +151,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
         write_set_aside(aside_csv, lesions_csv, splits_csvs, out / "set_aside.md", preset=title)
         values = _values(chosen, "table") | {
             "kinds": params.kinds_of(chosen),
+            "starts": params.starts_of(chosen),
             "efforts": efforts(chosen),
             "overview_md": _overview(chosen),
         }

@@ -4,7 +4,9 @@ import argparse
 
 from miram import layout, params
 from miram.cli.stage import check_known, first_pretrainings
+from miram.errors import MiramError
 from miram.provenance import record
+from miram.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 
 def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -14,10 +16,14 @@ def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.predictions import SECTION
     from miram.models.share import TIMM_BASE, share_encoder
     from miram.report.card import write_card
-    from miram.train.augment import IMAGENET_MEAN, IMAGENET_STD
 
     first, task, mode = params.headline(chosen)
     method, protocol = arguments.method, arguments.protocol or first
+    if method in chosen.encoders:
+        raise MiramError(
+            f"{method} was not pre-trained here: its weights are those of encoders.{method}.",
+            f"Share its file itself, or name a method: {', '.join(chosen.methods)}.",
+        )
     check_known("method", method, chosen.methods)
     check_known("protocol", protocol, chosen.splits.protocols)
     path = first_pretrainings(chosen, protocol)[method]

@@ -84,6 +84,12 @@ def given_file(name: str, file: str | None) -> Path:
     return Path(file)
 
 
+def given_encoders(chosen: params.Params) -> dict[str, Path]:
+    """The file of each row of `encoders` that has one; raises ParameterError if one does not exist."""
+    files = {name: own.weights for name, own in chosen.encoders.items() if own.weights is not None}
+    return {name: given_file(f"encoders.{name}.weights", file) for name, file in files.items()}
+
+
 def check_known(name: str, value: int | str, allowed: Iterable[int | str]) -> None:
     """Raise ParameterError, with what is allowed, for other values."""
     if value not in allowed:

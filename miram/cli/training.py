@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import check_known, do_stage, finished_of, first_pretrainings, given_file, store_of
+from miram.cli.stage import (
+    check_known,
+    do_stage,
+    finished_of,
+    first_pretrainings,
+    given_encoders,
+    given_file,
+    store_of,
+)
 from miram.errors import MiramError
 from miram.provenance import record
 from miram.stages import STAGES
@@ -128,8 +136,8 @@ def _classify(
         inputs.append(layout.record(stage, run, *first))
     for path in inputs:
         record.read(path)
-    if cell.method == layout.IMAGENET:
-        encoder_file = given_file("finetune.imagenet_init", chosen.finetune.imagenet_init)
+    if cell.method in given_encoders(chosen):
+        encoder_file = given_encoders(chosen)[cell.method]
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     out = layout.classifier(run, cell)
@@ -177,12 +185,14 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
     pretrained = {m: path for m, path in first_pretrainings(chosen, protocol).items() if m in finished}
+    given = {m: path for m, path in given_encoders(chosen).items() if m in finished}
     inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:
         record.read(path)
+    inputs += given.values()
     classifiers = {method: path.parent / "model.safetensors" for method, path in finished.items()}
-    encoders = {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
+    encoders = given | {method: path.parent / "encoder.safetensors" for method, path in pretrained.items()}
     out, tables = layout.explain(run), (layout.data(run) / "lesions.csv", layout.splits(run, protocol))
     do_stage(
         chosen,

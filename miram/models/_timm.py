@@ -6,9 +6,12 @@ the import fails. Declaring the two missing schemas is enough; nothing here call
 """
 
 import importlib.util
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -30,8 +33,24 @@ if not _extension_loads():
     for _name in ("nms", "qnms"):
         _schemas.define(_name + _SIGNATURE)
 
-from timm import create_model  # noqa: E402
+from timm import create_model, get_pretrained_cfg, is_model  # noqa: E402
 from timm.layers import resample_abs_pos_embed  # noqa: E402
+from timm.models import group_parameters  # noqa: E402
 from timm.models.vision_transformer import Attention, Block  # noqa: E402
 
-__all__ = ["Attention", "Block", "create_model", "resample_abs_pos_embed"]
+__all__ = [
+    "Attention",
+    "Block",
+    "create_model",
+    "get_pretrained_cfg",
+    "group_parameters",
+    "is_model",
+    "renamed",
+    "resample_abs_pos_embed",
+]
+
+
+def renamed(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
+    """Weights as their authors name them, by the names of timm's `network`, with positions resampled to its grid."""
+    own = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return own(dict(state), network) if own else state

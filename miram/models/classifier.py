@@ -9,19 +9,24 @@ from torch import Tensor, nn
 
 from miram.models.blocks import NORM_EPS
 from miram.models.encoder import Encoder
+from miram.models.timm_encoder import AnyEncoder, TimmEncoder
 
 
 def _mean(encoder: Encoder, images: Tensor) -> Tensor:
     return encoder(images)[:, 1:].mean(dim=1)
 
 
-POOLS = {"mean": _mean, "class": Encoder.class_features}
+POOLS: dict[str, Callable[..., Tensor]] = {
+    "mean": _mean,
+    "class": Encoder.class_features,
+    "own": TimmEncoder.__call__,
+}
 
 
-def pooling(pool: str) -> Callable[[Encoder, Tensor], Tensor]:
+def pooling(pool: str) -> Callable[[AnyEncoder, Tensor], Tensor]:
     """The function from an encoder and images to features (B, D): "mean" of the patch tokens, or the "class" token.
 
-    Both are after the encoder's norm. Raises ValueError for another pool.
+    Both are after the encoder's norm; "own": what timm's network pools itself. Raises ValueError for another pool.
     """
     if pool not in POOLS:
         raise ValueError(f"pool {pool!r}: one of {', '.join(POOLS)}")
@@ -32,11 +37,11 @@ class Classifier(nn.Module):
     """Encoder, pooled tokens, linear head.
 
     `pool` "mean": mean of the patch tokens, then a LayerNorm of its own, which replaces the encoder's (MAE's
-    fine-tuning); "class": the class token after the encoder's norm (MoCo-v3's). Takes over the encoder and changes it.
-    Raises ValueError for another pool.
+    fine-tuning); "class": the class token after the encoder's norm (MoCo-v3's); "own": the features of timm's network.
+    Takes over the encoder and changes it. Raises ValueError for another pool.
     """
 
-    def __init__(self, encoder: Encoder, *, classes: int, pool: str, head_init_std: float) -> None:
+    def __init__(self, encoder: AnyEncoder, *, classes: int, pool: str, head_init_std: float) -> None:
         super().__init__()
         self.pool, self.pooled = pool, pooling(pool)
         self.encoder = encoder

@@ -4,8 +4,6 @@ Shapes: B images (B, C, side, side), L patches of P values, K of them kept, D = 
 that the state loads into `timm.create_model("vit_…", num_classes=0)` and back.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,7 +57,7 @@ class Encoder(nn.Module):
         self.side, self.patch, self.channels, self.width = side, patch, channels, width
         self.grid = grid_of(side, patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("pos_embed", sincos_2d(width, self.grid)[None])
+        self.register_buffer("pos_embed", sincos_2d(width, self.grid)[None].to(self.cls_token))
         self.patch_embed = PatchEmbedding(patch, channels, width)
         self.blocks = transformer_blocks(width, depth, heads, mlp_ratio, drop_path)
         self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS)
@@ -91,16 +89,16 @@ class Encoder(nn.Module):
         """Normalised tokens (B, 1 + L, D) of whole images, the class token first."""
         return self.encode(self.patchify(images))
 
+    def layers(self) -> dict[str, int]:
+        """Trained parameter -> its layer, from 0 for the lowest; the last norm has none, as a classifier replaces it."""
+        names = [name for name, _ in self.named_parameters() if not name.startswith("norm.")]
+        return {name: int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in names}
+
     def class_features(self, images: Tensor) -> Tensor:
         """Normalised class token (B, D), equal to `forward(images)[:, 0]`; the last block computes nothing else."""
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return self.norm(_class_token_of(last, self.blocks[:-1](self.embed(self.patchify(images)))))
-
-
-def encoder_of(model: nn.Module) -> Encoder:
-    """The encoder of a model that has one, also through Fabric's wrapper, whose attributes have no types."""
-    return cast(Encoder, model.encoder)
 
 
 def _class_token_of(block: Block, tokens: Tensor) -> Tensor:

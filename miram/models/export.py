@@ -4,7 +4,8 @@ import argparse
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,16 @@ from torch import Tensor
 
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.models._timm import resample_abs_pos_embed
+from miram.models._timm import renamed, resample_abs_pos_embed
 from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
-from miram.models.public import encoder_state
+from miram.models.public import encoder_state, network_state
+from miram.models.timm_encoder import AnyEncoder, TimmEncoder, encoder_from
 
 ARCHITECTURE_KEY = "miram_encoder"
 COMPUTED = ("blocks.", "reg_token", "register_tokens", "dist_token", "norm_pre.", "patch_embed.")  # parts of other ViTs
 CLASSIFIER_KEY = "miram_classifier"
+PATCHES = "patch_embed.proj.weight"  # which timm would resample to patches of another size
 
 
 def save_encoder(encoder: Encoder, path: Path) -> None:
@@ -35,6 +38,38 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
         temporary.write_bytes(save(state, metadata={ARCHITECTURE_KEY: json.dumps(encoder.architecture)}))
 
 
+def load_weights(encoder: AnyEncoder, path: Path) -> None:
+    """Load the weights of a file into `encoder`. Raises MiramError as `load_encoder` and `load_timm`."""
+    if isinstance(encoder, TimmEncoder):
+        load_timm(encoder, path)
+    else:
+        load_encoder(encoder, path)
+
+
+def load_timm(encoder: TimmEncoder, path: Path) -> None:
+    """Load a public checkpoint of a network (see `miram.models.public`) into timm's, whatever else the file holds.
+
+    Names are made timm's where timm knows how, positions of another side are resampled. Raises MiramError if the file
+    is missing, truncated or not understood, or naming what it lacks, has in another shape, or has beyond the network.
+    """
+    wanted = encoder.network.state_dict()
+    found, _ = _read(Path(path), partial(network_state, names=list(wanted)))
+    embedding = {name: value for name, value in found.items() if name == PATCHES and value.ndim == wanted[name].ndim}
+    counted = {name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked")}  # absent in old
+    state = {**counted, **renamed(found, encoder.network)}
+    parts = {name.partition(".")[0] for name in wanted}
+    differences = [
+        *_misfits(state | embedding, wanted, lambda name, shape: shape == wanted[name].shape),
+        *(f"{name} where there is none" for name in state if name.partition(".")[0] in parts and name not in wanted),
+    ]
+    if differences:
+        raise MiramError(
+            f"{path} does not hold the weights of timm's {encoder.architecture['timm']}: {_shown(differences)}",
+            "Name the network that they are of as `timm` under `encoders`, or give that network's file.",
+        )
+    encoder.network.load_state_dict({name: state[name] for name in wanted})
+
+
 def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load an exported encoder, or that of a public checkpoint of a ViT (see `miram.models.public`), into `encoder`.
 
@@ -42,7 +77,7 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     not give its number of heads, which cannot be checked. Raises MiramError if the file is missing, truncated, not
     understood, or holds another architecture.
     """
-    state, architecture = _read(Path(path))
+    state, architecture = _read(Path(path), encoder_state)
     wanted = encoder.state_dict()
     architecture = architecture or _sizes(state)
     differences = [
@@ -50,17 +85,12 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
         for key, value in encoder.architecture.items()
         if key != "side" and architecture.get(key, value) != value
     ] or [
-        *(
-            f"{name} {tuple(state[name].shape) if name in state else 'absent'} instead of {tuple(value.shape)}"
-            for name, value in wanted.items()
-            if name not in state or not _fits(name, state[name].shape, value.shape)
-        ),
+        *_misfits(state, wanted, lambda name, shape: _fits(name, shape, wanted[name].shape)),
         *(f"{name} where there is none" for name in state if name.startswith(COMPUTED) and name not in wanted),
     ]
     if differences:
-        shown = ", ".join(differences[:4]) + (f" and {len(differences) - 4} more" if len(differences) > 4 else "")
         raise MiramError(
-            f"{path} holds another architecture: {shown}",
+            f"{path} holds another architecture: {_shown(differences)}",
             "Give a file with the configured patch, channels, width, depth, heads and MLP ratio, or change these.",
         )
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [encoder.grid, encoder.grid])
@@ -69,7 +99,7 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
 
 def encoder_of_file(path: Path) -> Encoder:
     """An exported encoder, with the architecture in its file. Raises MiramError if there is none."""
-    _, architecture = _read(Path(path))
+    _, architecture = _read(Path(path), encoder_state)
     if not architecture:
         raise MiramError(f"{path} is not an encoder exported by miram.", "Give a pre-training's encoder.safetensors.")
     encoder = Encoder(**architecture, drop_path=0.0)
@@ -112,10 +142,24 @@ def load_classifier(path: Path) -> Network:
         raise MiramError(
             f"{path} holds no classifier: {error}", "Delete its folder and run that fine-tuning again."
         ) from error
-    encoder = Encoder(**told["encoder"], drop_path=0.0)
+    encoder = encoder_from(told["encoder"], drop_path=0.0)
     model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
     model.load_state_dict(state)
     return Network(model.eval(), tuple(told["classes"]), told["multi_label"], told.get("seen"))
+
+
+def _misfits(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fits: Callable[[str, torch.Size], bool]
+) -> Iterable[str]:
+    """The wanted weights that are absent or do not fit, in words."""
+    for name, value in wanted.items():
+        if name not in state or not fits(name, state[name].shape):
+            found = tuple(state[name].shape) if name in state else "absent"
+            yield f"{name} {found} instead of {tuple(value.shape)}"
+
+
+def _shown(differences: list[str]) -> str:
+    return ", ".join(differences[:4]) + (f" and {len(differences) - 4} more" if len(differences) > 4 else "")
 
 
 def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
@@ -126,11 +170,11 @@ def _fits(name: str, found: torch.Size, wanted: torch.Size) -> bool:
     return found[2] == wanted[2] and math.isqrt(patches) ** 2 == patches
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and the architecture if the file has it."""
+def _read(path: Path, find: Callable[[object], dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict]:
+    """Tensors by name, as `find` finds them in a public file, and the architecture if the file has it."""
     if not path.is_file():
         raise MiramError(
-            f"{path} does not exist", "Give the path of a .safetensors or .pth file of a Vision Transformer."
+            f"{path} does not exist", "Give the path of a .safetensors or .pth file of a network's weights."
         )
     try:
         if path.suffix == ".safetensors":
@@ -149,7 +193,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
             "Delete it and run the stage that writes it again, or download the public file again.",
         ) from error
     try:
-        return encoder_state(checkpoint), {}
+        return find(checkpoint), {}
     except MiramError as error:
         raise MiramError(f"{path} {error.message}", error.remedy) from error
 

@@ -5,7 +5,7 @@ of DataParallel, FSDP and torch.compile.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +21,7 @@ CHUNKED = re.compile(r"^blocks\.\d+\.(\d+\.)")  # DINOv2 groups its blocks, and 
 NORMS = ("norm.weight", "norm.bias")
 SCALE = re.compile(r"(?P<block>blocks\.\d+\.)(?P<which>ls[12])\.gamma")  # LayerScale: one factor per output of a layer
 SCALED = {"ls1": "attn.proj", "ls2": "mlp.fc2"}
-REMEDY = "Give a file of a Vision Transformer's weights by timm's names, bare or as its training program saved them."
+REMEDY = "Give a file of a network's weights by timm's names, bare or as its training program saved them."
 
 
 def encoder_state(checkpoint: object) -> dict[str, Tensor]:
@@ -30,19 +30,46 @@ def encoder_state(checkpoint: object) -> dict[str, Tensor]:
     For a fine-tuned MAE `fc_norm` becomes `norm`. LayerScale is merged into the layers before it, which changes only
     rounding. Raises MiramError naming the content of the checkpoint unless there is exactly one encoder.
     """
-    state = {WRAPPERS.sub("", name): value for name, value in _weights(checkpoint).items()}
-    prefixes = [name.removesuffix(ANCHOR) for name in state if name == ANCHOR or name.endswith(f".{ANCHOR}")]
-    used = [prefix for prefix in prefixes if not SECOND.search(prefix)] or prefixes
-    if len(used) > 1:
-        raise MiramError(f"holds several encoders: {', '.join(used)}", REMEDY)
-    if not used:
+    state = _unwrapped(checkpoint)
+    prefix = _prefix(state, [ANCHOR])
+    if prefix is None:
         raise MiramError(f"holds no {ANCHOR}, but {_named(state)}", REMEDY)
-    own = {name.removeprefix(used[0]): value for name, value in state.items() if name.startswith(used[0])}
-    own = {CHUNKED.sub(r"blocks.\1", name): value for name, value in own.items()}
+    own = {CHUNKED.sub(r"blocks.\1", name): value for name, value in _below(state, prefix).items()}
     for name in NORMS:
         if name not in own and f"fc_{name}" in own:
             own[name] = own.pop(f"fc_{name}")
     return _without_scales(own)
+
+
+def network_state(checkpoint: object, names: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of the network in a checkpoint that has most of `names`, with other weights of the same part.
+
+    Raises MiramError if it holds several such networks, or no weights.
+    """
+    state = _unwrapped(checkpoint)
+    wanted = set(names)
+    found = _below(state, _prefix(state, names) or "")
+    whole = {name: CHUNKED.sub(r"blocks.\1", name) for name in found}
+    return {name if whole[name] not in wanted else whole[name]: value for name, value in found.items()}
+
+
+def _unwrapped(checkpoint: object) -> dict[str, Tensor]:
+    return {WRAPPERS.sub("", name): value for name, value in _weights(checkpoint).items()}
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _prefix(state: Collection[str], names: Sequence[str]) -> str | None:
+    """What stands before the first of `names`, and before most of them; None where it does not occur."""
+    anchor = names[0]
+    found = [name.removesuffix(anchor) for name in state if name == anchor or name.endswith(f".{anchor}")]
+    rank = {prefix: (sum(prefix + n in state for n in names), not SECOND.search(prefix)) for prefix in found}
+    used = [prefix for prefix in found if rank[prefix] == max(rank.values())]
+    if len(used) > 1:
+        raise MiramError(f"holds several encoders: {', '.join(used)}", REMEDY)
+    return used[0] if used else None
 
 
 def _weights(checkpoint: object) -> dict[str, Tensor]:

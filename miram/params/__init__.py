@@ -7,6 +7,7 @@ argument of the operation. The code has no defaults for values in the file.
 from miram.params.cells import (
     cells,
     chooser,
+    encoder_of,
     explained,
     first_like,
     headline,
@@ -15,6 +16,7 @@ from miram.params.cells import (
     pretrain_seed,
     pretrainings,
     side_of,
+    starts_of,
     trivial_cells,
 )
 from miram.params.reading import load
@@ -45,6 +47,7 @@ __all__ = [
     "cells",
     "chooser",
     "crops_of",
+    "encoder_of",
     "explained",
     "explaining_of",
     "first_like",
@@ -62,6 +65,7 @@ __all__ = [
     "recipe_of",
     "side_of",
     "stage_values",
+    "starts_of",
     "stages_of",
     "trivial_cells",
     "trivial_of",

@@ -3,6 +3,7 @@
 from miram import layout
 from miram.layout import Cell
 from miram.params.schema import Method, Params
+from miram.recipe import Encoder, Timm
 
 
 def cells(params: Params) -> list[Cell]:
@@ -11,14 +12,13 @@ def cells(params: Params) -> list[Cell]:
     Modes with a frozen encoder have no randomness: they run once a pre-training, with the first seeds.
     """
     tuning = params.finetune
-    baselines = [layout.FROM_SCRATCH, *([layout.IMAGENET] if tuning.imagenet_init else [])]
     return [
         Cell(protocol, task, mode, method, seed)
         for task in tuning.tasks
         for protocol in params.splits.protocols
         if task == tuning.tasks[0] or _is_whole(params, protocol)
         for mode in tuning.modes
-        for method in [*baselines, *params.methods]
+        for method in [layout.FROM_SCRATCH, *params.encoders, *params.methods]
         for seed in _seeds(params, protocol, mode)
     ]
 
@@ -89,7 +89,23 @@ def explained(params: Params) -> list[Cell]:
 def kinds_of(params: Params) -> dict[str, str]:
     """Each method that is compared -> its kind, which gives its look: its attention or objective, or how it starts."""
     names = dict.fromkeys(cell.method for cell in cells(params))
-    return {name: kind_of(params.methods[name]) if name in params.methods else name for name in names}
+    own = {name: kind_of(method) for name, method in params.methods.items()}
+    return {name: own.get(name, layout.TIMM if name in params.encoders else name) for name in names}
+
+
+def starts_of(params: Params) -> dict[str, str]:
+    """Each row that is not pre-trained here -> where its encoder comes from, in words."""
+    given = {
+        name: f"not pre-trained here: {own.timm} of timm, {own.weights or 'random weights'}"
+        for name, own in params.encoders.items()
+    }
+    return {layout.FROM_SCRATCH: "no pre-training", **given}
+
+
+def encoder_of(params: Params, method: str) -> Encoder | Timm:
+    """The encoder of a row: that of the parameters, or a network of timm."""
+    given = params.encoders.get(method)
+    return params.encoder if given is None else Timm(given.timm, given.weights)
 
 
 def kind_of(method: Method) -> str:
@@ -127,5 +143,8 @@ def first_like(params: Params, name: str) -> str:
 
 
 def side_of(params: Params, method: str) -> int:
-    """Side in px of what a classifier of a method sees; that of `pretrain` where nothing was pre-trained."""
-    return (params.methods[method].pretrain if method in params.methods else params.pretrain).side
+    """Side in px of what a classifier of a method sees; that of `pretrain` where there is no other."""
+    if method in params.methods:
+        return params.methods[method].pretrain.side
+    given = params.encoders.get(method)
+    return (given and given.side) or params.pretrain.side

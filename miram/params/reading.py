@@ -17,13 +17,23 @@ from miram.params.schema import DEMO, IMAGES, PRESETS, SMALL, Method, Params, Pr
 from miram.params.stages import is_embedded
 from miram.params.together import check_together
 
-TRAINING = ("highres", "methods", "pretrain", "finetune", "compute")  # sections that a preset with a base may set
+TRAINING = (
+    "highres",
+    "methods",
+    "encoders",
+    "pretrain",
+    "finetune",
+    "compute",
+)  # sections that a preset with a base may set
 T = TypeVar("T")
 RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",
     ("finetune.modes", "full"): "finetune",
 }
-RENAMED_KEY = re.compile(r"(pretrain|methods\.[^.]+)\.seed"), "pretrain.seeds, a list"  # before -> now
+RENAMED_KEYS = {  # pattern of the key before -> now
+    r"(pretrain|methods\.[^.]+)\.seed": "pretrain.seeds, a list",
+    r"finetune\.imagenet_init": "encoders, where each row has a name, a network of timm and a file",
+}
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of the error
 
 
@@ -92,10 +102,12 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     own = {}
     if isinstance(methods, dict):
         for name, values in methods.items():
-            _check_name(name, path)
+            _check_name("methods", name, path)
             if isinstance(values, dict):
                 own[name] = {key: values.pop(key) for key in list(values) if key in pretrain_names}
     written = _validated(WrittenParams, merged, path, "")
+    for name in written.encoders:
+        _check_name("encoders", name, path, tuple(written.methods))
     _check_data_name(written.sources.images.name, path)
     resolved = {}
     for name, method in written.methods.items():
@@ -134,12 +146,12 @@ def _replaced(base: Any, own: Any) -> Any:
     return base | {key: _replaced(base.get(key), value) for key, value in own.items()}
 
 
-def _check_name(name: Any, path: Path) -> None:
-    taken = (layout.FROM_SCRATCH, layout.IMAGENET, *layout.TRIVIAL)
+def _check_name(section: str, name: Any, path: Path, others: tuple[str, ...] = ()) -> None:
+    taken = (layout.FROM_SCRATCH, *layout.TRIVIAL, *others)
     if not isinstance(name, str) or not re.fullmatch(layout.NAME, name) or name in taken:
         raise ParameterError(
-            f"methods.{name} in {path}",
-            f"A method's name is text of a-z, 0-9 and -, a number in quotes; {', '.join(taken)} are taken.",
+            f"{section}.{name} in {path}",
+            f"A row's name is text of a-z, 0-9 and -, a number in quotes; {', '.join(taken)} are taken.",
         )
 
 
@@ -207,8 +219,8 @@ def _validated(kind: type[T], values: Any, path: Path, place: str) -> T:
 def _explained(fault: ErrorDetails, path: Path, place: str) -> ParameterError:
     key = ".".join([place, *map(str, fault["loc"])] if place else map(str, fault["loc"]))
     if fault["type"] in UNKNOWN_KEY:
-        before, now = RENAMED_KEY
-        hint = f"It is called {now}, now." if before.fullmatch(key) else "Remove it, or correct its name."
+        now = next((now for before, now in RENAMED_KEYS.items() if re.fullmatch(before, key)), None)
+        hint = f"It is called {now}, now." if now else "Remove it, or correct its name."
         return ParameterError(f"Unknown key {key} (value {fault['input']!r}) in {path}", hint)
     if fault["type"] in ("missing", "missing_argument"):
         return ParameterError(f"{key} is missing in {path}", "Add it to shared or to the presets.")

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from miram import kinds
 from miram.kinds import STRICT, AskedPrecision, Count, Whole
-from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive
+from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive, Timm
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
@@ -170,7 +170,6 @@ class Finetune:
     tasks: Annotated[list[Task], Several]
     modes: Annotated[list[Literal["finetune", "linear", "knn"]], Several]
     seeds: Annotated[list[Whole], Several]
-    imagenet_init: str | None
     batch: Count
     epochs: Count
     warmup_epochs: Whole
@@ -255,6 +254,13 @@ class Method(WrittenMethod):
 
 
 @dataclass(frozen=True, config=STRICT)
+class GivenEncoder(Timm):
+    """A row that no pre-training here made; without a `side` it has that of `pretrain`."""
+
+    side: Count | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class WrittenParams:
     """One preset, its sections merged."""
 
@@ -269,6 +275,7 @@ class WrittenParams:
     decoder: Decoder
     highres: Highres
     methods: Mapping[str, WrittenMethod]
+    encoders: Mapping[str, GivenEncoder]
     moco: Moco
     pretrain: CommonPretrain
     finetune: Finetune

@@ -10,6 +10,7 @@ from miram.layout import Cell
 from miram.params.cells import (
     cells,
     conditions_of,
+    encoder_of,
     explained,
     further_references,
     headline,
@@ -136,7 +137,7 @@ def given_paths(params: Params) -> dict[str, Path]:
     source = asdict(getattr(params.sources, params.source))
     found = {f"sources.{params.source}.{name}": source.get(name) for name in ("folder", "table_csv", "csv_url")}
     found |= {"pretrain.extra_images": params.pretrain.extra_images}
-    found |= {"finetune.imagenet_init": params.finetune.imagenet_init}
+    found |= {f"encoders.{name}.weights": own.weights for name, own in params.encoders.items()}
     found |= {f"methods.{name}.encoder_init": own.pretrain.encoder_init for name, own in params.methods.items()}
     return {name: Path(v) for name, v in found.items() if v is not None and v != EMBEDDED and "://" not in v}
 
@@ -212,7 +213,7 @@ def tuning_of(params: Params, cell: Cell) -> Tuning:
     own, shared = params.finetune, _classifying(params, cell)
     return Tuning(
         **vars(shared),
-        head_init_std={"class": own.head_init_std_mocov3, "mean": own.head_init_std}[shared.pool],
+        head_init_std=own.head_init_std if shared.pool == "mean" else own.head_init_std_mocov3,
         keep_network=shared.seed == own.seeds[0],
         batch=own.batch,
         epochs=own.epochs,
@@ -255,18 +256,19 @@ def trivial_of(params: Params, task: str) -> Trivial:
 def explaining_of(params: Params) -> Explaining:
     """What decides the stage `explain`."""
     compute = params.compute
-    return Explaining(headline(params)[1], params.encoder, compute.accelerator, compute.precision, compute.threads)
+    return Explaining(headline(params)[1], compute.accelerator, compute.precision, compute.threads)
 
 
 def _classifying(params: Params, cell: Cell) -> Classifying:
     """The values of all modes; without pre-training the tokens are those of the masked objectives."""
     method, compute = params.methods.get(cell.method), params.compute
+    unpooled = "own" if cell.method in params.encoders else "mean"
     return Classifying(
         task=cell.task,
         seed=int(cell.seed),
-        encoder=params.encoder,
+        encoder=encoder_of(params, cell.method),
         side=side_of(params, cell.method),
-        pool="mean" if method is None else kinds.OBJECTIVES[method.objective].pool,
+        pool=unpooled if method is None else kinds.OBJECTIVES[method.objective].pool,
         threshold=params.finetune.threshold,
         accelerator=compute.accelerator,
         precision=compute.precision,

@@ -15,7 +15,7 @@ from miram.planning.finding import Finding
 from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 from miram.planning.sources import REMOTE, check_source
-from miram.recipe import Encoder, Recipe
+from miram.recipe import Encoder, Recipe, Timm
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
@@ -136,16 +136,20 @@ def check_hours(hours: Mapping[str, str]) -> Finding:
 
 
 def all_made_gb(
-    methods: Mapping[str, Recipe], *, encoder: Encoder, pretrainings: int, networks: int, crops_bytes: float
+    methods: Mapping[str, Recipe],
+    *,
+    pretrainings: int,
+    networks: Iterable[tuple[Encoder | Timm, int]],
+    crops_bytes: float,
 ) -> float:
     """What a preset leaves on disk in addition to the archive, an upper estimate in 1e9 bytes.
 
     An encoder and a checkpoint of each of a method's `pretrainings` (and a second checkpoint while it is written), the
-    fine-tuned `networks`, and the crops, whose packed store has `crops_bytes`.
+    fine-tuned `networks`, each with the side that it sees, and the crops, whose packed store has `crops_bytes`.
     """
     checkpoints = [checkpoint_bytes(recipe) for recipe in methods.values()]
-    encoders = pretrainings * len(methods) + networks
-    trained = pretrainings * sum(checkpoints) + max(checkpoints) + encoders * FULL * encoder_parameters(encoder)
+    encoders = [(recipe.encoder, recipe.side) for recipe in methods.values()] * pretrainings + list(networks)
+    trained = pretrainings * sum(checkpoints) + max(checkpoints) + FULL * sum(encoder_parameters(*e) for e in encoders)
     return (trained + CROP_COPIES * crops_bytes) / 1e9 + REST_GB
 
 

@@ -1,8 +1,9 @@
-"""Operations of matrix products of a training, counted on torch's fake tensors: without values, in seconds."""
+"""Operations of matrix products of a training, counted on torch's tensors without values, in seconds."""
 
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import lru_cache
 
 import torch
@@ -13,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from miram.models.build import build_pretrainer
 from miram.models.classifier import Classifier
-from miram.models.encoder import Encoder
-from miram.recipe import Encoder as EncoderSizes
-from miram.recipe import Recipe
+from miram.models.timm_encoder import encoder_from
+from miram.recipe import Encoder, Recipe, Timm
 from miram.train.recipe import random_inputs
 
 IMAGES = 2  # on which is counted
@@ -34,23 +34,25 @@ def _of_recipe(text: str) -> float:
     def loss() -> Tensor:
         return build_pretrainer(recipe)(*random_inputs(recipe, IMAGES, "cpu")).loss
 
-    return _counted(loss)
+    return _counted(loss, FakeTensorMode())
 
 
 @lru_cache
-def finetuning_flops(sizes: EncoderSizes, side: int) -> float:
+def finetuning_flops(kind: Encoder | Timm, side: int) -> float:
     """Of a training step of a classifier, per image; its head is small, whatever the classes."""
+    without_values = torch.device("meta")
+    with without_values:  # fake tensors refuse timm's rates of stochastic depth
+        encoder, pool = (
+            encoder_from(kind.architecture(side), drop_path=0.0),
+            "own" if isinstance(kind, Timm) else "mean",
+        )
+        classifier = Classifier(encoder, classes=4, pool=pool, head_init_std=0.01)
+        images = torch.randn(IMAGES, encoder.channels, side, side)
+    return _counted(lambda: classifier(images).sum(), without_values)
 
-    def loss() -> Tensor:
-        encoder = Encoder(side=side, **dataclasses.asdict(sizes), drop_path=0.0)
-        classifier = Classifier(encoder, classes=4, pool="mean", head_init_std=0.01)
-        return classifier(torch.randn(IMAGES, sizes.channels, side, side)).sum()
 
-    return _counted(loss)
-
-
-def _counted(loss: Callable[[], Tensor]) -> float:
+def _counted(loss: Callable[[], Tensor], mode: AbstractContextManager) -> float:
     counter = FlopCounterMode(display=False)
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), counter:  # of single products, which are counted
+    with mode, sdpa_kernel(SDPBackend.MATH), counter:  # of single products, which are counted
         loss().backward()
     return counter.get_total_flops() / IMAGES

@@ -84,12 +84,17 @@ def images_seen(recipe: Recipe, images: int) -> int:
     return images // recipe.batch * recipe.batch * recipe.epochs
 
 
-def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path) -> Job:
-    """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe."""
+def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: Path, network: str = "") -> Job:
+    """Fine-tuning, with validation after each epoch, or one pass over the lesions for a probe.
+
+    `network`: the row of another encoder than ours, of which no bench has a rate.
+    """
     train, validation, test = images.tasks[cell.task]
+    what, count = "probes", FORWARD * (train + validation + test)
     if cell.mode == FINETUNE:
-        return Job("fine-tuning", side, epochs * (train + FORWARD * validation) + FORWARD * test, record, "fine-tuning")
-    return Job("probes", side, FORWARD * (train + validation + test), record, "probes")
+        what, count = "fine-tuning", epochs * (train + FORWARD * validation) + FORWARD * test
+    what = f"{what} {network}".rstrip()
+    return Job(what, side, count, record, what)
 
 
 def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:

@@ -20,10 +20,9 @@ from miram import kinds
 from miram.errors import MiramError
 from miram.models.attention.blocks import is_block
 from miram.models.build import build_pretrainer
-from miram.models.encoder import Encoder
+from miram.models.timm_encoder import encoder_from
 from miram.planning.kept import SavedTensors
-from miram.recipe import Encoder as EncoderSizes
-from miram.recipe import Recipe
+from miram.recipe import Encoder, Recipe, Timm
 from miram.train.recipe import random_inputs
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
@@ -137,10 +136,11 @@ def parameters(recipe: Recipe) -> tuple[int, int]:
     return counts[True], counts[False]
 
 
-def encoder_parameters(sizes: EncoderSizes) -> int:
+@lru_cache
+def encoder_parameters(kind: Encoder | Timm, side: int) -> int:
     """Of the encoder only: the result of a pre-training, and a classifier without its head."""
-    with FakeTensorMode():
-        model = Encoder(side=sizes.patch, **dataclasses.asdict(sizes), drop_path=0.0)
+    with torch.device("meta"):
+        model = encoder_from(kind.architecture(side), drop_path=0.0)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -14,13 +14,13 @@ from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.pretrainings import extent
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
-from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL, Cell
+from miram.layout import FINETUNE, TRIVIAL, Cell
 from miram.looks import looks
 from miram.predictions import TEST
 from miram.provenance import record
 from miram.report.about import about
 from miram.report.figures import draw_comparison
-from miram.report.table_text import BASELINES, NOT_RUN, as_latex, as_markdown
+from miram.report.table_text import NOT_RUN, as_latex, as_markdown
 from miram.report.trivial import against_trivial
 
 STATISTICS = {"mean": "value", "low": "low", "high": "high", "sd": "sd"}  # here -> in metrics.csv
@@ -52,6 +52,7 @@ def comparison(
     *,
     preset: str,
     kinds: Mapping[str, str],
+    starts: Mapping[str, str],
     efforts: Mapping[tuple[str, str, str, str], Mapping[str, float]],
     confidence: float,
     specificity: float,
@@ -64,7 +65,7 @@ def comparison(
     the text says whether the best network beats the former. `classifier_records` names every cell of the table, in the
     order of its rows, the main task and protocol first; what is missing is a gap that its row states, with the log that
     `logs` has for a missing record. `pretrain_records` goes by (protocol, method); the first of each gives its cost.
-    `kinds` are those of the methods, for their looks; `efforts`: what the trainings of a row see and compute. Of own
+    `kinds` are those of the methods, for their looks; `starts`: what is not pre-trained, and its start in words; `efforts`: what the trainings of a row see and compute. Of own
     images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
     them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
@@ -88,7 +89,7 @@ def comparison(
                 | (_published(paper, task, method) if mode == FINETUNE else {})
                 | dict(efforts.get((protocol, task, mode, method), {}))
                 | pretraining.get((protocol, method), {})
-                | _provenance(own, method, classifiers, pretrain_records.get((protocol, method), []), logs)
+                | _provenance(own, starts.get(method), classifiers, pretrain_records.get((protocol, method), []), logs)
             )
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
     _write_text(out_dir / "comparison.csv", table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
@@ -96,7 +97,7 @@ def comparison(
     compared = against_trivial(metrics, differences, headline, confidence)
     words = [about(confidence, specificity, positive, extent(runs)), compared]
     overview = None if overview_md is None else overview_md.read_text(encoding="utf-8").strip()
-    _write_text(out_dir / "comparison.md", as_markdown(table, paper, preset, words, overview))
+    _write_text(out_dir / "comparison.md", as_markdown(table, paper, preset, words, overview, [*starts]))
     _write_text(out_dir / "comparison.tex", as_latex(table, preset, confidence, extent(runs)))
     draw_comparison(table, runs, out_dir / "comparison.png", look=looks(kinds), preset=preset, confidence=confidence)
     return {"rows": len(table), "notes": _gaps(rows)}
@@ -175,17 +176,16 @@ def _pretraining(paths: Sequence[Path]) -> dict[str, object]:
 
 def _provenance(
     own: pd.DataFrame,
-    method: str,
+    begins: str | None,
     classifiers: Mapping[int, Path],
     start: Sequence[Path],
     logs: Mapping[Path, Path],
 ) -> dict[str, object]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
     if classifiers and not any(path.exists() or path in logs for path in classifiers.values()):
-        return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [BASELINES.get(method)]), NOT_RUN])}
+        return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [begins]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
-    notes = [BASELINES[method]] if method in BASELINES else []
-    notes += _curve(evaluated) if method == FROM_SCRATCH else []
+    notes = [begins, *_curve(evaluated)] if begins else []
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]

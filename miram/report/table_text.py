@@ -6,7 +6,7 @@ import pandas as pd
 
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.metrics import MAJORITY
-from miram.layout import FINETUNE, FROM_SCRATCH, IMAGENET, TRIVIAL
+from miram.layout import FINETUNE, TRIVIAL
 
 SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
 LABELS = {  # of the first table of a section, and of the second
@@ -36,17 +36,23 @@ MODES = {
     "knn": "Nearest neighbours, frozen features",
 }
 NOT_RUN = "not run"  # of a training that has neither a record nor a log
-BASELINES = {FROM_SCRATCH: "no pre-training", IMAGENET: "starts from finetune.imagenet_init"}
 NOTHING = "-"
 
 
 def as_markdown(
-    table: pd.DataFrame, paper: pd.DataFrame, preset: str, words: Sequence[str], overview: str | None
+    table: pd.DataFrame,
+    paper: pd.DataFrame,
+    preset: str,
+    words: Sequence[str],
+    overview: str | None,
+    unpretrained: Sequence[str],
 ) -> str:
     """The table as Markdown that reads as well in plain text; `words` are paragraphs, of which one may be empty."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
-    own_start = table[~table["method"].isin([*BASELINES, *TRIVIAL, MAJORITY])].drop_duplicates(["protocol", "method"])
+    own_start = table[~table["method"].isin([*unpretrained, *TRIVIAL, MAJORITY])].drop_duplicates(
+        ["protocol", "method"]
+    )
     parts = [
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),

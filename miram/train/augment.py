@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from miram.recipe import IMAGENET_MEAN, IMAGENET_STD
+
 PURPOSES = ("order", "view", "step", "figure")  # of a random stream
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a random resized crop, as torchvision
 CROP_ATTEMPTS = 10  # as torchvision
 UNCHANGED = ((False, 1.0), (True, 1.0))  # jitters that do not change a view
 SOLARISE_THRESHOLD = 128  # grey levels, as moco-v3
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def stream(purpose: str, seed: int, epoch: int, sample: int = 0) -> np.random.Generator:

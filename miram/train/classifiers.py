@@ -5,7 +5,6 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +17,10 @@ from miram.data import tasks
 from miram.errors import MiramError
 from miram.files import atomic_path
 from miram.layout import PREDICTIONS
-from miram.models.encoder import Encoder
-from miram.models.export import load_encoder
+from miram.models.export import load_weights
+from miram.models.timm_encoder import AnyEncoder, encoder_from
 from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
-from miram.recipe import Classifying, Trivial
-from miram.recipe import Encoder as EncoderSizes
+from miram.recipe import Classifying, Encoder, Timm, Trivial
 from miram.train.augment import resize
 from miram.train.device import device_facts, peak_memory
 from miram.train.store import Store
@@ -124,14 +122,14 @@ def best(log: list[dict[str, float]]) -> dict[str, float]:
     return max(log, key=lambda row: (row["val_macro_auc"], row["val_accuracy"]))
 
 
-def build_encoder(sizes: EncoderSizes, side: int, drop_path: float, encoder_file: Path | None) -> Encoder:
+def build_encoder(kind: Encoder | Timm, side: int, drop_path: float, encoder_file: Path | None) -> AnyEncoder:
     """The encoder of `encoder_file`, or a fresh one drawn from torch's generator (None)."""
     try:
-        network = Encoder(side=side, **asdict(sizes), drop_path=drop_path)
+        network = encoder_from(kind.architecture(side), drop_path)
     except ValueError as error:
         raise MiramError(f"The encoder cannot be built: {error}.", "Change that value in params.yaml.") from error
     if encoder_file is not None:
-        load_encoder(network, encoder_file)
+        load_weights(network, encoder_file)
     return network
 
 

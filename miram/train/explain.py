@@ -13,12 +13,12 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from miram.files import atomic_path
-from miram.models.encoder import encoder_of
-from miram.models.export import load_classifier
+from miram.models.export import load_classifier, load_weights
+from miram.models.timm_encoder import encoder_from, encoder_of
 from miram.predictions import TEST
 from miram.recipe import Explaining
 from miram.train.augment import to_images
-from miram.train.classifiers import build_encoder, labelled_lesions, read_split, resized_to
+from miram.train.classifiers import labelled_lesions, read_split, resized_to
 from miram.train.device import device_facts, one_device
 from miram.train.finetune import probabilities
 from miram.train.probe import Pooled, features
@@ -55,7 +55,8 @@ def explain(
         model = fabric.setup_module(classifier)
         maps[method] = np.stack([relevance(model, view, multi_label) for view in test.views[chosen.index]])
         if method in encoders and len(test.lesions) > 1:
-            network = build_encoder(explaining.encoder, classifier.encoder.side, 0.0, encoders[method])
+            network = encoder_from(classifier.encoder.architecture, drop_path=0.0)
+            load_weights(network, encoders[method])
             found = features(fabric.setup_module(Pooled(network, classifier.pool)), test.views)
             points.append(principal_plane(found, test.lesions).assign(method=method))
     with atomic_path(Path(out_dir) / "relevance.npz") as temporary, open(temporary, "wb") as stream:
@@ -72,14 +73,16 @@ def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarr
     """The drop in probability of the predicted class when a patch is replaced by the view's mean grey, (g, g) float32.
 
     The predicted class is the most probable one of the view, (side, side) uint8. Negative where the probability rises.
-    After Zeiler and Fergus 2014 (ECCV), with the network's patches.
+    After Zeiler and Fergus 2014 (ECCV), with the network's patches; of one without patches, such as a ResNet, with as
+    many as its last feature map has pixels.
     """
     network = encoder_of(model)
-    grid, patch = network.grid, network.patch
+    grid = network.grid
+    edges = np.linspace(0, len(view), grid + 1).round().astype(int)
     hidden = np.repeat(view[None], grid * grid, axis=0)
     for number in range(grid * grid):
-        row, column = (patch * place for place in divmod(number, grid))
-        hidden[number, row : row + patch, column : column + patch] = round(view.mean())
+        rows, columns = (slice(edges[place], edges[place + 1]) for place in divmod(number, grid))
+        hidden[number, rows, columns] = round(view.mean())
     device = next(model.parameters()).device
     parts = torch.from_numpy(np.concatenate([view[None], hidden])).split(BATCH)
     logits = torch.cat([model(to_images(part.to(device), network.channels)).float().cpu() for part in parts])

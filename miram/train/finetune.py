@@ -19,8 +19,8 @@ from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.layout import FINETUNE
 from miram.models.classifier import Classifier
-from miram.models.encoder import encoder_of
 from miram.models.export import save_classifier
+from miram.models.timm_encoder import encoder_of
 from miram.predictions import TEST
 from miram.progress import track
 from miram.recipe import Tuning
@@ -193,16 +193,13 @@ def layer_groups(model: Classifier, decay: float) -> list[dict]:
     """Parameter groups, each with its `share` of the learning rate: `decay` to the power of the layers above it.
 
     The class token and the patch embedding are the lowest layer, the head and the norm before it the highest (BEiT's
-    layer-wise decay, as in MAE's fine-tuning).
+    layer-wise decay, as in MAE's fine-tuning); networks of timm have its layers.
     """
-    top = len(model.encoder.blocks) + 1
+    layers = {f"encoder.{name}": layer for name, layer in model.encoder.layers().items()}
+    top = max(layers.values()) + 1
     groups: dict[int, list] = {}
     for name, parameter in model.named_parameters():
-        parts = name.split(".")
-        layer = int(parts[2]) + 1 if parts[:2] == ["encoder", "blocks"] else top
-        if parts[0] == "encoder" and parts[1] in ("cls_token", "patch_embed"):
-            layer = 0
-        groups.setdefault(layer, []).append(parameter)
+        groups.setdefault(layers.get(name, top), []).append(parameter)
     return [{"params": groups[layer], "share": decay ** (top - layer)} for layer in sorted(groups)]
 
 

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from miram.errors import MiramError
 from miram.files import atomic_path
-from miram.models.encoder import encoder_of
+from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.recipe import Recipe
 from miram.train.device import out_of_memory_as, prepare_torch, usable_accelerator, usable_precision
@@ -80,7 +80,9 @@ def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
         with sigterm_noted() as stopped, log as write_log:
             run.train(batches, job.checkpoint_every_epochs, stopped, write_log)
         if fabric.is_global_zero:
-            save_encoder(encoder_of(run.module), out_dir / "encoder.safetensors")
+            encoder = run.module.encoder
+            assert isinstance(encoder, Encoder)
+            save_encoder(encoder, out_dir / "encoder.safetensors")
             if recipe.masked:
                 with atomic_path(out_dir / "reconstructions.npz") as temporary, open(temporary, "wb") as file:
                     np.savez_compressed(file, **reconstruct(run.module, crops, job.figure_places, recipe))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.models.classifier import pooling
-from miram.models.encoder import Encoder, encoder_of
+from miram.models.timm_encoder import AnyEncoder, encoder_of
 from miram.predictions import TEST
 from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train.augment import to_images
@@ -47,12 +47,12 @@ FEATURES_BATCH = 64  # images; affects memory, not results
 class Pooled(nn.Module):
     """The encoder with one feature vector per image, see `pooling`."""
 
-    def __init__(self, encoder: Encoder, pool: str) -> None:
+    def __init__(self, encoder: AnyEncoder, pool: str) -> None:
         super().__init__()
         self.encoder, self.pooled = encoder, pooling(pool)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, side, side) -> features (B, D), after the encoder's own norm."""
+        """Images (B, C, side, side) -> features (B, D), see `pooling`."""
         return self.pooled(self.encoder, images)
 
 

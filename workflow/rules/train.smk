@@ -4,8 +4,8 @@
 
 def START(wildcards):
     """What the encoder of a cell starts from."""
-    if wildcards.method == layout.IMAGENET:
-        return P.finetune.imagenet_init
+    if wildcards.method in P.encoders:
+        return P.encoders[wildcards.method].weights or []
     seed = params.pretrain_seed(P, layout.Cell(*(wildcards.get(name) for name in layout.Cell._fields)))
     return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
 
