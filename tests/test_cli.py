@@ -55,14 +55,27 @@ def test_what_cannot_be_done_is_said_in_two_lines_with_its_remedy(folder, capsys
     assert len(message.strip().splitlines()) == 2
 
 
-def test_a_file_of_imagenet_weights_that_is_not_there_is_named(folder, capsys):
+def with_encoder(folder):
+    """A row `theirs` among the parameters, whose file does not exist."""
     file = folder / "params.yaml"
-    file.write_text(file.read_text().replace("imagenet_init: null", "imagenet_init: vit.pth"))
+    file.write_text(file.read_text().replace("encoders: {}", "encoders: {theirs: {timm: test_vit, weights: vit.pth}}"))
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(folder, capsys):
+    with_encoder(folder)
     for path in (layout.record(stage, "demo", *place) for stage, place in INPUTS.items()):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')
-    assert main(["finetune", *CELL, "--method", "imagenet", "--seed", "0"]) == 2
-    assert "finetune.imagenet_init: there is no file vit.pth" in capsys.readouterr().err
+    assert main(["finetune", *CELL, "--method", "theirs", "--seed", "0"]) == 2
+    assert "encoders.theirs.weights: there is no file vit.pth" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_ours_are_not_shared_as_ours(folder, capsys):
+    with_encoder(folder)
+    assert main(["weights", "theirs", "--out", "shared"]) == 1
+    said = capsys.readouterr().err
+    assert "theirs was not pre-trained here: its weights are those of encoders.theirs" in said
+    assert "name a method: mae, mocov3" in said and not (folder / "shared").exists()
 
 
 def test_an_unwritable_folder_is_named(folder, capsys):

@@ -51,9 +51,10 @@ def program(folder, name, text):
 
 
 def edited(folder, **values):
-    """params.yaml in a folder, with other values of the keys that are null."""
-    text = SHIPPED
-    for name, value in values.items():
+    """params.yaml in a folder, with other values of the keys that are null; `encoders`: the file of a row `theirs`."""
+    row = f"{{theirs: {{timm: test_vit, weights: {values['encoders']}}}}}" if "encoders" in values else "{}"
+    text = SHIPPED.replace("encoders: {}", f"encoders: {row}")
+    for name, value in values.items() - {("encoders", values.get("encoders"))}:
         text, count = re.subn(rf"(\n +{name}): null", rf"\1: {value}", text)
         assert count == 1, name
     (folder / "params.yaml").write_text(text, encoding="utf-8")
@@ -246,14 +247,14 @@ def test_a_container_is_given_what_lies_outside_the_working_folder(elsewhere):
 
 
 def test_every_parameter_that_names_a_file_or_folder_is_known_by_its_key(tmp_path):
-    edited(tmp_path, extra_images="../extra", encoder_init="../vit.pth", imagenet_init="../vit.pth")
+    edited(tmp_path, extra_images="../extra", encoder_init="../vit.pth", encoders="../vit.pth")
     keys = {}
     for source in ("tcia", "idc", "local"):
         text = (tmp_path / "params.yaml").read_text(encoding="utf-8").replace("source: tcia #", f"source: {source} #")
         (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
         chosen = params.load(tmp_path / "own.yaml", "paper")
         keys[source] = set(params.given_paths(chosen))
-    every = {"pretrain.extra_images", "finetune.imagenet_init", *(f"methods.{m}.encoder_init" for m in chosen.methods)}
+    every = {"pretrain.extra_images", "encoders.theirs.weights", *(f"methods.{m}.encoder_init" for m in chosen.methods)}
     assert keys["tcia"] == keys["idc"] == every
     assert keys["local"] == every | {"sources.local.folder", "sources.local.csv_url"}
     named = {name for name in re.findall(r"^ +(\w+): \.\./", SHIPPED, re.MULTILINE)}
@@ -288,11 +289,11 @@ else:
 
 def test_in_our_image_what_is_not_mounted_is_named_with_the_option_that_mounts_it(elsewhere):
     work, _ = elsewhere
-    edited(work, extra_images="../images/more", imagenet_init="vit.pth")  # and the folder's own parameters are read
+    edited(work, extra_images="../images/more", encoders="vit.pth")  # and the folder's own parameters are read
     stopped = snakemake(work, "--dry-run", env={"MIRAM_IMAGE": "sha256:1"})
     said = stopped.stdout + stopped.stderr
     assert stopped.returncode == 1
-    assert "no ../images/more (pretrain.extra_images), vit.pth (finetune.imagenet_init)" in said
+    assert "no ../images/more (pretrain.extra_images), vit.pth (encoders.theirs.weights)" in said
     assert f"--volume YOURS:{work.parent}/images/more:ro --volume YOURS:{work}/vit.pth:ro" in said
 
 

@@ -8,6 +8,7 @@ from miram import layout, params
 from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
+from miram.evaluate.conditions import differs_in
 from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.scores import METRICS
 from miram.params.schema import Metric
@@ -109,7 +110,7 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("preset: demo", "preset: tiny", "demo, paper"),
         ("{side: 448}", "{sides: 448}", "Unknown key methods.miram-nystrom.sides"),
         ("side: 224, batch: 256,", "side: 220, batch: 256,", "side 220 is not a multiple"),
-        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "only highres, methods, pretrain"),
+        ("  paper-448:", "  paper-448:\n    crops: {margin: 0.1}", "only highres, methods, encoders, pretrain"),
         ("workers: 2", "workers: [", "not valid YAML"),
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
@@ -121,6 +122,9 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
         ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
+        ("  layer_decay: 1.0", "  layer_decay: 1.0\n  imagenet_init: null", "It is called encoders, where each row"),
+        ("encoders: {}", "encoders: {mae: {timm: resnet50, weights: null}}", "mae are taken"),
+        ("encoders: {}", "encoders: {of-timm: {weights: null}}", "encoders.of-timm.timm is missing"),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
         ("from: films #", "from: archives #", "crops.from: 'archives'"),
         ("doubtful: keep", "doubtful: maybe", "'keep' or 'set_aside'"),
@@ -234,10 +238,23 @@ def test_the_kth_fine_tuning_starts_from_the_kth_pre_training_and_after_the_last
     assert seeds == {7, 3} and params.recipe_of(chosen, "mae").seed == 7
 
 
-def test_a_file_of_imagenet_weights_adds_a_row(tmp_path):
-    chosen = load_edited(tmp_path, "imagenet_init: null", "imagenet_init: vit.pth")
-    methods = dict.fromkeys(cell.method for cell in params.cells(chosen))
-    assert list(methods)[:3] == ["from-scratch", "imagenet", "mae"]
+def test_encoders_of_others_are_rows_with_a_network_a_file_and_a_side_of_their_own(tmp_path):
+    rows = "encoders: {theirs: {timm: resnet50, weights: a.pth}, fresh: {timm: test_vit, weights: null, side: 64}}"
+    chosen = load_edited(tmp_path, "encoders: {}", rows)
+    cells = {cell.method: cell for cell in params.cells(chosen)}
+    assert list(cells)[:4] == ["from-scratch", "theirs", "fresh", "mae"]
+    told = {name: values(chosen, cells[name]) for name in ("theirs", "fresh")}
+    assert [told["theirs"][name] for name in ("side", "pool", "pretrain_seed")] == [48, "own", None]
+    assert told["theirs"]["encoder"] == {"timm": "resnet50", "weights": "a.pth"} and told["fresh"]["side"] == 64
+    assert told["theirs"]["head_init_std"] == chosen.finetune.head_init_std_mocov3
+    kinds = params.kinds_of(chosen)
+    assert kinds["theirs"] == kinds["fresh"] == layout.TIMM and kinds["mae"] == "mae"
+    conditions = params.stage_values(chosen, "evaluate")["conditions"]
+    assert differs_in("fresh", "mae", conditions) == "side (64 against 48)" and not differs_in(
+        "theirs", "mae", conditions
+    )
+    assert params.given_paths(chosen) == {"encoders.theirs.weights": Path("a.pth")}
+    assert params.starts_of(chosen)["theirs"] == "not pre-trained here: resnet50 of timm, a.pth"
 
 
 def test_a_mode_depends_on_its_own_values_only(tmp_path):

@@ -344,29 +344,44 @@ def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_bef
 
 
 @pytest.mark.slow
-def test_a_file_of_weights_is_a_row_of_its_own_in_each_mode_and_one_of_other_sizes_a_gap(copied):
-    sizes = {"patch_size": 8, "embed_dim": 96, "num_heads": 4}
-    for name, depth in (("wrong", 2), ("vit", 1)):
-        network = create_model("vit_tiny_patch16_224", img_size=64, num_classes=1000, depth=depth, **sizes)
-        save_file(network.state_dict(), copied / f"{name}.safetensors")
-    modes = {"modes": ["finetune", "linear"], "imagenet_init": "wrong.safetensors"}
-    edit(copied, lambda document: (document["finetune"].update(modes), document["splits"].update(protocols=["strict"])))
+def test_encoders_of_others_go_through_to_the_report_and_a_file_that_does_not_fit_is_a_gap(copied):
+    for name in ("test_vit", "test_resnet"):
+        save_file(create_model(name).state_dict(), copied / f"{name}.safetensors")
+    resnet = {"timm": "test_resnet.r160_in1k", "weights": "test_resnet.safetensors", "side": 64}
+    rows = {"vit": {"timm": "test_vit", "weights": "test_resnet.safetensors"}, "resnet": resnet}
+    modes = ["finetune", "linear"]
+    edit(copied, lambda document: document.update(encoders=rows))
+    edit(copied, lambda document: (document["finetune"].update(modes=modes), document["splits"].update(further="main")))
     said = failed(copied)
-    assert "wrong.safetensors holds another architecture: " in said
-    noted = table(copied).set_index(["method", "mode"])["notes"]
-    for mode in modes["modes"]:
-        log = f"logs/demo/strict/pathology_4class/{mode}/imagenet/seed-0.log"
-        assert f"did not finish: see {log}" in noted["imagenet", mode]
-    edit(copied, lambda document: document["finetune"].update(imagenet_init="vit.safetensors"))
+    assert "test_resnet.safetensors does not hold the weights of timm's test_vit: cls_token absent instead of" in said
+    noted = table(copied).set_index(["protocol", "method", "mode"])["notes"]
+    for mode in modes:
+        log = f"logs/demo/strict/pathology_4class/{mode}/vit/seed-0.log"
+        assert f"did not finish: see {log}" in noted["strict", "vit", mode]
+    edit(copied, lambda document: document["encoders"]["vit"].update(weights="test_vit.safetensors"))
     assert jobs(copied) == {"finetune", "probe", *RESULTS, "explain"}
     finished(copied)
-    rows = table(copied).set_index(["method", "mode"]).loc["imagenet"]
-    assert set(rows.index) == {"finetune", "linear"} and rows["accuracy_percent_mean"].notna().all()
-    assert rows["notes"].str.startswith("starts from finetune.imagenet_init").all()  # draws without a value may follow
+    made = table(copied).set_index(["protocol", "method", "mode"])
+    for method, name in (("vit", "test_vit"), ("resnet", "test_resnet.r160_in1k")):
+        for protocol in ("strict", "published"):
+            own = made.loc[protocol, method].loc[modes]
+            assert own["accuracy_percent_mean"].notna().all() and (own["finetune_flops"] > 0).all()
+            told = f"not pre-trained here: {name} of timm, {name.partition('.')[0]}.safetensors"
+            assert own["notes"].str.startswith(told).all()
+            assert (own["side"] == (64 if method == "resnet" else 48)).all() and own["pretrain_batch"].isna().all()
+    records = copied.glob("runs/demo/strict/classifiers/pathology_4class/*/resnet/seed-0/record.json")
+    assert all("test_resnet.safetensors" in json.loads(path.read_text())["inputs"] for path in records)
+    differences = pd.read_csv(copied / "results/demo/differences.csv").query("first == 'miram-nystrom'")
+    assert (differences.query("second == 'resnet'")["differs_in"] == "side (48 against 64)").all()
+    maps, points = (copied / "runs/demo/explain" / name for name in ("relevance.npz", "embedding.csv"))
+    with np.load(maps) as found:
+        assert (found["vit"].shape[1:], found["resnet"].shape[1:]) == ((3, 3), (2, 2))
+    assert {"vit", "resnet", "mae"} <= set(pd.read_csv(points)["method"])
     text = (copied / "results/demo/report.html").read_text()
-    assert '"calibration-imagenet-' in text
-    for path in copied.glob("runs/demo/strict/classifiers/pathology_4class/*/imagenet/seed-0/record.json"):
-        assert "vit.safetensors" in json.loads(path.read_text())["inputs"]
+    assert all(f'"calibration-{name}-' in text and f"relevance map of {name} " in text for name in ("vit", "resnet"))
+    crop = next((copied / "data/demo/crops").glob("*.png"))
+    assert "resnet, pathology_4class" in finished(copied, [*MIRAM, "predict", crop, "--method", "resnet"]).stdout
+    assert "pre-training" in finished(copied, [*MIRAM, "plan"]).stdout
 
 
 @pytest.mark.slow

@@ -23,10 +23,8 @@ def efforts(chosen: params.Params) -> dict[Row, dict[str, float]]:
     for cell in params.cells(chosen):
         own, side = images[cell.protocol], params.side_of(chosen, cell.method)
         job = classifier_job(cell, side, own, chosen.finetune.epochs, Path())
-        row = {
-            "side": side,
-            "finetune_flops": job.images * finetuning_flops(params.encoder_of(chosen, cell.method), side),
-        }
+        flops = finetuning_flops(params.encoder_of(chosen, cell.method), side)
+        row: dict[str, float] = {"side": side, "finetune_flops": job.images * flops}
         if cell.method in chosen.methods:
             recipe = params.recipe_of(chosen, cell.method)
             seen = images_seen(recipe, own.lesions + own.backgrounds + extra)

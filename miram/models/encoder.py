@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         return self.encode(self.patchify(images))
 
     def layers(self) -> dict[str, int]:
-        """Trained parameter -> its layer, from 0 for the lowest; the last norm has none, as a classifier replaces it."""
+        """Trained parameter -> its layer, from 0 for the lowest; the last norm, part of the head, has none."""
         names = [name for name, _ in self.named_parameters() if not name.startswith("norm.")]
         return {name: int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in names}
 

@@ -32,25 +32,23 @@ class TimmEncoder(nn.Module):
         self.architecture: dict[str, Any] = {"timm": timm, "side": side}
         self.side, self.channels = side, CHANNELS
         self.network = _network(timm, side, drop_path)
-        told, stride = get_pretrained_cfg(timm), self.network.feature_info[-1]["reduction"]
+        told, stride = self.network.pretrained_cfg, self.network.feature_info[-1]["reduction"]
         self.grid = math.ceil(side / stride)
-        given = zip(IMAGENET_MEAN, IMAGENET_STD, told.mean, told.std, strict=True)
+        given = zip(IMAGENET_MEAN, IMAGENET_STD, told["mean"], told["std"], strict=True)
         scale = [(of_ours / own, (mean - own_mean) / own) for mean, of_ours, own_mean, own in given]
         for name, values in zip(("gain", "shift"), zip(*scale, strict=True), strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-        self.width = self._width(told.input_size, stride, fixed=bool(told.fixed_input_size))
+        self.width = self._width(told["input_size"], stride, fixed=told.get("fixed_input_size", False))
 
     def _width(self, own: tuple[int, int, int], stride: int, *, fixed: bool) -> int:
         """The number of features, by one image without content."""
-        what, remedy = (
-            f"timm's {self.architecture['timm']}",
-            f"Set its `side` under `encoders`; {own[1]} px is its own.",
-        )
+        what = f"timm's {self.architecture['timm']}"
+        remedy = f"Set its `side` under `encoders`; {own[1]} px is its own."
         if own[0] != CHANNELS:
             raise MiramError(f"{what} takes {own[0]} channels; crops are given in {CHANNELS}.", "Name another network.")
         if self.side % stride if fixed else self.grid < 2:
-            rule = "is no multiple of its patch, " if fixed else "leaves one pixel of its last feature map, one in "
-            raise MiramError(f"{what}: side {self.side} px {rule}{stride} px.", remedy)
+            rule = "not a multiple of" if fixed else "not more than"
+            raise MiramError(f"{what}: side {self.side} px is {rule} its stride, {stride} px.", remedy)
         try:
             with torch.no_grad():
                 return self.eval()(torch.zeros(1, CHANNELS, self.side, self.side)).shape[1]
@@ -74,7 +72,8 @@ def _network(name: str, side: int, drop_path: float) -> Any:
     if not is_model(name.partition(".")[0]):
         raise MiramError(f"timm has no network {name}.", "`timm.list_models()` has the names; correct `encoders`.")
     try:
-        sized = {"img_size": side} if get_pretrained_cfg(name).fixed_input_size else {}
+        fixed = getattr(get_pretrained_cfg(name), "fixed_input_size", False)
+        sized: dict[str, Any] = {"img_size": side} if fixed else {}
         try:
             return create_model(name, num_classes=0, drop_path_rate=drop_path, **sized)
         except TypeError:

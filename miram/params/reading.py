@@ -17,14 +17,8 @@ from miram.params.schema import DEMO, IMAGES, PRESETS, SMALL, Method, Params, Pr
 from miram.params.stages import is_embedded
 from miram.params.together import check_together
 
-TRAINING = (
-    "highres",
-    "methods",
-    "encoders",
-    "pretrain",
-    "finetune",
-    "compute",
-)  # sections that a preset with a base may set
+# sections that a preset with a base may set
+TRAINING = ("highres", "methods", "encoders", "pretrain", "finetune", "compute")
 T = TypeVar("T")
 RENAMED = {  # by the present name of a value
     ("splits.protocols", "paper"): "published",

@@ -42,10 +42,8 @@ def finetuning_flops(kind: Encoder | Timm, side: int) -> float:
     """Of a training step of a classifier, per image; its head is small, whatever the classes."""
     without_values = torch.device("meta")
     with without_values:  # fake tensors refuse timm's rates of stochastic depth
-        encoder, pool = (
-            encoder_from(kind.architecture(side), drop_path=0.0),
-            "own" if isinstance(kind, Timm) else "mean",
-        )
+        encoder = encoder_from(kind.architecture(side), drop_path=0.0)
+        pool = "own" if isinstance(kind, Timm) else "mean"
         classifier = Classifier(encoder, classes=4, pool=pool, head_init_std=0.01)
         images = torch.randn(IMAGES, encoder.channels, side, side)
     return _counted(lambda: classifier(images).sum(), without_values)

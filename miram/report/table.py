@@ -65,9 +65,9 @@ def comparison(
     the text says whether the best network beats the former. `classifier_records` names every cell of the table, in the
     order of its rows, the main task and protocol first; what is missing is a gap that its row states, with the log that
     `logs` has for a missing record. `pretrain_records` goes by (protocol, method); the first of each gives its cost.
-    `kinds` are those of the methods, for their looks; `starts`: what is not pre-trained, and its start in words; `efforts`: what the trainings of a row see and compute. Of own
-    images `positive` holds the class whose sensitivity is measured, if any, and `overview_md` what was understood of
-    them; of CBIS-DDSM both are None.
+    `kinds` are those of the methods, for their looks; `starts`: each that is not pre-trained here, and its start in
+    words; `efforts`: what the trainings of a row see and compute. Of own images `positive` holds the class whose
+    sensitivity is measured, if any, and `overview_md` what was understood of them; of CBIS-DDSM both are None.
     Only pretrain_seconds and pretrain_peak_memory_mib differ between two runs with the same seeds and parameters.
     Raises MiramError when a pre-training record is damaged, differs from its files or lacks a fact.
     """

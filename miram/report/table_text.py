@@ -50,9 +50,8 @@ def as_markdown(
     """The table as Markdown that reads as well in plain text; `words` are paragraphs, of which one may be empty."""
     memory_kinds = table["pretrain_peak_memory_kind"].dropna().unique()
     sections = [part for _, part in table.groupby(SECTION, sort=False)]
-    own_start = table[~table["method"].isin([*unpretrained, *TRIVIAL, MAJORITY])].drop_duplicates(
-        ["protocol", "method"]
-    )
+    others = [*unpretrained, *TRIVIAL, MAJORITY]
+    own_start = table[~table["method"].isin(others)].drop_duplicates(["protocol", "method"])
     parts = [
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),

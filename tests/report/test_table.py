@@ -26,7 +26,7 @@ def compare(evaluated):
         files, pretrain_records, records = study
         evaluated(files, RESULTS, **({"positive": own["positive"]} if own else {}))
         values = {"preset": preset, "confidence": 0.95, "specificity": 0.9, **own}
-        values["efforts"] = {}
+        values["efforts"], values["starts"] = {}, {"from-scratch": "no pre-training"}
         values["kinds"] = {cell.method: cell.method for cell in records}
         return comparison(*TABLES, PAPER, pretrain_records, records, logs or {}, RESULTS, **values)
 

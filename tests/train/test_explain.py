@@ -6,8 +6,10 @@ from tiny_classifier import FOUR, TINY, saved_classifier
 from torch import nn
 
 from miram.errors import MiramError
+from miram.models.classifier import Classifier
 from miram.models.encoder import Encoder
 from miram.models.export import load_classifier, load_encoder, save_encoder
+from miram.models.timm_encoder import TimmEncoder
 from miram.recipe import Explaining
 from miram.train.augment import resize, to_images
 from miram.train.explain import explain, principal_plane, relevance
@@ -82,7 +84,7 @@ def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesi
     splits.loc[(splits["split"] == "test") & ~splits["lesion_id"].isin(test), "split"] = "val"
     splits.to_csv(tmp_path / "splits.csv", index=False)
     tables = tmp_path / "lesions.csv", tmp_path / "splits.csv"
-    values = {"task": "pathology_4class", "encoder": TINY, "accelerator": "cpu", "precision": "32-true", "threads": 1}
+    values = {"task": "pathology_4class", "accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
     facts = explain(tmp_path, *store_paths, *tables, classifiers, encoders, Explaining.of(values))
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
@@ -127,3 +129,16 @@ def test_a_single_test_lesion_has_its_relevance_and_no_map_of_features(tmp_path,
     facts, maps, points = explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_11",))
     assert maps["lesion_id"].tolist() == ["lesion_11"] and facts["lesions"] == 1
     assert points.empty
+
+
+def test_a_network_without_patches_has_a_map_of_as_many_squares_as_its_last_feature_map(tmp_path):
+    encoder = TimmEncoder(timm="test_resnet", side=80, drop_path=0.0)
+    model = Classifier(encoder, classes=2, pool="own", head_init_std=1.0).eval()
+    view = np.random.default_rng(0).integers(0, 256, (80, 80), dtype=np.uint8)
+    found = relevance(model, view, False)
+    hidden = view.copy()
+    hidden[27:53, 53:80] = round(view.mean())
+    with torch.no_grad():
+        given = model(to_images(torch.from_numpy(np.stack([view, hidden])), 3)).softmax(1).numpy()
+    answer = given[0].argmax()
+    assert found.shape == (3, 3) and found[1, 2] == pytest.approx(given[0, answer] - given[1, answer], abs=1e-6)

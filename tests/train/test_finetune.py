@@ -440,3 +440,18 @@ def test_every_epoch_takes_each_lesion_once_in_an_order_of_its_own_and_of_the_se
     first, second = ([i for batch in half for _, i in batch] for half in (batches[:3], batches[3:]))
     assert sorted(first) == sorted(second) == list(range(10)) and first != second
     assert batches != list(shuffled_batches(10, 1, 4, 2))
+
+
+def test_a_network_of_timm_is_tuned_and_its_file_gives_the_same_answers(tune, tmp_path):
+    network = create_model("test_resnet")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pth")
+    theirs = {"encoder": {"timm": "test_resnet", "weights": "weights.pth"}, "pool": "own", "side": 64}
+    tune("run", tmp_path / "weights.pth", **theirs, lr=[0.001], layer_decay=0.5, epochs=2)
+    written = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    model = load_classifier(tmp_path / "run" / "model.safetensors").model
+    start, moved = network.state_dict(), model.encoder.network.state_dict()
+    assert not torch.equal(moved["conv1.0.weight"], start["conv1.0.weight"])
+    assert not torch.equal(moved["bn1.running_mean"], start["bn1.running_mean"])
+    tune("again", tmp_path / "weights.pth", **theirs, lr=[0.001], layer_decay=0.5, epochs=2)
+    assert contents(tmp_path / "again") == contents(tmp_path / "run")
+    assert np.isfinite(written.filter(like="prob_").to_numpy()).all()

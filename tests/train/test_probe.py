@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from miram.data.tasks import CLASSES
 from miram.errors import MiramError
 from miram.layout import Cell
+from miram.models._timm import create_model
 from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.predictions import Question, read_predictions
@@ -180,3 +181,10 @@ def test_features_that_are_not_finite_are_refused(fit, monkeypatch, tmp_path):
     with pytest.raises(MiramError, match="not finite"):
         fit("run", "knn")
     assert not (tmp_path / "run").exists()
+
+
+def test_features_of_a_network_of_timm_are_what_is_probed(fit, tmp_path):
+    torch.save(create_model("test_vit").state_dict(), tmp_path / "weights.pth")
+    theirs = {"encoder": {"timm": "test_vit", "weights": "weights.pth"}, "pool": "own"}
+    facts = fit("run", "linear", tmp_path / "weights.pth", **theirs)
+    assert facts["features"] == 64
