@@ -72,7 +72,7 @@ def test_a_file_of_weights_that_is_not_there_is_named(folder, capsys):
 
 def test_weights_that_are_not_ours_are_not_shared_as_ours(folder, capsys):
     with_encoder(folder)
-    assert main(["weights", "theirs", "--out", "shared"]) == 1
+    assert main(["weights", "--method", "theirs", "--out", "shared"]) == 1
     said = capsys.readouterr().err
     assert "theirs was not pre-trained here: its weights are those of encoders.theirs" in said
     assert "name a method: mae, mocov3" in said and not (folder / "shared").exists()

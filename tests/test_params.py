@@ -123,7 +123,7 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
         ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
         ("  layer_decay: 1.0", "  layer_decay: 1.0\n  imagenet_init: null", "It is called encoders, where each row"),
-        ("encoders: {}", "encoders: {mae: {timm: resnet50, weights: null}}", "mae are taken"),
+        ("encoders: {}", "encoders: {mae: {timm: resnet50, weights: null}}", "trivial-grey, mae, mocov3"),
         ("encoders: {}", "encoders: {of-timm: {weights: null}}", "encoders.of-timm.timm is missing"),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
         ("from: films #", "from: archives #", "crops.from: 'archives'"),
@@ -246,7 +246,8 @@ def test_encoders_of_others_are_rows_with_a_network_a_file_and_a_side_of_their_o
     told = {name: values(chosen, cells[name]) for name in ("theirs", "fresh")}
     assert [told["theirs"][name] for name in ("side", "pool", "pretrain_seed")] == [48, "own", None]
     assert told["theirs"]["encoder"] == {"timm": "resnet50", "weights": "a.pth"} and told["fresh"]["side"] == 64
-    assert told["theirs"]["head_init_std"] == chosen.finetune.head_init_std_mocov3
+    tuned = values(chosen, cells["theirs"]._replace(mode="finetune"))
+    assert tuned["head_init_std"] == chosen.finetune.head_init_std_mocov3
     kinds = params.kinds_of(chosen)
     assert kinds["theirs"] == kinds["fresh"] == layout.TIMM and kinds["mae"] == "mae"
     conditions = params.stage_values(chosen, "evaluate")["conditions"]

@@ -62,7 +62,7 @@ MORE = {"epoch": 7, "args": argparse.Namespace(lr=1.0)}
 FORMS: dict[str, Callable[[State], dict[str, object]]] = {
     "bare": lambda state: dict(state),
     "MAE": lambda state: (
-        {"model": {**state, "mask_token": torch.zeros(1), "decoder_pred.weight": torch.zeros(1)}} | MOCO
+        {"model": {**state, "mask_token": torch.zeros(1), "decoder_pred.weight": torch.zeros(1)}} | MORE
     ),
     "DataParallel": lambda state: {"state_dict": names_of("module.")(state)},
     "teacher beside student": lambda state: {

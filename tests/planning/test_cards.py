@@ -10,6 +10,7 @@ from miram import layout, params
 from miram.cli import main
 from miram.planning import cards, flops
 from miram.planning.hours import Job
+from miram.recipe import Timm
 
 ROOT = Path(__file__).parents[2]
 PAPER = params.load(ROOT / "params.yaml", "paper")
@@ -58,6 +59,11 @@ def test_measured_rates_of_the_card_stand_beside_the_predicted(tmp_path):
     assert found == {"rtx-4090": {"headline": 1.0}}
     text = cards.as_text({"headline": 1e18, "whole": 2e18}, {"rtx-4090": cards.CARDS["rtx-4090"]}, found)
     assert [line.split("|")[-2].strip() for line in text.splitlines()[-4:]] == ["predicted"] * 3 + ["measured"]
+
+
+def test_the_operations_of_a_network_of_timm_are_its_own():
+    macs = 4.09e9  # of ResNet-50 at 224, as published with it
+    assert flops.finetuning_flops(Timm("resnet50", None), 224) == pytest.approx(3 * 2 * macs, rel=0.02)
 
 
 def test_the_headline_is_part_of_the_whole_table():

@@ -103,6 +103,15 @@ def test_what_was_not_measured_or_is_of_another_network_is_not_counted(bench, tm
     assert "| pre-training mae |        448 |" in budget.as_text(plans, 1, pretrain_seeds=1, finetune_seeds=1)
 
 
+def test_a_network_of_others_has_no_hours_by_the_rates_of_ours(bench, tmp_path):
+    images = budget.Images(250, 0, {"pathology": (90, 30, 60)})
+    cell = Cell("strict", "pathology", FINETUNE, "theirs", 0)
+    jobs = [budget.classifier_job(cell, 112, images, 10, tmp_path / "none.json", other) for other in ("", "theirs")]
+    (plan,) = budget.hours(jobs, PAPER.encoder, [bench]).values()
+    known = plan.set_index("what")["hours"].notna()
+    assert known["fine-tuning"] and not known["fine-tuning theirs"]
+
+
 def test_rates_of_whole_trainings_go_before_those_of_bare_steps(tmp_path, bench):
     own = {"method": "mae", "side": 112, "images_per_second": 8.0}
     forms = [own | {"form": "fused"}, own | {"form": "package", "images_per_second": 1.0}]
