@@ -52,21 +52,22 @@ def load_timm(encoder: TimmEncoder, path: Path) -> None:
     Names are made timm's where timm knows how, positions of another side are resampled. Raises MiramError if the file
     is missing, truncated or not understood, or naming what it lacks, has in another shape, or has beyond the network.
     """
-    wanted = encoder.network.state_dict()
+    wanted, what = encoder.network.state_dict(), f"the weights of timm's {encoder.architecture['timm']}"
+    remedy = "Name the network that they are of as `timm` under `encoders`, or give that network's file."
     found, _ = _read(Path(path), partial(network_state, names=list(wanted)))
-    embedding = {name: value for name, value in found.items() if name == PATCHES and value.ndim == wanted[name].ndim}
     counted = {name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked")}  # absent in old
-    state = {**counted, **renamed(found, encoder.network)}
+    try:
+        state = {**counted, **renamed(found, encoder.network)}
+    except (AssertionError, AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise MiramError(f"{path} cannot be read as {what}: {error!r}", remedy) from error
     parts = {name.partition(".")[0] for name in wanted}
+    patches = {name: value for name, value in found.items() if name == PATCHES and value.ndim == 4}
     differences = [
-        *_misfits(state | embedding, wanted, lambda name, shape: shape == wanted[name].shape),
+        *_misfits(state | patches, wanted, lambda name, shape: shape == wanted[name].shape),
         *(f"{name} where there is none" for name in state if name.partition(".")[0] in parts and name not in wanted),
     ]
     if differences:
-        raise MiramError(
-            f"{path} does not hold the weights of timm's {encoder.architecture['timm']}: {_shown(differences)}",
-            "Name the network that they are of as `timm` under `encoders`, or give that network's file.",
-        )
+        raise MiramError(f"{path} does not hold {what}: {_shown(differences)}", remedy)
     encoder.network.load_state_dict({name: state[name] for name in wanted})
 
 

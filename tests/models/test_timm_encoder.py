@@ -123,6 +123,13 @@ def test_a_file_that_does_not_fit_names_what_does_not(tmp_path: Path, held: dict
     assert not held or "as `timm` under `encoders`" in fault.value.remedy
 
 
+@pytest.mark.parametrize(("name", "other"), [(VIT, RESNET), (RESNET, VIT)])
+def test_a_file_of_another_kind_of_network_is_refused(tmp_path: Path, name: str, other: str) -> None:
+    torch.save(drawn(other).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(MiramError, match="does not hold the weights of timm's"):
+        load_weights(encoder(name), tmp_path / "weights.pth")
+
+
 @pytest.mark.parametrize(
     ("name", "side", "named"),
     [
