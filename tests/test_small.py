@@ -26,7 +26,8 @@ def shorter(document):
         preset.get("methods", {}).pop("miram-linformer", None)
     small = document["presets"]["small"]
     small["encoder"]["depth"] = small["decoder"]["depth"] = 1
-    small["pretrain"] |= {"batch": 32, "epochs": 2, "warmup_epochs": 1, "checkpoint_every_epochs": 1}
+    document["finetune"]["modes"] = ["finetune"]
+    small["pretrain"] |= {"seeds": [0], "batch": 32, "epochs": 2, "warmup_epochs": 1, "checkpoint_every_epochs": 1}
     small["finetune"] |= {"tasks": ["pathology_4class"], "seeds": [0], "epochs": 2, "warmup_epochs": 1}
 
 
