@@ -52,6 +52,13 @@ class Timm:
 
 
 @dataclass(frozen=True, config=STRICT)
+class GivenEncoder(Timm):
+    """A row that no pre-training here made; without a `side` it has that of `pretrain`."""
+
+    side: Count | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Decoder:
     """The low-resolution decoder; the high-resolution one has the same sizes."""
 

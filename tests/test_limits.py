@@ -11,6 +11,7 @@ SOURCES = sorted((ROOT / "miram").rglob("*.py"))
 FILE_LINES, FUNCTION_LINES, STOPS = 300, 60, 6
 TYPED = ("train", "models", "bench", "planning/memory.py", "planning/hours.py", "data/cutting.py", "data/crop_rules.py")
 READ = {
+    "architecture",
     "host",
     "keywords",
     "lesion",

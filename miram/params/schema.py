@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from miram import kinds
 from miram.kinds import STRICT, AskedPrecision, Count, Whole
-from miram.recipe import Decoder, Encoder, Fraction, Highres, LearningRates, Moco, NonNegative, Positive, Timm
+from miram.recipe import Decoder, Encoder, Fraction, GivenEncoder, Highres, LearningRates, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
 IMAGES = "images"  # the source of own images, the only one whose task is `label`
@@ -251,13 +251,6 @@ class Method(WrittenMethod):
     """A method with all its values."""
 
     pretrain: Pretrain  # with this method's overrides applied
-
-
-@dataclass(frozen=True, config=STRICT)
-class GivenEncoder(Timm):
-    """A row that no pre-training here made; without a `side` it has that of `pretrain`."""
-
-    side: Count | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
