@@ -8,7 +8,7 @@ import pytest
 
 from miram import layout, params
 from miram.cli import main
-from miram.cli.stage import do_stage, unfinished_logs
+from miram.cli.stage import do_stage, given_encoders, unfinished_logs
 from miram.provenance import record
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +68,8 @@ def test_a_file_of_weights_that_is_not_there_is_named(folder, capsys):
         path.write_text('{"inputs": {}, "outputs": {}}')
     assert main(["finetune", *CELL, "--method", "theirs", "--seed", "0"]) == 2
     assert "encoders.theirs.weights: there is no file vit.pth" in capsys.readouterr().err
+    chosen = params.load(folder / "params.yaml")
+    assert given_encoders(chosen, ["from-scratch", "mae"]) == {}  # whose trainings need not wait for that file
 
 
 def test_weights_that_are_not_ours_are_not_shared_as_ours(folder, capsys):

@@ -84,9 +84,9 @@ def given_file(name: str, file: str | None) -> Path:
     return Path(file)
 
 
-def given_encoders(chosen: params.Params) -> dict[str, Path]:
-    """The file of each row of `encoders` that has one; raises ParameterError if one does not exist."""
-    files = {name: own.weights for name, own in chosen.encoders.items() if own.weights is not None}
+def given_encoders(chosen: params.Params, rows: Iterable[str]) -> dict[str, Path]:
+    """The file of each of these rows that `encoders` gives one; raises ParameterError if one does not exist."""
+    files = {name: own.weights for name, own in chosen.encoders.items() if name in rows and own.weights is not None}
     return {name: given_file(f"encoders.{name}.weights", file) for name, file in files.items()}
 
 

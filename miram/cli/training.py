@@ -136,8 +136,8 @@ def _classify(
         inputs.append(layout.record(stage, run, *first))
     for path in inputs:
         record.read(path)
-    if cell.method in given_encoders(chosen):
-        encoder_file = given_encoders(chosen)[cell.method]
+    if given := given_encoders(chosen, [cell.method]):
+        encoder_file = given[cell.method]
         inputs.append(encoder_file)
     tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
     out = layout.classifier(run, cell)
@@ -185,7 +185,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
     pretrained = {m: path for m, path in first_pretrainings(chosen, protocol).items() if m in finished}
-    given = {m: path for m, path in given_encoders(chosen).items() if m in finished}
+    given = given_encoders(chosen, finished)
     inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]
     for path in inputs:
