@@ -65,7 +65,7 @@ class Run:
             torch.set_float32_matmul_precision("highest")  # see `full_float32`
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
-        self.step_log: list[dict[str, float]] = []  # of the epoch under way
+        self.step_log: list[dict[str, Any]] = []  # of the epoch under way; see `_read_steps`
         self.log: list[dict[str, float]] = []  # of the epochs done
         if self.checkpoint_path.exists():
             self._resume()
@@ -92,13 +92,16 @@ class Run:
         for epoch in epochs:
             while self.step < (epoch + 1) * self.steps_per_epoch:
                 start = time.perf_counter()
-                values = self._optimise(batches, epoch)
-                self.step_log.append({**values, "seconds": time.perf_counter() - start})
+                self.step_log.append(self._optimise(batches))
                 self.step += 1
+                stop = self._in_any_process(stopped())
+                if stop or self.step % self.steps_per_epoch == 0:
+                    self._read_steps(epoch)
+                self.step_log[-1]["seconds"] = time.perf_counter() - start
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(epoch)
                     write_log(self.log)
-                if self._in_any_process(stopped()):
+                if stop:
                     self._save()
                     self._say(f"stopped by SIGTERM; run again to resume from {self.checkpoint_path}")
                     self.fabric.barrier()  # the first to leave makes its launcher end the others
@@ -120,8 +123,11 @@ class Run:
             "devices": self.fabric.world_size,
         }
 
-    def _optimise(self, batches: Iterator[list[Tensor]], epoch: int) -> dict[str, float]:
-        """One optimiser step: its loss and gradient norm, and the features' spread if the objective has one."""
+    def _optimise(self, batches: Iterator[list[Tensor]]) -> dict[str, Any]:
+        """One optimiser step: its loss and gradient norm, and the features' spread if the objective has one.
+
+        They are tensors, which the device may still have to compute.
+        """
         recipe, lr = self.recipe, float(self.lr[self.step])
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -135,17 +141,28 @@ class Run:
             total += loss.detach() / recipe.micro_batches
         self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         grad_norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
-        values = {"loss": self._mean(total), "lr": lr, "grad_norm": grad_norm.item()}
-        scaled = recipe.precision == "16-mixed"  # there a step with infinite gradients is skipped and the scale lowered
-        if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["grad_norm"])):
-            raise MiramError(
-                f"Pre-training {recipe.name} diverged in epoch {epoch + 1}, step {self.step + 1}: "
-                f"loss {values['loss']}, gradient norm {values['grad_norm']}, learning rate {lr:.3g}.",
-                f"Lower lr_per_256, raise warmup_epochs or use precision 32-true; {self._kept()}.",
-            )
         self.stepper.step()
         self.optimizer.zero_grad()
-        return values if feature_std is None else {**values, "feature_std": feature_std.item()}
+        values = {"loss": self._mean(total), "lr": lr, "grad_norm": grad_norm}
+        return values if feature_std is None else {**values, "feature_std": feature_std}
+
+    def _read_steps(self, epoch: int) -> None:
+        """Make numbers of the tensors in `step_log`, in one transfer, for which the device is waited for.
+
+        Raises MiramError for the first step that diverged; nothing is saved before.
+        """
+        unread = [values for values in self.step_log if isinstance(values["loss"], Tensor)]
+        names = [name for name, value in unread[-1].items() if isinstance(value, Tensor)]
+        read = torch.stack([torch.stack([values[name].float() for name in names]) for values in unread]).tolist()
+        scaled = self.recipe.precision == "16-mixed"  # there a step with infinite gradients is skipped
+        for number, (values, own) in enumerate(zip(unread, read, strict=True), start=self.step - len(unread) + 1):
+            values |= dict(zip(names, own, strict=True))
+            if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["grad_norm"])):
+                raise MiramError(
+                    f"Pre-training {self.recipe.name} diverged in epoch {epoch + 1}, step {number}: "
+                    f"loss {values['loss']}, gradient norm {values['grad_norm']}, learning rate {values['lr']:.3g}.",
+                    f"Lower lr_per_256, raise warmup_epochs or use precision 32-true; {self._kept()}.",
+                )
 
     def _forward(self, batch: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Loss of a micro-batch, and the features' spread."""
@@ -171,11 +188,13 @@ class Run:
             self._say(f"epoch {epoch + 1}: feature_std {spread:.2g}, the features have collapsed; lower lr_per_256")
 
     def _in_any_process(self, true_here: bool) -> bool:
-        return self._mean(torch.tensor(float(true_here), device=self.fabric.device)) > 0
+        if self.fabric.world_size == 1:
+            return true_here
+        return bool(self._mean(torch.tensor(float(true_here), device=self.fabric.device)) > 0)
 
-    def _mean(self, value: Tensor) -> float:
+    def _mean(self, value: Tensor) -> Tensor:
         """The mean over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(value)).item()
+        return cast(Tensor, self.fabric.all_reduce(value))
 
     def _save(self) -> None:
         self.peak_memory = max(self.peak_memory, peak_memory(self.fabric.device)[0])

@@ -70,7 +70,7 @@ def load_batches(views: Dataset, keys: Iterable[list[Key]], workers: int) -> Ite
 def render_batches(
     views: PretrainViews, keys: Iterable[list[Key]], places: Iterable[int], device: torch.device
 ) -> Iterator[list[torch.Tensor]]:
-    """As `load_batches`, but made on a device, which keeps the crops `places`; a pixel may differ by 2 grey levels.
+    """As `load_batches`, but made on a device, which keeps the crops `places`; they differ as `device_views` says.
 
     A thread works one batch ahead.
     """

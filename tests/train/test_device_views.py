@@ -39,21 +39,22 @@ def differences(crops, side, draws):
 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(["noise", "smooth"]), st.sampled_from([16, 48, 112]), st.integers(0, 99))
-def test_views_of_the_masked_methods_are_pils(kind, side, seed):
+def test_views_of_the_masked_methods_are_pils_within_2_grey_levels(kind, side, seed):
     random = np.random.default_rng(seed)
     chosen = list(crops(random, kind, 40))
     draws = [draw_view(*crop.shape, 0.2, random) for crop in chosen]
-    assert differences(chosen, side, draws).max() == 0
+    apart = differences(chosen, side, draws)
+    assert apart.max() <= 2 and (apart > 0).mean() < 0.001
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(["noise", "smooth"]), st.sampled_from([16, 48, 112]), st.integers(0, 99))
-def test_views_of_moco_are_pils_within_2_grey_levels(kind, side, seed):
+def test_views_of_moco_are_pils_within_5_grey_levels(kind, side, seed):
     random = np.random.default_rng(seed)
     chosen = list(crops(random, kind, 40))
     draws = [draw_moco_view(*crop.shape, 0.08, random, **MOCO) for crop in chosen]
     apart = differences(chosen, side, draws)
-    assert apart.max() <= 2 and (apart > 0).mean() < 0.01
+    assert apart.max() <= 5 and (apart > 0).mean() < 0.002
 
 
 @pytest.mark.gpu

@@ -47,10 +47,10 @@ def before_step(monkeypatch, step, action):
     """Have `action()` done before optimiser step `step` (counted from 0 over all epochs)."""
     optimise = Run._optimise
 
-    def stopped(run, batches, epoch):
+    def stopped(run, batches):
         if run.step == step:
             action()
-        return optimise(run, batches, epoch)
+        return optimise(run, batches)
 
     monkeypatch.setattr(Run, "_optimise", stopped)
 

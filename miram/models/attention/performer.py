@@ -6,6 +6,7 @@ Shapes: B batch, N tokens, D width, H heads, d = D / H, r = int(d ln d) random f
 import math
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,27 @@ class PerformerAttention(nn.Module):
 
 
 class RedrawClock(nn.Module):
-    """Counts training forwards since the last redraw; the count is a buffer, so that checkpoints hold it."""
+    """Counts training forwards since the last redraw: a number, for which no device is waited for.
 
-    calls_since_last_redraw: Tensor
+    Checkpoints hold it as performer-pytorch's, the buffer `calls_since_last_redraw`.
+    """
+
+    NAME = "calls_since_last_redraw"
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("calls_since_last_redraw", torch.tensor(0))
+        self.calls = 0
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[prefix + self.NAME] = torch.tensor(self.calls)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *others: Any
+    ) -> None:
+        if prefix + self.NAME in state_dict:
+            self.calls = int(state_dict[prefix + self.NAME])
+        elif strict:
+            missing.append(prefix + self.NAME)
 
 
 class Performer(nn.Module):
@@ -84,15 +99,15 @@ class Performer(nn.Module):
             self._tick()
         return self.net(x)
 
+    @torch.compiler.disable
     def _tick(self) -> None:
-        calls = self.proj_updater.calls_since_last_redraw
-        if self.interval and calls >= self.interval:
+        if self.interval and self.proj_updater.calls >= self.interval:
             for attention, _ in self.net.layers:
                 if isinstance(attention.fn, PerformerAttention):
                     attention.fn.fast_attention.redraw()
-            calls.zero_()
+            self.proj_updater.calls = 0
         else:
-            calls += 1
+            self.proj_updater.calls += 1
 
 
 def build(*, backend: str, dim: int, depth: int, heads: int, tokens: int, redraw_interval: int) -> nn.Module:
