@@ -4,20 +4,18 @@ Writes results/bench/divided.{json,md}: a whole step at the sizes of preset pape
 that are encoded again in the backward pass. Ratios of interleaved calls in one run, medians.
 """
 
-import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks import parser_of
 from miram import params
 from miram.bench.efficiency import peak_of
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import interleaved, machine, medians, timed
-from miram.layout import BENCH
 from miram.recipe import Recipe
 
 IMAGES, PARTS, ROUNDS = 8, (1, 2, 4), 5
@@ -26,11 +24,9 @@ MIB = 2**20
 
 def main() -> None:
     """Measure and write the two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper")
+    parser = parser_of(__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--out", type=Path, default=BENCH)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     recipe = params.recipe_of(params.load(arguments.params, "paper"), "mocov3")

@@ -5,16 +5,15 @@ tokens, (c) the input pipeline, and which targets hold. Ratios of interleaved ca
 what autograd saves.
 """
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks import parser_of
 from benchmarks.mocov3_plain import straightforward_loss
 from miram import params
 from miram.bench.growth import crossovers
@@ -22,7 +21,6 @@ from miram.bench.models import attention_layer, forward_and_backward, in_form, l
 from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
 from miram.bench.timing import interleaved, machine, medians, timed
-from miram.layout import BENCH
 from miram.planning.kept import kept_bytes
 from miram.recipe import Recipe
 
@@ -57,10 +55,7 @@ TARGETS = {  # of the project's plan: quantity -> (what, at most or at least)
 
 def main() -> None:
     """Run all three parts and write the two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper")
-    parser.add_argument("--out", type=Path, default=BENCH)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     torch.manual_seed(0)
     paper = params.load(arguments.params, "paper")
     methods = {name: replace(params.recipe_of(paper, name), side=STEP_SIDE) for name in paper.methods}

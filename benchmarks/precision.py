@@ -3,20 +3,18 @@
 Writes results/bench/precision.{json,md}: one layer at the sizes of preset paper, against float64.
 """
 
-import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks import parser_of
 from miram import kinds, params
 from miram.bench.models import attention_layer
 from miram.bench.output import write_results
 from miram.bench.rounding import PRECISIONS, SHARPENED, errors, sharpened
 from miram.bench.timing import machine
-from miram.layout import BENCH
 from miram.recipe import Recipe
 
 TOKENS = (197, 785)  # of the second decoder at side 112 and 224
@@ -25,10 +23,7 @@ IMAGES = 1
 
 def main() -> None:
     """Measure and write the two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper")
-    parser.add_argument("--out", type=Path, default=BENCH)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     paper = params.load(arguments.params, "paper")
     recipes = {method.attention: params.recipe_of(paper, name) for name, method in paper.methods.items()}
     results = {

@@ -3,20 +3,18 @@
 Writes results/bench/predicted.{json,md}: every method of preset paper at three input sides and two numbers of images.
 """
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks import parser_of
 from miram import params
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import machine
-from miram.layout import BENCH
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import least_images, memory_of
 from miram.recipe import Recipe
@@ -27,10 +25,7 @@ MIB = 2**20
 
 def main() -> None:
     """Measure and write the two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper")
-    parser.add_argument("--out", type=Path, default=BENCH)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     paper = params.load(arguments.params, "paper")
     methods = {name: params.recipe_of(paper, name) for name in paper.methods}
     results = {

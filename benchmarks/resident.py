@@ -4,22 +4,20 @@ Writes results/bench/resident.{json,md}: input 448 px, reconstructed at 896, one
 of its own, by the largest memory that was resident in it. The next size, 896 to 1,792 px, is predicted alone.
 """
 
-import argparse
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from benchmarks import parser_of
 from miram import params
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import clock, machine
-from miram.layout import BENCH
 from miram.planning.memory import FULL, memory_of
 from miram.recipe import Recipe
 from miram.train.device import peak_memory
@@ -31,10 +29,7 @@ GB = 1e9
 
 def main() -> None:
     """Measure and write the two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="sizes: those of its preset paper-896")
-    parser.add_argument("--out", type=Path, default=BENCH)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, "paper-896").parse_args()
     preset = params.load(arguments.params, "paper-896")
     rows = []
     for side in (MEASURED_SIDE, PREDICTED_SIDE):

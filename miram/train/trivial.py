@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from miram.data.tasks import MULTI_LABEL
 from miram.files import atomic_path
 from miram.layout import TRIVIAL, TRIVIAL_MODE, trivial_predictions
-from miram.predictions import Predictions, write_predictions
+from miram.predictions import TEST, Predictions, write_predictions
 from miram.recipe import Trivial
 from miram.train.classifiers import (
     Split,
@@ -65,7 +65,7 @@ def classify_trivially(
     train, validation = read_training(store, labelled, view)
     with threadpool_limits(trivial.threads):
         chosen = {method: choose(train, validation, READS[method], trivial) for method in TRIVIAL}
-        test = read_split(store, labelled, "test", view)
+        test = read_split(store, labelled, TEST, view)
         asked = question_of(labelled, trivial, TRIVIAL_MODE)
         for method, own in chosen.items():
             answers = [(split, own.answer(split.views[:, READS[method]])) for split in (validation, test)]

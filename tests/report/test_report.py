@@ -173,6 +173,11 @@ def test_the_table_comes_first_and_the_demo_folds_its_evidence_and_gives_no_verd
     assert "No verdicts in the demo" not in text
 
 
+def test_the_first_screen_names_lesions_and_networks_as_the_tables_do(tmp_path):
+    first_screen = made(tmp_path, "small", **SMALL)[0].read_text().partition('id="table"')[0]
+    assert "CBIS-DDSM, small models on the archive&#39;s own crops." in first_screen and "size." not in first_screen
+
+
 def test_the_first_screen_says_that_a_trivial_classifier_wins(tmp_path):
     def spoil():
         results = Path("results", "paper")
