@@ -1,5 +1,8 @@
 """The stages of the workflow, one row each: every other list of stages is read from here.
 
+A stage has a rule and a sub-command of its name. The jobs of `classify` also write a record of each classifier, which
+has a row of its own.
+
 The values that decide a stage's result are in `params.stage_values`, its inputs in its rule in workflow/rules/.
 """
 
@@ -24,12 +27,13 @@ class Cell(NamedTuple):
 class Stage:
     """One stage; in `record` and `log` {data} and {runs} are folders of the run, and other braces values of `place`."""
 
-    name: str  # of its sub-command and of its rule
+    name: str  # of its sub-command and of its rule, if it is not done within another one's
     module: str  # where its code begins
     record: str  # path of the JSON file that it writes last
     log: str = ""  # what its jobs say, without the folder and the ending; empty: its name
     place: tuple[str, ...] = ()  # what tells its jobs apart; without it the stage is one job
     modes: tuple[str, ...] = ()  # of the classifiers that it makes
+    within: str = ""  # the stage whose jobs do it
     files: tuple[str, ...] = ()  # what it may write into the results folder
     only: Literal["", "embedded", "films", "images", "networks"] = ""  # the runs that have it, see `params.jobs`
     reads_source: bool = False
@@ -40,17 +44,12 @@ class Stage:
 
     @property
     def examined(self) -> bool:
-        """Whether the machine is examined before it."""
-        return self.reads_source or self.on_gpu
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The part of `place` that its sub-command gets."""
-        return tuple(name for name in self.place if name != "mode" or len(self.modes) > 1)
+        """Whether the machine is examined before its jobs."""
+        return (self.reads_source or self.on_gpu) and not self.within
 
 
 _CLASSIFIER = "{runs}/{protocol}/classifiers/{task}/{mode}/{method}/seed-{seed}/record.json"
-_CELL_LOG = str(Cell(*(f"{{{name}}}" for name in Cell._fields)))
+_CLASSIFIERS_LOG = "{protocol}/classify/{task}/{method}"
 # fmt: off
 _ROWS = (
     Stage("archive", "miram.phantom.archive", "{data}/archive.json", only="embedded",
@@ -70,10 +69,13 @@ _ROWS = (
     Stage("pretrain", "miram.train.pretrain", "{runs}/{protocol}/pretrain/{method}/seed-{seed}/record.json",
           log="{protocol}/pretrain/{method}/seed-{seed}", place=("protocol", "method", "seed"), on_gpu=True,
           does="pre-train one method with one seed"),
-    Stage("finetune", "miram.train.finetune", _CLASSIFIER, _CELL_LOG, Cell._fields, ("finetune",), on_gpu=True,
-          does="fine-tune one method and predict validation and test"),
-    Stage("probe", "miram.train.probe", _CLASSIFIER, _CELL_LOG, Cell._fields, ("linear", "knn"), on_gpu=True,
-          does="classify the frozen features of one method and predict validation and test"),
+    Stage("classify", "miram.train.classifiers", "{runs}/{protocol}/classifiers/{task}/{method}.json", _CLASSIFIERS_LOG,
+          ("protocol", "task", "method"), on_gpu=True,
+          does="fine-tune and probe one method with every seed, and predict validation and test"),
+    Stage("finetune", "miram.train.finetune", _CLASSIFIER, _CLASSIFIERS_LOG, Cell._fields, ("finetune",), "classify",
+          on_gpu=True, does="fine-tune one method with one seed"),
+    Stage("probe", "miram.train.probe", _CLASSIFIER, _CLASSIFIERS_LOG, Cell._fields, ("linear", "knn"), "classify",
+          on_gpu=True, does="classify the frozen features of one method"),
     Stage("trivial", "miram.train.trivial", "{runs}/{protocol}/classifiers/{task}/trivial/record.json",
           log="{protocol}/{task}/trivial", place=("protocol", "task"),
           does="classify by the size and by the grey values of the crops alone, and predict validation and test"),

@@ -58,12 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         stage.set_defaults(run=run)
         return stage
 
-    for row in STAGES.values():
+    for row in (row for row in STAGES.values() if not row.within):
         own = add(row.name, COMMANDS[row.name], row.does)
-        for name in row.options:  # params.yaml lists the values
+        for name in row.place:  # params.yaml lists the values
             own.add_argument(f"--{name}", type=int if name == "seed" else str, required=True)
-        if len(row.modes) == 1:
-            own.set_defaults(mode=row.modes[0])
         if row.name == "crops":
             text = "print what would be done, as `data plan`, and change nothing"
             own.add_argument("--dry-run", action="store_true", help=text)

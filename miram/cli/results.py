@@ -8,7 +8,15 @@ from typing import Any
 
 from miram import kinds, layout, params
 from miram.cli.effort import efforts
-from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
+from miram.cli.stage import (
+    classifiers,
+    do_stage,
+    expected,
+    first_pretrainings,
+    outdated,
+    trivial_records,
+    unfinished_logs,
+)
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -19,7 +27,7 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of all finished cells, and the differences between methods."""
     from miram.evaluate.metrics import evaluate as measure
 
-    cells, trivial = classifiers(chosen), trivial_records(chosen)
+    cells, trivial = classifiers(chosen, arguments), trivial_records(chosen, arguments)
     finished = [path for path in dict.fromkeys([*cells.values(), *trivial.values()]) if path.exists()]
     for path in finished:
         record.read(path)
@@ -37,7 +45,11 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete."""
+    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete.
+
+    Classifiers that a run would make anew count as not run.
+    """
+    arguments.hidden = outdated(chosen)
     stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
     try:
         for stage in stages:
@@ -45,8 +57,8 @@ def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
     finally:
         for stage in stages:
             layout.record(stage, chosen.name).unlink(missing_ok=True)
-    every = classifiers(chosen).values()
-    done, out = sum(path.exists() for path in every), layout.results(chosen.name)
+    every, out = classifiers(chosen, arguments).values(), layout.results(chosen.name)
+    done = sum(path.exists() for path in every)
     print(f"{done} of {len(every)} classifiers have finished: {out}/comparison.md, {out}/report.html")
 
 
@@ -56,7 +68,7 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.cohort import cohort as describe
 
     run, protocols = chosen.name, chosen.splits.protocols
-    shown = {cell: path for cell, path in classifiers(chosen).items() if cell[:3] == params.headline(chosen)}
+    shown = {cell: path for cell, path in classifiers(chosen, arguments).items() if cell[:3] == params.headline(chosen)}
     finished = {cell: path for cell, path in shown.items() if path.exists()}
     inputs = [layout.record("crops", run), *(layout.record("splits", run, protocol) for protocol in protocols)]
     inputs += finished.values()
@@ -156,7 +168,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
             "overview_md": _overview(chosen),
         }
         tables = out / "metrics.csv", out / "differences.csv", layout.paper_csv()
-        records = pretrained, classifiers(chosen), unfinished_logs(chosen)
+        records = pretrained, classifiers(chosen, arguments), unfinished_logs(chosen)
         return comparison(*tables, *records, out, preset=title, **values)
 
     outputs = [*layout.result_files("table", run), *(layout.reconstructions(run, method) for method in rebuilt)]
@@ -169,7 +181,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.report.report import report as write
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
-    cells = classifiers(chosen)
+    cells = classifiers(chosen, arguments)
     pretrained = first_pretrainings(chosen, headline[0])
     stages = {  # trainings are listed separately
         ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
@@ -232,7 +244,7 @@ def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the table, if it belongs to the present parameters."""
     from miram.provenance.verify import shortfalls
 
-    found, table = shortfalls(_expected(chosen)), layout.results(chosen.name) / "comparison.md"
+    found, table = shortfalls(expected(chosen)), layout.results(chosen.name) / "comparison.md"
     if found:
         more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
         print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
@@ -248,7 +260,7 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.provenance.verify import verify as check
 
     folder = arguments.folder or layout.results(chosen.name)
-    check(folder, _expected(chosen), name=chosen.name, films=arguments.films)
+    check(folder, expected(chosen), name=chosen.name, films=arguments.films)
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
@@ -283,11 +295,3 @@ def _values(chosen: params.Params, stage: str) -> dict[str, Any]:
 def _overview(chosen: params.Params) -> Path | None:
     """The summary of own images."""
     return layout.overview(chosen.name) if chosen.source == params.IMAGES else None
-
-
-def _expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
-    """The record of each job of the parameters -> its stage and its values."""
-    return {
-        layout.record(stage.name, chosen.name, *place): (stage.name, params.stage_values(chosen, stage.name, *place))
-        for stage, place in params.jobs(chosen)
-    }

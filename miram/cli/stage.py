@@ -1,7 +1,9 @@
 """What the commands share: running a stage as the only writer of its record, and finding records and files."""
 
+import argparse
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from miram.errors import ParameterError
 from miram.files import sole_writer
 from miram.provenance import record
 from miram.recipe import Recipe
+
+CLASSIFYING = ("finetune", "probe", "trivial")  # the stages whose records have predictions
 
 
 def do_stage(
@@ -48,19 +52,60 @@ def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
     return {name: layout.record("pretrain", chosen.name, protocol, name, seed) for name in chosen.methods}
 
 
-def classifiers(chosen: params.Params) -> dict[layout.Cell, Path]:
-    """The record of every cell, in the order of the table's rows."""
-    return {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
+def classifiers(chosen: params.Params, arguments: argparse.Namespace) -> dict[layout.Cell, Path]:
+    """The record of every cell, in the order of the table's rows; where `so_far` hides it, a path without a file."""
+    paths = {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
+    return {cell: _shown(path, arguments) for cell, path in paths.items()}
 
 
-def trivial_records(chosen: params.Params) -> dict[layout.Cell, Path]:
-    """The record of every trivial classifier; those of a protocol and task share one."""
-    return {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
+def _shown(path: Path, arguments: argparse.Namespace) -> Path:
+    return path.with_name("hidden") if path in getattr(arguments, "hidden", ()) else path
+
+
+def expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
+    """The record of each job and each classifier of the parameters -> its stage and its values."""
+    return {
+        layout.record(stage.name, chosen.name, *place): (stage.name, params.stage_values(chosen, stage.name, *place))
+        for stage, place in params.jobs(chosen)
+    }
+
+
+def drop_outdated(chosen: params.Params, parts: Iterable[params.Part]) -> list[params.Part]:
+    """Delete the record of each of these classifiers that is not current, and return them: they are to be made."""
+    left = []
+    for stage, cell in parts:  # in their order, as the first chooses the learning rate of others
+        path, values = layout.record(stage.name, chosen.name, *cell), params.stage_values(chosen, stage.name, *cell)
+        complete = all(before.exists() for before in params.inputs_of(chosen, cell))
+        if not (complete and record.is_current(path, stage=stage.name, values=values)):
+            path.unlink(missing_ok=True)
+            left.append((stage, cell))
+    return left
+
+
+def outdated(chosen: params.Params) -> set[Path]:
+    """The records of classifiers that a run would replace: they, or some that they were made from, are not current."""
+    every = expected(chosen)
+
+    @cache
+    def current(path: Path) -> bool:
+        stage, values = every[path]
+        if not record.is_current(path, stage=stage, values=values):
+            return False
+        return all(current(before) for before in map(Path, record.read(path)["inputs"]) if before in every)
+
+    found = [path for path, (stage, _) in every.items() if stage in CLASSIFYING and path.exists()]
+    return {path for path in found if not current(path)}
+
+
+def trivial_records(chosen: params.Params, arguments: argparse.Namespace) -> dict[layout.Cell, Path]:
+    """The record of every trivial classifier, as in `classifiers`; those of a protocol and task share one."""
+    paths = {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
+    return {cell: _shown(path, arguments) for cell, path in paths.items()}
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:
     """The logs of trainings that the workflow started and that have no record: record -> log."""
-    run, jobs = chosen.name, [(stage.name, place) for stage, place in params.jobs(chosen) if "method" in stage.place]
+    run, jobs = chosen.name, [(stage.name, place) for stage, place in params.jobs(chosen) if "seed" in stage.place]
     logs = {layout.record(stage, run, *place): layout.log(stage, run, *place) for stage, place in jobs}
     return {path: log for path, log in logs.items() if log.exists() and not path.exists()}
 

@@ -1,29 +1,29 @@
-"""The commands of the networks: pre-training, fine-tuning, probes, and explanations."""
+"""The commands of the networks: pre-training, classifiers, and explanations."""
 
 import argparse
-import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+import sys
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
 from miram.cli.stage import (
     check_known,
     do_stage,
+    drop_outdated,
     finished_of,
     first_pretrainings,
     given_encoders,
     given_file,
     store_of,
 )
-from miram.errors import MiramError
+from miram.errors import MiramError, ParameterError
 from miram.provenance import record
 from miram.stages import STAGES
 
 if TYPE_CHECKING:
+    from miram.train.classifiers import Lesions
     from miram.train.seen import Seen
-
-Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, index, lesions, splits, encoder or none
 
 
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -70,18 +70,74 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     do_stage(chosen, "pretrain", inputs, outputs, work, *place)
 
 
-def finetune(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Fine-tune a method with one seed."""
-    from miram.train.finetune import finetune as train
+def classify(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Fine-tune and probe a method with every seed."""
+    run, place = chosen.name, (arguments.protocol, arguments.task, arguments.method)
+    for name, value in zip(STAGES["classify"].place, place, strict=True):
+        check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in params.cells(chosen)))
+    parts = params.parts(chosen, "classify", *place)
+    if not parts:
+        raise ParameterError(
+            f"There is no classifier of task {place[1]} under protocol {place[0]}.", "See splits.further."
+        )
+    _require_accelerator(chosen)
+    own = [layout.record(stage.name, run, *cell) for stage, cell in parts]
+    inputs = dict.fromkeys(path for _, cell in parts for path in params.inputs_of(chosen, cell) if path not in own)
+    given = given_encoders(chosen, [arguments.method]).values()
+    for path in inputs.keys() - {*given}:
+        record.read(path)
+    do_stage(chosen, "classify", inputs, own, lambda: _classified(chosen, parts), *place)
 
-    def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        tuning, first = params.tuning_of(chosen, cell), params.chooser(chosen, cell)
-        if first:
-            lr = record.read(layout.record("finetune", chosen.name, *first))["facts"]["lr"]
-            tuning = dataclasses.replace(tuning, lr=[lr])
-        return train(*files, tuning, seen=_seen(chosen))
 
-    _classify(chosen, "finetune", arguments, work)
+def _classified(chosen: params.Params, parts: list[params.Part]) -> dict[str, Any]:
+    """Make the classifiers that are not current, see `drop_outdated`; one that fails does not stop the others.
+
+    Raises MiramError that names those that failed.
+    """
+    from miram.train.classifiers import Lesions, resized_to
+
+    left, faults = drop_outdated(chosen, parts), {}
+    for _, cell in (part for part in parts if part not in left):
+        print(f"{cell} is current: it stays as it is", file=sys.stderr, flush=True)
+    lesions = None
+    for stage, cell in left:
+        if lesions is None:  # the same for all
+            tables = layout.data(chosen.name) / "lesions.csv", layout.splits(chosen.name, cell.protocol)
+            view = resized_to(params.side_of(chosen, cell.method))
+            lesions = Lesions(*store_of(chosen), *tables, cell.task, view)
+        try:
+            _classifier(chosen, stage.name, cell, lesions)
+        except MiramError as fault:
+            faults[cell] = fault
+            print(f"{cell}: {fault}", file=sys.stderr, flush=True)
+    if faults:
+        raise MiramError(
+            "\n".join(f"{cell}: {fault.message}" for cell, fault in faults.items()),
+            " ".join(dict.fromkeys(fault.remedy for fault in faults.values())),
+        )
+    return {"classifiers": len(parts), "kept": len(parts) - len(left)}
+
+
+def _classifier(chosen: params.Params, stage: str, cell: layout.Cell, lesions: "Lesions") -> None:
+    """One classifier on the encoder that its cell starts from, and its record."""
+    from miram.train.finetune import finetune
+    from miram.train.probe import probe
+
+    run, out = chosen.name, layout.classifier(chosen.name, cell)
+    encoder_file = given_encoders(chosen, [cell.method]).get(cell.method)
+    if (seed := params.pretrain_seed(chosen, cell)) is not None:
+        encoder_file = layout.pretrain(run, cell.protocol, cell.method, seed) / "encoder.safetensors"
+    outputs = [out / layout.PREDICTIONS, out / "log.csv"]
+    if stage == "probe":
+        work = partial(probe, out, lesions, encoder_file, params.probe_of(chosen, cell))
+    else:
+        tuning = params.tuning_of(chosen, cell)
+        if first := params.chooser(chosen, cell):
+            tuning = replace(tuning, lr=[record.read(layout.record(stage, run, *first))["facts"]["lr"]])
+        if tuning.keep_network:
+            outputs.append(out / "model.safetensors")
+        work = partial(finetune, out, lesions, encoder_file, tuning, seen=_seen(chosen))
+    do_stage(chosen, stage, params.inputs_of(chosen, cell), outputs, work, *cell)
 
 
 def _seen(chosen: params.Params) -> "Seen":
@@ -100,52 +156,6 @@ def _seen(chosen: params.Params) -> "Seen":
         raise MiramError("The images were read by an older version.", "Run the stage `images` again.")
     ranges = {kind: Range(*levels) for kind, levels in made["facts"]["ranges"].items()}
     return Seen(levels=values["levels"], ranges=ranges, films=False, **{name: values[name] for name in WINDOW})
-
-
-def probe(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Classify the features of a method's frozen encoder."""
-    from miram.train.probe import probe as fit
-
-    def work(cell: layout.Cell, files: Files) -> dict[str, Any]:
-        return fit(*files, params.probe_of(chosen, cell))
-
-    _classify(chosen, "probe", arguments, work)
-
-
-def _classify(
-    chosen: params.Params,
-    stage: str,
-    arguments: argparse.Namespace,
-    work: Callable[[layout.Cell, Files], dict[str, Any]],
-) -> None:
-    """A classifier on the encoder that a cell starts from; `work` writes into the cell's folder."""
-    cell = layout.Cell(*(getattr(arguments, name) for name in layout.Cell._fields))
-    own = [other for other in params.cells(chosen) if other.mode in STAGES[stage].modes]
-    for name, value in cell._asdict().items():
-        check_known(name, value, dict.fromkeys(getattr(other, name) for other in own))
-    _require_accelerator(chosen)
-    run = chosen.name
-    inputs = [layout.record(name, run) for name in ("crops", "pack")]
-    inputs.append(layout.record("splits", run, cell.protocol))
-    encoder_file = None
-    pretrain_seed = params.pretrain_seed(chosen, cell)
-    if pretrain_seed is not None:
-        inputs.append(layout.record("pretrain", run, cell.protocol, cell.method, pretrain_seed))
-        encoder_file = inputs[-1].parent / "encoder.safetensors"
-    if first := params.chooser(chosen, cell):
-        inputs.append(layout.record(stage, run, *first))
-    for path in inputs:
-        record.read(path)
-    if given := given_encoders(chosen, [cell.method]):
-        encoder_file = given[cell.method]
-        inputs.append(encoder_file)
-    tables = layout.data(run) / "lesions.csv", layout.splits(run, cell.protocol)
-    out = layout.classifier(run, cell)
-    outputs = [out / layout.PREDICTIONS, out / "log.csv"]
-    if cell in params.kept(chosen):
-        outputs.append(out / "model.safetensors")
-    files = out, *store_of(chosen), *tables, encoder_file
-    do_stage(chosen, stage, inputs, outputs, lambda: work(cell, files), *cell)
 
 
 def trivial(chosen: params.Params, arguments: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """The classifiers of a preset, and the pre-trainings that they start from."""
 
+from pathlib import Path
+
 from miram import layout
 from miram.layout import Cell
 from miram.params.schema import Method, Params
@@ -79,6 +81,20 @@ def chooser(params: Params, cell: Cell) -> Cell | None:
     first = cell._replace(seed=params.finetune.seeds[0])
     several = cell.mode == layout.FINETUNE and len(getattr(params.finetune.lr, cell.protocol)) > 1
     return first if several and int(cell.seed) != first.seed else None
+
+
+def inputs_of(params: Params, cell: Cell) -> list[Path]:
+    """What a cell is made from: the records of the stages before it, and a file of weights."""
+    found = [layout.record("crops", params.name), layout.record("pack", params.name)]
+    found.append(layout.record("splits", params.name, cell.protocol))
+    seed, first, given = pretrain_seed(params, cell), chooser(params, cell), params.encoders.get(cell.method)
+    if seed is not None:
+        found.append(layout.record("pretrain", params.name, cell.protocol, cell.method, seed))
+    if first is not None:
+        found.append(layout.record("finetune", params.name, *first))
+    if given is not None and given.weights is not None:
+        found.append(Path(given.weights))
+    return found
 
 
 def explained(params: Params) -> list[Cell]:

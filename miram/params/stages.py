@@ -25,6 +25,7 @@ from miram.stages import STAGES, Stage
 
 Place = tuple[int | str, ...]  # of a job among those of its stage
 Placed = tuple[Stage, Place]  # a job
+Part = tuple[Stage, Cell]  # a classifier, of a job of `classify`
 ARCHIVE = "archive"  # the value of `crops.from` for the archive's own crops
 EMBEDDED = "embedded"  # the addresses of the archive that comes with this software
 # values of `sources.images` that decide the crops; the name decides folders alone, and the positive class is read late
@@ -45,6 +46,8 @@ def stage_values(params: Params, stage: str, *place: int | str) -> dict[str, Any
         return {"protocol": place[0], **values}
     if stage == "pretrain":
         return _pretrain_values(params, str(place[1]), int(place[2]))
+    if stage == "classify":
+        return {}  # each classifier has values, and a record, of its own
     if stage in ("finetune", "probe"):
         cell = Cell(*map(str, place))
         return asdict(tuning_of(params, cell) if stage == "finetune" else probe_of(params, cell))
@@ -95,10 +98,11 @@ def stages_of(params: Params) -> list[Stage]:
 
 
 def jobs(params: Params) -> list[Placed]:
-    """Every job of a run of a preset: its stage, and its place among the jobs of that stage."""
+    """Every job of a run of a preset, and every classifier: its stage, and its place among those of that stage."""
     places: dict[str, list[Place]] = {
         "splits": [(protocol,) for protocol in params.splits.protocols],
         "pretrain": [*pretrainings(params)],
+        "classify": list(dict.fromkeys((cell.protocol, cell.task, cell.method) for cell in cells(params))),
         "trivial": list(dict.fromkeys(cell[:2] for cell in trivial_cells(params))),
     }
     found: list[Placed] = []
@@ -108,6 +112,15 @@ def jobs(params: Params) -> list[Placed]:
         else:
             found += [(stage, place) for place in places.get(stage.name, [()])]
     return found
+
+
+def parts(params: Params, stage: str, *place: int | str) -> list[Part]:
+    """What a job makes that has records of its own, in this order: of `classify` its classifiers, else nothing."""
+    return [
+        (row, cell)
+        for row, cell in jobs(params)
+        if row.within == stage and isinstance(cell, Cell) and (cell.protocol, cell.task, cell.method) == place
+    ]
 
 
 def headline_jobs(params: Params) -> list[Placed]:

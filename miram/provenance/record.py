@@ -100,6 +100,22 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
+def made_by(stage: str) -> dict[str, str | None]:
+    """What a stage's result depends on beside its values and inputs: the code and, of training, the lock."""
+    lock = {"lock": lock_digest()} if STAGES[stage].on_gpu else {}
+    return {"code": code_digest(stage), **lock}
+
+
+def is_current(path: Path, *, stage: str, values: dict[str, Any]) -> bool:
+    """Whether a record is of these values and of the present code, and `read` finds nothing wrong with it."""
+    try:
+        made = read(path)
+    except MiramError:
+        return False
+    wanted = json.loads(json.dumps({"stage": stage, "values": values, **made_by(stage)}))
+    return wanted.items() <= made.items()
+
+
 def is_record(path: Path) -> bool:
     """Whether a file is the record of a stage, valid or not."""
     try:

@@ -24,10 +24,10 @@ from miram.kinds import AskedPrecision
 from miram.models.export import Network, load_classifier
 from miram.predictions import COLUMNS, PROBABILITY, TEST
 from miram.progress import track
+from miram.train.answers import evaluated, probabilities
 from miram.train.augment import resize
 from miram.train.classifiers import Split, predictions
 from miram.train.device import one_device
-from miram.train.finetune import evaluated, probabilities
 from miram.train.seen import Seen
 
 

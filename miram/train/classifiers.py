@@ -5,12 +5,14 @@ Shapes: N lesions, C classes; views (N, side, side) uint8, targets and probabili
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning_fabric import Fabric
 
 from miram.data import tasks
@@ -19,10 +21,10 @@ from miram.files import atomic_path
 from miram.layout import PREDICTIONS
 from miram.models.export import load_weights
 from miram.models.timm_encoder import AnyEncoder, encoder_from
-from miram.predictions import COLUMNS, PROBABILITY, Predictions, Question, write_predictions
+from miram.predictions import COLUMNS, PROBABILITY, TEST, Predictions, Question, write_predictions
 from miram.recipe import Classifying, Encoder, Timm, Trivial
 from miram.train.augment import resize
-from miram.train.device import device_facts, peak_memory
+from miram.train.device import device_facts, one_device, peak_memory
 from miram.train.store import Store
 
 
@@ -72,27 +74,52 @@ def resized_to(side: int) -> View:
     return partial(resize, side=side)
 
 
+class Lesions:
+    """The lesions of a task, each split with the views of its crops: read once for all classifiers that see the same.
+
+    Raises MiramError as `labelled_lesions` and `read_split`, and if all lesions of training or of validation have the
+    same classes: nothing to learn, or no AUC to select by.
+    """
+
+    def __init__(
+        self, store_u8: Path, index_csv: Path, lesions_csv: Path, splits_csv: Path, task: str, view: View
+    ) -> None:
+        self.labelled = labelled_lesions(lesions_csv, splits_csv, task)
+        self._read = partial(read_split, Store(store_u8, index_csv), self.labelled, view=view)
+        self.train, self.validation = self._read("train"), self._read("validation")
+        for split in (self.train, self.validation):
+            if not _told_apart(split.targets).any():
+                name, label = split.lesions.loc[0, ["split", "label"]]
+                raise MiramError(
+                    f"All {name} lesions are {label}: a second class is missing.",
+                    "Change splits.validation_fraction or splits.seed.",
+                )
+
+    @cached_property
+    def test(self) -> Split:
+        """Read at its first use: no classifier is chosen by it."""
+        return self._read(TEST)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The facts about the lesions for a record."""
+        splits = (self.train, self.validation, self.test)
+        return {
+            "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in splits},
+            "without_label": self.labelled.without_label,
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is trained on and chosen by."""
+        parts = (part for split in (self.train, self.validation) for part in (split.views, split.targets))
+        return sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
 def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split:
     """The lesions of split `name`, each crop through `view`; MiramError if one has no crop."""
     chosen = labelled.lesions[labelled.lesions["split"] == name].reset_index(drop=True)
     views = np.stack([view(store[place]) for place in store.places(chosen["lesion_id"])])
     return Split(chosen, views, tasks.targets(chosen["label"], labelled.classes))
-
-
-def read_training(store: Store, labelled: Labelled, view: View) -> tuple[Split, Split]:
-    """The splits train and validation, see `read_split`.
-
-    Raises MiramError also if all lesions of one have the same classes: nothing to learn, or no AUC to select by.
-    """
-    train, validation = (read_split(store, labelled, name, view) for name in ("train", "validation"))
-    for split in (train, validation):
-        if not _told_apart(split.targets).any():
-            name, label = split.lesions.loc[0, ["split", "label"]]
-            raise MiramError(
-                f"All {name} lesions are {label}: a second class is missing.",
-                "Change splits.validation_fraction or splits.seed.",
-            )
-    return train, validation
 
 
 def validation_scores(
@@ -155,17 +182,25 @@ def question_of(labelled: Labelled, asked: Classifying | Trivial, mode: str) -> 
     return Question(asked.task, mode, asked.seed, labelled.classes, separator, threshold, pretrain_seed)
 
 
-def common_facts(
-    labelled: Labelled, splits: Iterable[Split], chosen: dict[str, float], start: float, fabric: Fabric
-) -> dict[str, object]:
+def device_of(asked: Classifying) -> Fabric:
+    """The device of one training or probe, its peak of memory counted anew.
+
+    Never that of another one: a Fabric keeps the scale of float16's gradients. Raises as `one_device`.
+    """
+    fabric = one_device(asked.accelerator, asked.precision, asked.threads)
+    if fabric.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(fabric.device)
+    return fabric
+
+
+def common_facts(lesions: Lesions, chosen: dict[str, float], start: float, fabric: Fabric) -> dict[str, object]:
     """The facts in the record of every classifier: its lesions, the scores of the `chosen` row of its log, its cost.
 
     `start`: time.perf_counter() at the start.
     """
     memory, memory_kind = peak_memory(fabric.device)
     return {
-        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in splits},
-        "without_label": labelled.without_label,
+        **lesions.counts(),
         "val_macro_auc": chosen["val_macro_auc"],
         "val_accuracy": chosen["val_accuracy"],
         "seconds": time.perf_counter() - start,

@@ -17,10 +17,10 @@ from miram.models.export import load_classifier, load_weights
 from miram.models.timm_encoder import encoder_from, encoder_of
 from miram.predictions import TEST
 from miram.recipe import Explaining
+from miram.train.answers import probabilities
 from miram.train.augment import to_images
 from miram.train.classifiers import labelled_lesions, read_split, resized_to
 from miram.train.device import device_facts, one_device
-from miram.train.finetune import probabilities
 from miram.train.probe import Pooled, features
 from miram.train.store import Store
 

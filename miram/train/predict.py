@@ -17,11 +17,11 @@ from miram.kinds import AskedPrecision
 from miram.models.export import load_classifier
 from miram.predictions import PROBABILITY
 from miram.progress import track
+from miram.train.answers import evaluated, probabilities
 from miram.train.augment import resize
 from miram.train.classifiers import Split
 from miram.train.device import one_device
 from miram.train.explain import relevance
-from miram.train.finetune import evaluated, probabilities
 from miram.train.seen import Seen
 
 Square = tuple[int, int, int]  # x0, y0, side, in px

@@ -22,24 +22,19 @@ from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.models.classifier import pooling
 from miram.models.timm_encoder import AnyEncoder, encoder_of
-from miram.predictions import TEST
 from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train.augment import to_images
 from miram.train.classifiers import (
+    Lesions,
     best,
     build_encoder,
     common_facts,
-    labelled_lesions,
+    device_of,
     predictions,
     question_of,
-    read_split,
-    read_training,
-    resized_to,
     validation_scores,
     write_outcome,
 )
-from miram.train.device import one_device
-from miram.train.store import Store
 
 FEATURES_BATCH = 64  # images; affects memory, not results
 
@@ -57,24 +52,17 @@ class Pooled(nn.Module):
 
 
 def probe(
-    out_dir: Path,
-    store_u8: Path,
-    index_csv: Path,
-    lesions_csv: Path,
-    splits_csv: Path,
-    encoder_file: Path | None,
-    probing: LinearProbe | NeighbourProbe,
+    out_dir: Path, lesions: Lesions, encoder_file: Path | None, probing: LinearProbe | NeighbourProbe
 ) -> dict[str, object]:
     """Classify the features of `encoder_file`, or of a fresh encoder (None), each standardised over the training split.
 
     Writes into `out_dir` log.csv, one row per candidate, and predictions.parquet of the best on validation; test
-    lesions are read only after that selection. Only a fresh encoder depends on `seed`. Returns facts for the record.
-    Raises MiramError for errors that the user can correct.
+    lesions are answered only after that selection. Only a fresh encoder depends on `seed`. Returns facts for the
+    record. Raises MiramError for errors that the user can correct.
     """
     start = time.perf_counter()
-    fabric = one_device(probing.accelerator, probing.precision, probing.threads)
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, probing.task)
-    train, validation = read_training(store, labelled, resized_to(probing.side))
+    fabric = device_of(probing)
+    train, validation, labelled = lesions.train, lesions.validation, lesions.labelled
     torch.manual_seed(probing.seed)
     network = Pooled(build_encoder(probing.encoder, probing.side, 0.0, encoder_file), probing.pool)
     model, multi_label = fabric.setup_module(network), probing.task in MULTI_LABEL
@@ -91,14 +79,12 @@ def probe(
             )
             log.append({"candidate": candidate, **scores})
         answer, chosen = fitted[best(log)["candidate"]], best(log)
-        test = read_split(store, labelled, TEST, resized_to(probing.side))
-        x_test = scaler.transform(features(model, test.views))
-        tables = [
-            predictions(split, answer(x), labelled.classes) for split, x in ((validation, x_validation), (test, x_test))
-        ]
+        x_test = scaler.transform(features(model, lesions.test.views))
+        told = (validation, answer(x_validation)), (lesions.test, answer(x_test))
+        tables = [predictions(split, found, labelled.classes) for split, found in told]
     write_outcome(Path(out_dir), question_of(labelled, probing, probing.mode), tables, log)
-    told = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
-    return told | common_facts(labelled, (train, validation, test), chosen, start, fabric)
+    facts = {"features": x_train.shape[1], "candidate": chosen["candidate"]}
+    return facts | common_facts(lesions, chosen, start, fabric)
 
 
 @torch.no_grad()

@@ -18,20 +18,17 @@ from threadpoolctl import threadpool_limits
 from miram.data.tasks import MULTI_LABEL
 from miram.files import atomic_path
 from miram.layout import TRIVIAL, TRIVIAL_MODE, trivial_predictions
-from miram.predictions import TEST, Predictions, write_predictions
+from miram.predictions import Predictions, write_predictions
 from miram.recipe import Trivial
 from miram.train.classifiers import (
+    Lesions,
     Split,
     best,
-    labelled_lesions,
     predictions,
     question_of,
-    read_split,
-    read_training,
     validation_scores,
 )
 from miram.train.probe import Answer, Fit, fit_of, linear_probe
-from miram.train.store import Store
 
 GREYS = 256  # levels of a packed crop
 SIZES = 2  # features of the size, the first ones
@@ -60,15 +57,14 @@ def classify_trivially(
     correct.
     """
     start = time.perf_counter()
-    store, labelled = Store(store_u8, index_csv), labelled_lesions(lesions_csv, splits_csv, trivial.task)
     view = partial(features, bins=trivial.bins)
-    train, validation = read_training(store, labelled, view)
+    lesions = Lesions(store_u8, index_csv, lesions_csv, splits_csv, trivial.task, view)
+    train, validation, labelled = lesions.train, lesions.validation, lesions.labelled
     with threadpool_limits(trivial.threads):
         chosen = {method: choose(train, validation, READS[method], trivial) for method in TRIVIAL}
-        test = read_split(store, labelled, TEST, view)
         asked = question_of(labelled, trivial, TRIVIAL_MODE)
         for method, own in chosen.items():
-            answers = [(split, own.answer(split.views[:, READS[method]])) for split in (validation, test)]
+            answers = [(split, own.answer(split.views[:, READS[method]])) for split in (validation, lesions.test)]
             tables = [predictions(split, answer, labelled.classes) for split, answer in answers]
             write_predictions(trivial_predictions(out_dir, method), Predictions(asked, pd.concat(tables)))
     log = pd.concat([own.log.assign(method=method) for method, own in chosen.items()])
@@ -76,8 +72,7 @@ def classify_trivially(
         log.to_csv(temporary, index=False, lineterminator="\n")
     return {
         "chosen": {method: own.candidate for method, own in chosen.items()},
-        "lesions": {split.lesions["split"].iloc[0]: len(split.lesions) for split in (train, validation, test)},
-        "without_label": labelled.without_label,
+        **lesions.counts(),
         "seconds": time.perf_counter() - start,
     }
 

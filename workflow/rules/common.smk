@@ -21,6 +21,7 @@ os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their file
 from miram import layout, params
 from miram.planning import mounts
 from miram.provenance import record
+from miram.cli.stage import drop_outdated
 from miram.errors import MiramError
 from miram.files import lock
 from miram.stages import STAGES
@@ -93,15 +94,13 @@ RESERVED = yaml.safe_load(layout.resource("needs.yaml").read_text(encoding="utf-
 PROTOCOLS = P.splits.protocols
 PRETRAINED = params.pretrainings(P)
 FIRST = [place for place in PRETRAINED if (place[0], place[2]) == (PROTOCOLS[0], P.pretrain.seeds[0])] # that are shown
-CELLS = params.cells(P)
-TRIVIAL = [place for stage, place in params.jobs(P) if stage.name == "trivial"]
+CLASSIFIED, TRIVIAL = ([place for stage, place in params.jobs(P) if stage.name == name] for name in ("classify", "trivial"))
 EXPLAINED = params.explained(P)
 
 
 wildcard_constraints:
     protocol="[a-z]+",
     task="[a-z0-9_]+",
-    mode="[a-z]+",
     method="[a-z0-9-]+",
     seed=r"\d+",
 
@@ -123,24 +122,28 @@ def LOG(stage):
 
 def DOES(stage):
     """What a job of a stage does, in words."""
-    place = ", ".join(f"{name} {{wildcards.{name}}}" for name in STAGES[stage].options)
+    place = ", ".join(f"{name} {{wildcards.{name}}}" for name in STAGES[stage].place)
     return f"{stage}{place and f' ({place})'}: {STAGES[stage].does}"
 
 
 def TRIGGERS(stage):
-    """Snakemake runs a job again when its values change, the code (but for comments) or, of training, the lock."""
+    """Snakemake runs a job again when its values change, the code (but for comments) or, of training, the lock.
+
+    A job of several classifiers runs when one of them would, and then makes that one alone.
+    """
 
     def values(wildcards):
         place = [wildcards.get(name) for name in STAGES[stage].place]
-        return json.dumps(params.stage_values(P, stage, *place), sort_keys=True)
+        parts = params.parts(P, stage, *place)
+        of_parts = {str(cell): params.stage_values(P, row.name, *cell) | record.made_by(row.name) for row, cell in parts}
+        return json.dumps(params.stage_values(P, stage, *place) | of_parts, sort_keys=True)
 
-    lock = {"lock": record.lock_digest()} if STAGES[stage].on_gpu else {}
-    return {"values": values, "code": record.code_digest(stage), **lock}
+    return {"values": values, **record.made_by(stage)}
 
 
 def COMMAND(stage):
     """The command of a stage's jobs, which tells it its place."""
-    options = [f"--{name} {{wildcards.{name}}}" for name in STAGES[stage].options]
+    options = [f"--{name} {{wildcards.{name}}}" for name in STAGES[stage].place]
     return " ".join(["{MIRAM}", stage, *options, "> {log} 2>&1"])
 
 

@@ -16,7 +16,7 @@ rule audit:
 
 rule evaluate:
     input:
-        [RECORD("finetune", *cell) for cell in CELLS],
+        [RECORD("classify", *place) for place in CLASSIFIED],
         [RECORD("trivial", *place) for place in TRIVIAL],
     output:
         RECORD("evaluate"),
@@ -32,7 +32,7 @@ rule cohort:
     input:
         RECORD("crops"),
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
-        [RECORD("finetune", *cell) for cell in CELLS if cell[:3] == params.headline(P)],
+        [RECORD("classify", *place) for place in CLASSIFIED if place[:2] == params.headline(P)[:2]],
     output:
         RECORD("cohort"),
         MADE("cohort"),
@@ -92,7 +92,7 @@ rule explain:
     input:
         RECORD("pack"),
         RECORD("splits", PROTOCOLS[0]),
-        [RECORD("finetune", *cell) for cell in EXPLAINED],
+        [RECORD("classify", cell.protocol, cell.task, cell.method) for cell in EXPLAINED],
         [RECORD("pretrain", *place) for place in FIRST],
     output: RECORD("explain")
     log: LOG("explain")
@@ -140,7 +140,7 @@ rule crate:
 # jobs of `all`, which then does the rest
 rule headline:
     input:
-        [RECORD(stage.name, *place) for stage, place in params.headline_jobs(P)],
+        [RECORD(stage.name, *place) for stage, place in params.headline_jobs(P) if not stage.within],
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
         [] if P.source == params.IMAGES else [RECORD("audit")],
         [RECORD("explain")] if EXPLAINED else [],
@@ -164,6 +164,8 @@ def finish_with_gaps():
         waiting |= {stage.name for stage in params.stages_of(P)}
     for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
         Path(file).unlink(missing_ok=True)
+    for job in (job for job in left if job.rule.name == "classify"):
+        drop_outdated(P, params.parts(P, "classify", *(job.wildcards[name] for name in STAGES["classify"].place)))
     made = []
     for stage in (name for name, row in STAGES.items() if row.with_gaps and name in waiting):
         log = Path(layout.log(stage, P.name))

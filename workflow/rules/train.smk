@@ -1,19 +1,12 @@
-# pretrain (a job a protocol, method and seed) -> finetune, probe (a job a cell: protocol, task, mode, method and seed);
-# trivial (a job a protocol and task)
+# pretrain (a job a protocol, method and seed) -> classify (a job a protocol, task and method, which makes its classifiers one after
+# the other: see `miram classify`); trivial (a job a protocol and task)
 
 
-def START(wildcards):
-    """What the encoder of a cell starts from."""
-    if wildcards.method in P.encoders:
-        return P.encoders[wildcards.method].weights or []
-    seed = params.pretrain_seed(P, layout.Cell(*(wildcards.get(name) for name in layout.Cell._fields)))
-    return [] if seed is None else RECORD("pretrain", wildcards.protocol, wildcards.method, seed)
-
-
-def CHOOSER(wildcards):
-    """The fine-tuning that chooses this one's learning rate, if there are several to choose from."""
-    first = params.chooser(P, layout.Cell(*(wildcards[name] for name in layout.Cell._fields)))
-    return RECORD("finetune", *first) if first else []
+def STARTS(wildcards):
+    """What the classifiers of a job are made from, other than one of them."""
+    parts = params.parts(P, "classify", wildcards.protocol, wildcards.task, wildcards.method)
+    own = {layout.record(row.name, P.name, *cell) for row, cell in parts}
+    return sorted({str(path) for _, cell in parts for path in params.inputs_of(P, cell) if path not in own})
 
 
 rule pretrain:
@@ -32,39 +25,16 @@ rule pretrain:
     shell: COMMAND("pretrain")
 
 
-rule finetune:
-    wildcard_constraints:
-        mode="|".join(STAGES["finetune"].modes),
+rule classify:
     input:
-        RECORD("crops"),
-        RECORD("pack"),
-        RECORD("splits"),
-        START,
-        CHOOSER,
-    output: RECORD("finetune")
-    log: LOG("finetune")
-    message: DOES("finetune")
-    params: **TRIGGERS("finetune")
+        STARTS,
+    output: RECORD("classify") # not the classifiers' own: Snakemake deletes outputs before it runs a job again
+    log: LOG("classify")
+    message: DOES("classify")
+    params: **TRIGGERS("classify")
     threads: P.compute.threads
-    resources: **needs("finetune", gpus=1)
-    shell: COMMAND("finetune")
-
-
-rule probe:
-    wildcard_constraints:
-        mode="|".join(STAGES["probe"].modes),
-    input:
-        RECORD("crops"),
-        RECORD("pack"),
-        RECORD("splits"),
-        START,
-    output: RECORD("probe")
-    log: LOG("probe")
-    message: DOES("probe")
-    params: **TRIGGERS("probe")
-    threads: P.compute.threads
-    resources: **needs("probe", gpus=1)
-    shell: COMMAND("probe")
+    resources: **needs("classify", gpus=1)
+    shell: COMMAND("classify")
 
 
 rule trivial:
