@@ -15,6 +15,7 @@ from miram.evaluate.rules import NOT_REPRODUCED, OPEN, REPRODUCED
 from miram.layout import Cell
 from miram.phantom.lesions import draw_lesion
 from miram.recipe import Tuning
+from miram.train.classifiers import Lesions, resized_to
 from miram.train.finetune import finetune
 from miram.train.seen import Seen
 from miram.train.store import pack
@@ -66,11 +67,12 @@ def phantom(folder: Path, noise: float) -> list[Path]:
 def trained(tmp_path_factory):
     """The predictions of three methods: `clean`, `alike`, which is the same with other seeds, and `noisy`."""
     folder, predictions = tmp_path_factory.mktemp("effect"), {}
-    data = {noise: phantom(folder / str(noise), noise) for noise in (0.0, NOISE)}
+    asked = TRAINING["task"], resized_to(TRAINING["side"])
+    data = {noise: Lesions(*phantom(folder / str(noise), noise), *asked) for noise in (0.0, NOISE)}
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, *data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen=Seen(**SEEN))
+            finetune(out, data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen=Seen(**SEEN))
             path = predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
             table = pd.read_parquet(path)
             table.attrs["seed"] = number  # of the cell

@@ -111,8 +111,11 @@ class Lesions:
     @property
     def digest(self) -> str:
         """SHA-256 of what is trained on and chosen by."""
-        parts = (part for split in (self.train, self.validation) for part in (split.views, split.targets))
-        return sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+        found = sha256()
+        for split in (self.train, self.validation):
+            found.update(split.views)
+            found.update(split.targets)
+        return found.hexdigest()
 
 
 def read_split(store: Store, labelled: Labelled, name: str, view: View) -> Split:

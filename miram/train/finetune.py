@@ -3,12 +3,12 @@
 A kill or SIGTERM changes no result: the next start of the same training goes on from its checkpoint.
 """
 
-import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,23 @@ class Trials:
 
     def __init__(self, checkpoint_path: Path, lesions: Lesions, encoder_file: Path | None, tuning: Tuning) -> None:
         self.checkpoint_path, self.lesions, self.tuning = checkpoint_path, lesions, tuning
-        self.encoder_file, self.fingerprint = encoder_file, fingerprint(lesions, encoder_file, tuning)
+        self.encoder_file = encoder_file
         self.tried: list[dict[str, float]] = []  # the best row of each learning rate
         self.kept: dict[str, Any] = {}  # of the best of them: weights and log
         self.seconds = 0.0  # of earlier processes
         self.begun = self.saved = time.perf_counter()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What decides the fine-tuning, as text: a checkpoint of the same one is resumed."""
+        made_by = {
+            "lesions": self.lesions.digest,
+            "encoder_file": self.encoder_file and sha256_file(self.encoder_file),
+            "code": code_digest("finetune"),
+            "torch": torch.__version__,
+            "used": usable_accelerator(self.tuning.accelerator),
+        }
+        return json.dumps({**asdict(self.tuning), **made_by}, sort_keys=True)
 
     def best(self) -> tuple[Trial, list[dict[str, float]]]:
         """Try the remaining learning rates; returns a trial with the weights of the best, and the log of that."""
@@ -131,15 +143,3 @@ class Trials:
         self.tried, self.kept, self.seconds = state["tried"], state["kept"], state["seconds"]
         print(f"fine-tuning resumes after step {state['trial']['step']}", file=sys.stderr, flush=True)
         return state["trial"]
-
-
-def fingerprint(lesions: Lesions, encoder_file: Path | None, tuning: Tuning) -> str:
-    """What decides a fine-tuning, as text: a checkpoint of the same one is resumed."""
-    made_by = {
-        "lesions": lesions.digest,
-        "encoder_file": encoder_file and sha256_file(encoder_file),
-        "code": code_digest("finetune"),
-        "torch": torch.__version__,
-        "used": usable_accelerator(tuning.accelerator),
-    }
-    return json.dumps({**dataclasses.asdict(tuning), **made_by}, sort_keys=True)

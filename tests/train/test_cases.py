@@ -21,6 +21,7 @@ from miram.layout import Cell
 from miram.predictions import Predictions, Question
 from miram.recipe import Tuning
 from miram.train.cases import Case, answer_cases, read_cases
+from miram.train.classifiers import Lesions, resized_to
 from miram.train.finetune import finetune
 from miram.train.seen import Seen
 
@@ -59,7 +60,8 @@ def picture(tmp_path):
 def test_a_stored_network_gives_the_test_metrics_of_its_study_again(lesions, store_paths, tmp_path):
     files = lesions / "lesions.csv", lesions / "splits.csv"
     seen = {**WHOLE, "shape": "tight"}  # those crops are not square
-    finetune(tmp_path / "run", *store_paths, *files, None, Tuning.of(VALUES), seen=Seen(**seen))
+    own = Lesions(*store_paths, *files, VALUES["task"], resized_to(VALUES["side"]))
+    finetune(tmp_path / "run", own, None, Tuning.of(VALUES), seen=Seen(**seen))
     table = pd.read_csv(files[0], keep_default_na=False).merge(pd.read_csv(files[1])[["lesion_id", "split"]])
     own = pd.DataFrame({"image": table["lesion_id"] + ".png", "patient": table["patient_id"]})
     own["label"] = tasks.labels(table, "pathology_4class")

@@ -16,19 +16,22 @@ from miram.models.export import load_classifier
 from miram.predictions import Question, read_predictions
 from miram.recipe import Tuning
 from miram.train import finetune as module
+from miram.train import trial
 from miram.train.augment import to_images
-from miram.train.classifiers import Split, labelled_lesions, read_split, resized_to
-from miram.train.finetune import (
-    FinetuneViews,
-    class_weights,
-    finetune,
-    layer_groups,
-    loss_of,
-    mixing_shares,
-    shuffled_batches,
-)
+from miram.train.classifiers import Lesions, Split, labelled_lesions, read_split, resized_to
+from miram.train.finetune import finetune
 from miram.train.seen import Seen
 from miram.train.store import Store
+from miram.train.trial import (
+    FinetuneViews,
+    Trial,
+    class_weights,
+    layer_groups,
+    loss_of,
+    mixed_loss,
+    mixing_share,
+    shuffled_batches,
+)
 
 VALUES = {
     "encoder": {"patch": 8, "channels": 1, "width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0},
@@ -70,10 +73,9 @@ def tune(lesions, store_paths, tmp_path):
         lesions_csv, splits_csv = tmp_path / "lesions.csv", tmp_path / "splits.csv"
         tables.drop(columns="split").to_csv(lesions_csv, index=False)
         tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
-        values = {**VALUES, **changes}
-        return finetune(
-            tmp_path / name, *store_paths, lesions_csv, splits_csv, encoder_file, Tuning.of(values), seen=Seen(**SEEN)
-        )
+        tuning = Tuning.of({**VALUES, **changes})
+        own = Lesions(*store_paths, lesions_csv, splits_csv, tuning.task, resized_to(tuning.side))
+        return finetune(tmp_path / name, own, encoder_file, tuning, seen=Seen(**SEEN))
 
     return run
 
@@ -118,9 +120,10 @@ def test_the_log_tells_the_best_epoch_and_the_model_is_of_it(tune, tmp_path):
 
 def test_the_kept_model_is_that_of_the_best_epoch_neither_the_first_nor_the_last(tune, monkeypatch):
     seen, evaluated = [], module.evaluated
-    monkeypatch.setattr(module, "evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
+    for used in (module, trial):
+        monkeypatch.setattr(used, "evaluated", lambda *given: seen.append(evaluated(*given)) or seen[-1])
     told = {"val_accuracy": 0.5}
-    monkeypatch.setattr(module, "validation_scores", lambda *_, **__: {**told, "val_macro_auc": len(seen) == 2})
+    monkeypatch.setattr(trial, "validation_scores", lambda *_, **__: {**told, "val_macro_auc": len(seen) == 2})
     facts = tune("run")
     assert (facts["best_epoch"], facts["val_macro_auc"], facts["epochs"]) == (2, True, 3)
     assert [torch.equal(seen[3], of_epoch) for of_epoch in seen[:3]] == [False, True, False]
@@ -238,7 +241,7 @@ def test_a_split_without_labels_is_refused_before_training(tune, name, monkeypat
     def without(tables):
         tables.loc[tables["split"] == name, "mass_margins"] = ""
 
-    monkeypatch.setattr(module, "build_encoder", lambda *_: pytest.fail("training has begun"))
+    monkeypatch.setattr(trial, "build_encoder", lambda *_: pytest.fail("training has begun"))
     with pytest.raises(MiramError, match=f"No {name} lesion has a label for task mass_margins"):
         tune("run", task="mass_margins", edit=without)
 
@@ -268,7 +271,7 @@ def test_a_loading_process_that_is_killed_for_memory_is_told_with_the_sizes(tune
     def killed(*arguments):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    monkeypatch.setattr(module, "_train_epoch", killed)
+    monkeypatch.setattr(Trial, "_optimise", killed)
     with pytest.raises(MiramError, match="fine-tuning at side 32, batch 4: DataLoader worker") as fault:
         tune("run")
     assert "lower threads (now 1)" in fault.value.remedy
@@ -292,7 +295,8 @@ def test_a_run_that_ends_early_leaves_no_file(tune, tmp_path, monkeypatch):
 
 
 def test_training_is_plain_adam_on_the_weighted_cross_entropy(tune, tmp_path, monkeypatch, lesions, store_paths):
-    monkeypatch.setattr(module, "best", lambda log: log[-1])
+    for used in (module, trial):
+        monkeypatch.setattr(used, "best", lambda log: log[-1])
     tune("run", epochs=2, drop_path=0.0)
     table = labelled_lesions(lesions / "lesions.csv", lesions / "splits.csv", VALUES["task"])
     split, *others = (
@@ -394,17 +398,20 @@ def test_paths_are_dropped_in_the_training_of_every_epoch_and_never_in_evaluatio
 
 
 def test_a_fresh_encoder_follows_the_seed(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_train_epoch", lambda *_: 0.0)
+    monkeypatch.setattr(Trial, "_optimise", lambda self: torch.tensor(0.0))
     for name, seed in (("one", 1), ("other", 2)):
         tune(name, seed=seed)
     assert contents(tmp_path / "one")["model.safetensors"] != contents(tmp_path / "other")["model.safetensors"]
 
 
 def test_mixing_shares_follow_the_seed_and_are_one_when_it_is_off():
-    assert mixing_shares(0, 1, 3, 0.0) == [1.0] * 3
-    drawn = mixing_shares(0, 1, 100, 0.8)
-    assert drawn == mixing_shares(0, 1, 100, 0.8)
-    assert drawn != mixing_shares(1, 1, 100, 0.8) and drawn != mixing_shares(0, 2, 100, 0.8)
+    def shares(seed, epoch):
+        return [mixing_share(seed, epoch, step, 0.8) for step in range(100)]
+
+    drawn = shares(0, 1)
+    assert mixing_share(0, 1, 3, 0.0) == 1
+    assert drawn == shares(0, 1)
+    assert drawn != shares(1, 1) and drawn != shares(0, 2)
     assert 0 < min(drawn) < 0.3 and 0.7 < max(drawn) < 1
 
 
@@ -422,12 +429,8 @@ def test_a_mixed_view_is_a_share_of_each_of_two_and_so_is_its_loss():
     torch.manual_seed(0)
     encoder = Encoder(side=32, **{**VALUES["encoder"], "depth": 1}, drop_path=0.0)
     model = Recorded(encoder, classes=4, pool="mean", head_init_std=0.1)
-    fabric = module.Fabric(accelerator="cpu")
-    optimizer = torch.optim.Adam(layer_groups(model, 1.0), lr=0.0)
-    weights = torch.ones(4)
-    batches = iter([(views[:, 0], targets.squeeze())])
-    loss = module._train_epoch(fabric, model, optimizer, batches, np.zeros(1), weights, [0.25])
     plain = to_images(views[:, 0], 1)
+    loss = mixed_loss(model, plain, targets, torch.ones(4), 0.25).item()
     assert torch.allclose(seen[0], 0.25 * plain + 0.75 * plain.flip(0))
     logits = model(seen[0])
     swapped = 0.25 * cross_entropy(logits, torch.tensor([0, 1])) + 0.75 * cross_entropy(logits, torch.tensor([1, 0]))

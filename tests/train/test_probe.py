@@ -16,7 +16,7 @@ from miram.predictions import Question, read_predictions
 from miram.recipe import LinearProbe, NeighbourProbe
 from miram.train import probe as module
 from miram.train.augment import to_images
-from miram.train.classifiers import labelled_lesions, read_split, resized_to
+from miram.train.classifiers import Lesions, labelled_lesions, read_split, resized_to
 from miram.train.probe import Pooled, features, linear_probe, neighbours, probe
 from miram.train.store import Store
 
@@ -46,7 +46,8 @@ def fit(lesions, store_paths, tmp_path):
         lesions_csv = tmp_path / "lesions.csv"
         table.to_csv(lesions_csv, index=False)
         probing = KINDS[mode].of({**VALUES, **MODES[mode], **changes})
-        return probe(tmp_path / name, *store_paths, lesions_csv, lesions / "splits.csv", encoder_file, probing)
+        own = Lesions(*store_paths, lesions_csv, lesions / "splits.csv", probing.task, resized_to(probing.side))
+        return probe(tmp_path / name, own, encoder_file, probing)
 
     return run
 
