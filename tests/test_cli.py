@@ -9,14 +9,11 @@ import pytest
 from miram import layout, params
 from miram.cli import main
 from miram.cli.stage import do_stage, given_encoders, unfinished_logs
-from miram.provenance import record
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
 INPUTS = {"crops": (), "pack": (), "splits": ("strict",)}
 PLACES = {"splits": ("strict",), "pretrain": ("strict", "mae", 0)}
-PLACES["finetune"] = layout.Cell("strict", "pathology_4class", "finetune", "mae", 0)
-PLACES["probe"] = layout.Cell("strict", "pathology_4class", "knn", "mae", 0)
 
 
 @pytest.fixture
@@ -31,10 +28,8 @@ def folder(tmp_path, monkeypatch):
     [
         (["splits", "--protocol", "leaky"], 2, "no protocol 'leaky'.\nAllowed: strict, published"),
         (["pretrain", "--protocol", "strict", "--method", "simclr", "--seed", "0"], 2, "Allowed: mae, mocov3"),
-        (["finetune", *CELL, "--method", "simclr", "--seed", "0"], 2, "Allowed: from-scratch, mae"),
-        (["finetune", *CELL, "--method", "mae", "--seed", "9"], 2, "no seed 9.\nAllowed: 0, 1"),
-        (["probe", *CELL, "--mode", "finetune", "--method", "mae", "--seed", "0"], 2, "Allowed: linear"),
-        (["probe", *CELL, "--mode", "linear", "--method", "mae", "--seed", "1"], 2, "no seed 1.\nAllowed: 0"),
+        (["classify", *CELL, "--method", "simclr"], 2, "Allowed: from-scratch, mae"),
+        (["classify", "--protocol", "strict", "--task", "birads", "--method", "mae"], 2, "Allowed: pathology_4class"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
         (["verify"], 1, "There is no folder results/demo"),
         (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
@@ -66,7 +61,7 @@ def test_a_file_of_weights_that_is_not_there_is_named(folder, capsys):
     for path in (layout.record(stage, "demo", *place) for stage, place in INPUTS.items()):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"inputs": {}, "outputs": {}}')
-    assert main(["finetune", *CELL, "--method", "theirs", "--seed", "0"]) == 2
+    assert main(["classify", *CELL, "--method", "theirs"]) == 2
     assert "encoders.theirs.weights: there is no file vit.pth" in capsys.readouterr().err
     chosen = params.load(folder / "params.yaml")
     assert given_encoders(chosen, ["from-scratch", "mae"]) == {}  # whose trainings need not wait for that file
@@ -99,61 +94,19 @@ def test_what_the_machine_refuses_is_said_in_two_lines_and_another_fault_is_not_
         main(["archive"])
 
 
-def test_the_record_of_a_fine_tuning_names_the_network_where_it_is_kept(folder, monkeypatch):
-    for path in (
-        layout.record(stage, "demo", *place) for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae", 0))]
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"inputs": {}, "outputs": {}}')
-
-    def train(out, *given, **_):
-        tuning = given[-1]
-        for name in ["log.csv", "predictions.parquet", *(["model.safetensors"] if tuning.keep_network else [])]:
-            (out / name).touch()
-        return {}
-
-    monkeypatch.setattr("miram.train.finetune.finetune", train)
-    for seed, kept in ((0, True), (1, False)):
-        cell = PLACES["finetune"]._replace(seed=seed)
-        assert main(["finetune", *CELL, "--method", "mae", "--seed", str(seed)]) == 0
-        outputs = record.read(layout.record("finetune", "demo", *cell))["outputs"]
-        assert (str(layout.classifier("demo", cell) / "model.safetensors") in outputs) == kept
-
-
-def test_a_later_seed_takes_the_learning_rate_that_the_first_has_chosen(folder, monkeypatch):
-    file = Path("params.yaml")
-    file.write_text(file.read_text().replace("strict: [5.0e-4]", "strict: [5.0e-4, 1.0e-3]"))
-    for stage, place in [*INPUTS.items(), ("pretrain", ("strict", "mae", 0))]:
-        path = layout.record(stage, "demo", *place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"inputs": {}, "outputs": {}}')
-    seen = []
-
-    def train(out, *given, **_):
-        seen.append(given[-1].lr)
-        for name in ("log.csv", "predictions.parquet", "model.safetensors"):
-            (out / name).touch()
-        return {"lr": 1e-3}
-
-    monkeypatch.setattr("miram.train.finetune.finetune", train)
-    later = ["finetune", *CELL, "--method", "mae", "--seed", "1"]
-    assert main(later) == 1  # the first has not chosen yet
-    assert main(["finetune", *CELL, "--method", "mae", "--seed", "0"]) == 0 and main(later) == 0
-    assert seen == [[5e-4, 1e-3], [1e-3]]
-    first, second = (layout.record("finetune", "demo", *PLACES["finetune"]._replace(seed=seed)) for seed in (0, 1))
-    assert str(first) in record.read(second)["inputs"]
-
-
 def test_a_training_that_has_a_log_and_no_record_did_not_finish(folder):
     chosen = params.load(Path("params.yaml"))
-    for stage in ("pretrain", "finetune", "probe"):
-        place = PLACES[stage]._replace(mode="linear") if stage == "probe" else PLACES[stage]
-        record_file, log = (name(stage, "demo", *place) for name in (layout.record, layout.log))
-        for path in (record_file, log):
+    cell = layout.Cell("strict", "pathology_4class", "finetune", "mae", 0)
+    several = [cell, cell._replace(seed=1), cell._replace(mode="linear")]  # of one job
+    for stage, places in (("pretrain", [PLACES["pretrain"]]), ("finetune", several)):
+        records = [layout.record(stage, "demo", *place) for place in places]
+        (log,) = {layout.log(stage, "demo", *place) for place in places}
+        for path in (*records, log):
             path.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
-        assert unfinished_logs(chosen) == {record_file: log}
-        record_file.touch()
+        assert unfinished_logs(chosen) == dict.fromkeys(records, log)
+        for path in records:
+            path.touch()
         assert unfinished_logs(chosen) == {}
 
 

@@ -107,19 +107,15 @@ def table(folder, name="demo"):
     return found[[column for column in found if not re.match(VARYING, column)]]
 
 
-def test_a_later_seed_waits_for_the_first_where_there_are_learning_rates_to_choose_from(tmp_path):
-    folder = copied_project(tmp_path)
-    wanted = "runs/paper/{}/classifiers/pathology_4class/finetune/from-scratch/seed-3/record.json"
-    for protocol, trained in (("strict", 2), ("published", 1)):  # of params.yaml's rates, two and one
-        command = [*RUN, "--dry-run", "--config", "preset=paper", "--", wanted.format(protocol)]
-        planned = finished(folder, command)
-        assert re.search(rf"^finetune +{trained}$", planned.stdout + planned.stderr, re.MULTILINE)
+def test_the_demo_is_fewer_than_45_jobs(tmp_path):
+    planned = finished(copied_project(tmp_path), [*RUN, "--dry-run"])
+    assert int(re.search(r"^total +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE)[1]) < 45
 
 
 def trainings(folder, *target):
     """The trainings that a run for a target would do now."""
     said = finished(folder, [*RUN, "--dry-run", *target])
-    return set(re.findall(r"((?:pretrain|finetune|trivial) \(.*?\)):", said.stdout + said.stderr))
+    return set(re.findall(r"((?:pretrain|classify|trivial) \(.*?\)):", said.stdout + said.stderr))
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +196,12 @@ def test_a_second_run_has_nothing_to_do(project):
 
 def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
     edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(restored) == {"finetune", *RESULTS, "explain"}
+    assert jobs(restored) == {"classify", *RESULTS, "explain"}
 
 
 def test_a_pretraining_parameter_leaves_the_data_alone(restored):
     edit(restored, lambda document: document["pretrain"].update(mask_ratio=0.5))
-    assert jobs(restored) == {"pretrain", "finetune", *RESULTS, "explain"}
+    assert jobs(restored) == {"pretrain", "classify", *RESULTS, "explain"}
 
 
 def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
@@ -213,14 +209,16 @@ def test_a_comment_runs_nothing_and_code_runs_its_stage(restored):
     source.write_text("# a comment\n" + source.read_text())
     assert jobs(restored) == set()
     source.write_text(source.read_text() + "\nSOMETHING = 1\n")
-    assert jobs(restored) == {"finetune", *RESULTS, "explain"}
+    assert jobs(restored) == {"classify", *RESULTS, "explain"}
 
 
-def test_a_value_of_a_mode_runs_its_jobs_alone(restored):
+def test_a_mode_more_runs_the_jobs_of_classifiers_and_one_that_is_not_used_none(restored):
+    edit(restored, lambda document: document["finetune"].update(knn_neighbours=3))
+    assert jobs(restored) == set()
     edit(restored, lambda document: document["finetune"].update(modes=["finetune", "knn"]))
-    assert jobs(restored) == {"probe", *RESULTS} - {"cohort"}
+    assert jobs(restored) == {"classify", *RESULTS, "explain"}
     edit(restored, lambda document: document["splits"].update(protocols=["strict"]))
-    assert jobs(restored) == {"probe", "audit", *RESULTS}
+    assert jobs(restored) == {"classify", "audit", *RESULTS, "explain"}
 
 
 def test_an_unknown_key_stops_the_workflow_with_its_name(restored):
@@ -238,7 +236,7 @@ def test_what_computes_on_a_gpu_reserves_it(tmp_path):
     edit(folder, lambda document: document["presets"]["paper"]["compute"].update(devices=4))
     said = finished(folder, [*RUN, "--list-rules", "--config", "preset=paper"]).stdout
     gpus = json.loads(re.search("^gpus (.*)$", said, re.MULTILINE)[1])
-    of_one = dict.fromkeys(("finetune", "probe", "explain"), 1)
+    of_one = dict.fromkeys(("classify", "explain"), 1)
     assert {rule: number for rule, number in gpus.items() if number} == {"pretrain": 4} | of_one
 
 
@@ -270,7 +268,7 @@ def test_a_second_run_in_one_folder_waits_for_the_first(project):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_table_of_an_uninterrupted_one(project, tmp_path, wait_until):
     folder = small_project(tmp_path / "killed")
-    for log in ("crops.log", "strict/pretrain/mae/seed-0.log", "strict/pathology_4class/finetune/mae/seed-0.log"):
+    for log in ("crops.log", "strict/pretrain/mae/seed-0.log", "strict/classify/pathology_4class/mae.log"):
         running = subprocess.Popen(
             RUN, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
         )
@@ -310,16 +308,16 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
     blocked.unlink()
     (blocked / "in the way").mkdir(parents=True)
     edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
-    log = "logs/demo/published/pathology_4class/finetune/mae/seed-0.log"
+    log = "logs/demo/published/classify/pathology_4class/mae.log"
     for _ in range(2):  # the second run tries that cell alone, and fails as well
-        assert f"Failed:\n  finetune: {log}\nMade without them" in failed(copied)
+        assert f"Failed:\n  classify: {log}\nMade without them" in failed(copied)
         gap = row(copied, "published", "mae")
         assert np.isnan(gap["accuracy_percent_mean"]) and f"did not finish: see {log}" in gap["notes"]
         assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
-    assert jobs(copied) == {"finetune", *RESULTS} - {"cohort"}
+    assert jobs(copied) == {"classify", *RESULTS} - {"cohort"}
     finished(copied)
     assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
     assert row(copied, "published", "mae")["accuracy_percent_mean"] > 0
@@ -338,7 +336,7 @@ def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_bef
     assert f"runs/demo/strict/pretrain/mae/seed-0/record.json is missing; did not finish: see {logs[1]}" in notes
     assert "seed-0.log" not in notes
     assert row(copied, "strict", "miram-nystrom")["accuracy_percent_mean"] > 0
-    assert {"pretrain", "finetune"} <= jobs(copied)
+    assert {"pretrain", "classify"} <= jobs(copied)
     edit(copied, lambda document: document["methods"].pop("mae"))  # the table with the gap must not stay
     assert jobs(copied) == {*RESULTS, "explain"}
 
@@ -355,11 +353,11 @@ def test_encoders_of_others_go_through_to_the_report_and_a_file_that_does_not_fi
     said = failed(copied)
     assert "test_resnet.safetensors does not hold the weights of timm's test_vit: cls_token absent instead of" in said
     noted = table(copied).set_index(["protocol", "method", "mode"])["notes"]
+    log = "logs/demo/strict/classify/pathology_4class/vit.log"
     for mode in modes:
-        log = f"logs/demo/strict/pathology_4class/{mode}/vit/seed-0.log"
         assert f"did not finish: see {log}" in noted["strict", "vit", mode]
     edit(copied, lambda document: document["encoders"]["vit"].update(weights="test_vit.safetensors"))
-    assert jobs(copied) == {"finetune", "probe", *RESULTS, "explain"}
+    assert jobs(copied) == {"classify", *RESULTS, "explain"}
     finished(copied)
     made = table(copied).set_index(["protocol", "method", "mode"])
     for method, name in (("vit", "test_vit"), ("resnet", "test_resnet.r160_in1k")):

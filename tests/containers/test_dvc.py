@@ -154,7 +154,7 @@ def test_a_forced_checkout_leaves_the_films_of_another_preset_and_their_ledger(c
 def test_after_a_kill_of_dvc_the_next_reproduction_ends_well(clone):
     pretrained = written(clone, "runs/demo/**/pretrain/*/seed-*/record.json")
     edit(clone, lambda document: document["finetune"].update(drop_path=0.2))
-    assert jobs(clone) == {"finetune", *RESULTS, "explain"}
+    assert jobs(clone) == {"classify", *RESULTS, "explain"}
     running = subprocess.Popen(
         [DVC, "repro"], cwd=clone, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

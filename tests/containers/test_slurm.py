@@ -30,7 +30,7 @@ def test_its_numbers_are_plain_snakemakes_and_only_training_asks_for_a_gpu(proje
     done, submitted = through_slurm(project, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_numbers(project, plain)
-    assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "finetune", "explain"}
+    assert {rule for rule, options in submitted if "--gpus" in options} == {"pretrain", "classify", "explain"}
     assert {rule for rule, options in submitted if "--gpus" not in options} >= {"archive", "crops", "evaluate", "table"}
     assert all(re.search(r"--mem \d+", options) and re.search(r"-t \d+", options) for _, options in submitted)
 
@@ -40,4 +40,4 @@ def test_a_failing_job_is_reported_with_its_log_and_is_a_gap_of_the_results(plai
     project = failing_project(plain, tmp_path)
     done, submitted = through_slurm(project, tmp_path)
     assert_gap_is_told(project, done)
-    assert {rule for rule, _ in submitted} == {"finetune"}
+    assert {rule for rule, _ in submitted} == {"classify"}

@@ -156,7 +156,7 @@ def test_nothing_is_asked_that_the_stages_ahead_do_not_need(asked):
     everything = asked(devices)
     assert everything["settings"]["api_url"] and everything["methods"] and not everything["elsewhere"]
     assert (everything["accelerator"], everything["devices"]) == ("auto", 4)
-    tuned = asked(devices, "--stages", "finetune", "explain")
+    tuned = asked(devices, "--stages", "classify", "explain")
     assert (tuned["settings"], tuned["methods"]) == ({}, {})
     assert (tuned["accelerator"], tuned["devices"]) == ("auto", 1)
     assert asked(devices, "--stages", "pretrain")["devices"] == 4

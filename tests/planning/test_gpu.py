@@ -94,12 +94,11 @@ def test_the_version_of_the_driver_is_that_of_its_cuda(monkeypatch):
 
 
 PLACE = ["--protocol", "strict", "--method", "mae"]
-CELL = [*PLACE, "--task", "pathology_4class", "--seed", "0"]
 
 
 @pytest.mark.parametrize(
     "command",
-    [["pretrain", *PLACE, "--seed", "0"], ["finetune", *CELL], ["probe", *CELL, "--mode", "linear"], ["explain"]],
+    [["pretrain", *PLACE, "--seed", "0"], ["classify", *PLACE, "--task", "pathology_4class"], ["explain"]],
 )
 def test_a_training_of_the_paper_that_finds_no_gpu_says_so_and_does_not_take_the_cpu(
     command, tmp_path, monkeypatch, capsys
