@@ -290,6 +290,46 @@ def copied(project, tmp_path):
     return shutil.copytree(project, tmp_path / "project", symlinks=True)
 
 
+KILLED = """
+import os, signal
+replace = os.replace
+def killed(source, target, **more):
+    if "seed-1/predictions" in str(target):
+        open("killed", "w").write(os.path.dirname(target))
+        os.killpg(0, signal.SIGKILL)
+    replace(source, target, **more)
+os.replace = killed
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_the_second_seed_does_not_train_the_first_again(copied):
+    edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
+    edit(copied, lambda document: document["presets"]["demo"]["finetune"].update(seeds=[0, 1]))
+    (copied / "sitecustomize.py").write_text(KILLED)  # of the jobs: what they write last of a network
+    assert run(copied, start_new_session=True).returncode == -signal.SIGKILL
+    (copied / "sitecustomize.py").unlink()
+    second = copied / (copied / "killed").read_text()
+    first = second.with_name("seed-0") / "record.json"
+    assert json.loads(first.read_text())["values"]["drop_path"] == 0.2 and not (second / "record.json").exists()
+    before = first.read_bytes()
+    finished(copied)
+    assert first.read_bytes() == before and (second / "record.json").exists()
+    assert not [*copied.glob("runs/**/classifiers/**/checkpoint.pt")]
+    assert row(copied, "strict", "mae")["seeds"] == 2
+
+
+def test_a_table_of_what_is_done_shows_no_classifier_of_other_parameters(copied):
+    edit(copied, lambda document: document["presets"]["demo"]["finetune"]["lr"].update(published=[1e-3]))
+    assert "3 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
+    assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
+    gap = row(copied, "published", "mae")
+    assert np.isnan(gap["accuracy_percent_mean"]) and gap["notes"] == "not run" and np.isnan(gap["finetune_lr"])
+    assert (
+        len([*copied.glob("runs/demo/published/classifiers/*/finetune/*/seed-0/record.json")]) == 3
+    )  # nothing is lost
+
+
 def row(folder, protocol, method):
     found = table(folder).fillna({"notes": ""}).set_index(["protocol", "method"])
     return found.loc[protocol, method]
@@ -304,23 +344,29 @@ def failed(folder):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_it(copied):
-    blocked = copied / "runs/demo/published/classifiers/pathology_4class/finetune/mae/seed-0/model.safetensors"
+    own = copied / "runs/demo/published/classifiers/pathology_4class"
+    blocked = own / "finetune/mae/seed-0/model.safetensors"
     blocked.unlink()
     (blocked / "in the way").mkdir(parents=True)
-    edit(copied, lambda document: document["finetune"].update(drop_path=0.2))
+    edit(copied, lambda document: document["finetune"].update(drop_path=0.2, modes=["finetune", "linear"]))
     log = "logs/demo/published/classify/pathology_4class/mae.log"
     for _ in range(2):  # the second run tries that cell alone, and fails as well
         assert f"Failed:\n  classify: {log}\nMade without them" in failed(copied)
-        gap = row(copied, "published", "mae")
+        assert "published/pathology_4class/finetune/mae/seed-0: " in (copied / log).read_text()
+        rows = table(copied).set_index(["protocol", "method", "mode"])
+        gap = rows.loc["published", "mae", "finetune"]
         assert np.isnan(gap["accuracy_percent_mean"]) and f"did not finish: see {log}" in gap["notes"]
-        assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
+        for done in (("strict", "mae", "finetune"), ("published", "mae", "linear")):
+            assert rows.loc[done]["accuracy_percent_mean"] > 0
+        assert (own / "linear/mae/seed-0/record.json").exists()  # of the same job
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
     assert jobs(copied) == {"classify", *RESULTS} - {"cohort"}
     finished(copied)
-    assert len(cells) == 5 and cells == {path: path.stat().st_mtime_ns for path in cells}
-    assert row(copied, "published", "mae")["accuracy_percent_mean"] > 0
+    assert len(cells) == 13 and cells == {path: path.stat().st_mtime_ns for path in cells}
+    rows = table(copied).set_index(["protocol", "method", "mode"])
+    assert rows.loc["published", "mae", "finetune"]["accuracy_percent_mean"] > 0
     assert json.loads((copied / "runs/demo/report.json").read_text())["facts"]["gaps"] == []
 
 
