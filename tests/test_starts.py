@@ -12,6 +12,8 @@ NEEDED = {  # what commands import, beside the command line -> the libraries tha
     "miram.data.splits, miram.data.pictures.survey, miram.train.seen, miram.train.pretrain, miram.train.finetune": {
         *("torch", "timm", "pandas", "tensorboard")
     },
+    "miram.evaluate.claims": {"pandas"},
+    "miram.report.efficiency, miram.report.table": {"pandas", "matplotlib"},
 }
 
 

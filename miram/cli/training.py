@@ -120,17 +120,18 @@ def _classified(chosen: params.Params, parts: list[params.Part]) -> dict[str, An
 
 def _classifier(chosen: params.Params, stage: str, cell: layout.Cell, lesions: "Lesions") -> None:
     """One classifier on the encoder that its cell starts from, and its record."""
-    from miram.train.finetune import finetune
-    from miram.train.probe import probe
-
     run, out = chosen.name, layout.classifier(chosen.name, cell)
     encoder_file = given_encoders(chosen, [cell.method]).get(cell.method)
     if (seed := params.pretrain_seed(chosen, cell)) is not None:
         encoder_file = layout.pretrain(run, cell.protocol, cell.method, seed) / "encoder.safetensors"
     outputs = [out / layout.PREDICTIONS, out / "log.csv"]
     if stage == "probe":
+        from miram.train.probe import probe  # with scikit-learn, which fine-tuning does not need
+
         work = partial(probe, out, lesions, encoder_file, params.probe_of(chosen, cell))
     else:
+        from miram.train.finetune import finetune
+
         tuning = params.tuning_of(chosen, cell)
         if first := params.chooser(chosen, cell):
             tuning = replace(tuning, lr=[record.read(layout.record(stage, run, *first))["facts"]["lr"]])

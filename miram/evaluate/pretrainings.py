@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtr, stdtrit
 
 from miram.evaluate.statistics import interval
 from miram.evaluate.weighted import Measured
@@ -115,7 +114,8 @@ def interval_anew(
     low, high = interval(value, drawn, confidence, min_draws_share)
     _, freedom = _joined(drawn, parts)
     beyond = math.sqrt(sum(part.beyond for part in parts if part))
-    usual, quantile = (float(law.ppf((1 + confidence) / 2)) for law in (norm, student(freedom)))
+    level = (1 + confidence) / 2
+    usual, quantile = float(ndtri(level)), float(stdtrit(freedom, level))
     below, above = (quantile * math.hypot(side / usual, beyond) for side in (value - low, high - value))
     return value - below, value + above
 
@@ -127,7 +127,7 @@ def p_value_anew(value: float, drawn: np.ndarray, parts: Sequence[Anew | None]) 
         return math.nan
     if variance == 0:
         return 1.0 if value == 0 else 0.0
-    return float(2 * student.sf(abs(value) / math.sqrt(variance), freedom))
+    return float(2 * stdtr(freedom, -abs(value) / math.sqrt(variance)))
 
 
 def _joined(drawn: np.ndarray, parts: Sequence[Anew | None]) -> tuple[float, float]:

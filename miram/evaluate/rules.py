@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from miram.evaluate.predictions import NOTE_SEPARATOR
 from miram.evaluate.pretrainings import OF_ONE, sources
@@ -127,7 +127,7 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
         return Finding(REPRODUCED, evidence)
     if least > published + margin_points or most < published - margin_points:
         return Finding(NOT_REPRODUCED, evidence)
-    limit = norm.ppf((1 + found.confidence) / 2) * sd
+    limit = ndtri((1 + found.confidence) / 2) * sd
     return Finding(
         OPEN,
         evidence,
@@ -216,14 +216,14 @@ def _usual(row: pd.Series) -> str:
 
 def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements) -> str:
     """The numbers of lesions and seeds with which a true difference as large as claimed would be found."""
-    quantiles = norm.ppf((1 + found.confidence) / 2) + norm.ppf(found.power)
+    quantiles = ndtri((1 + found.confidence) / 2) + ndtri(found.power)
     if metric == "accuracy":
         disagreement, effect = max(row["disagreement"], gain / 100), row["design_effect"]  # a gain is disagreement
         lesions = lesions_needed_paired(
             gain / 100, disagreement, confidence=found.confidence, power=found.power, design_effect=effect
         )
     else:  # by the standard error, which shrinks with the root of the lesions
-        error = (row["high"] - row["low"]) / 2 / norm.ppf((1 + found.confidence) / 2)
+        error = (row["high"] - row["low"]) / 2 / ndtri((1 + found.confidence) / 2)
         lesions = math.ceil(row["lesions"] * (quantiles * 100 * error / gain) ** 2)
     kind, count = ("pre-trainings", row["pretrainings"]) if row["pretrainings"] > 1 else ("seeds", row["seeds"])
     seeds = f"more {kind}"

@@ -7,15 +7,6 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypedDict
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    mean_squared_error,
-    recall_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 METRICS = (
     "accuracy",
@@ -66,27 +57,33 @@ def scores(answers: Answers, *, specificity: float, threshold: float, bins: int)
     specificity of at least `specificity`, see `detection`. ece: see `calibration_gaps`. brier: mean squared error of
     the probabilities over all pairs. Lower is better for the last two alone.
     """
+    from sklearn import metrics  # a second, which those who only read metrics.csv need not spend
+
     truth, probabilities, _, multilabel, _ = answers
     decided = decisions(answers, threshold)
     present = truth.any(axis=0)
     both = present & ~truth.all(axis=0)
     found = [_sensitivity(*pair, specificity) for pair in detections(answers) if len(set(pair[0])) == 2]
     if multilabel:
-        halves = [balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
+        halves = [metrics.balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
         balanced = np.mean(halves) if halves else np.nan
     else:
         labels = np.flatnonzero(present)
-        balanced = recall_score(truth.argmax(1), decided.argmax(1), labels=labels, average="macro", zero_division=0.0)
+        balanced = metrics.recall_score(
+            truth.argmax(1), decided.argmax(1), labels=labels, average="macro", zero_division=0.0
+        )
     return {
-        "accuracy": accuracy_score(truth, decided),
+        "accuracy": metrics.accuracy_score(truth, decided),
         "balanced_accuracy": balanced,
-        "macro_ap": average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
-        "micro_ap": average_precision_score(truth, probabilities, average="micro"),
-        "macro_auc": roc_auc_score(truth[:, both], probabilities[:, both], average="macro") if both.any() else np.nan,
-        "micro_auc": np.nan if truth.all() else roc_auc_score(truth, probabilities, average="micro"),
+        "macro_ap": metrics.average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
+        "micro_ap": metrics.average_precision_score(truth, probabilities, average="micro"),
+        "macro_auc": metrics.roc_auc_score(truth[:, both], probabilities[:, both], average="macro")
+        if both.any()
+        else np.nan,
+        "micro_auc": np.nan if truth.all() else metrics.roc_auc_score(truth, probabilities, average="micro"),
         "sensitivity": float(np.mean(found)) if found else np.nan,
         "ece": np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
-        "brier": mean_squared_error(truth, probabilities),
+        "brier": metrics.mean_squared_error(truth, probabilities),
     }
 
 
@@ -145,6 +142,8 @@ def confidences(answers: Answers, threshold: float) -> tuple[np.ndarray, np.ndar
 
 
 def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:
+    from sklearn.metrics import roc_curve  # as above
+
     false, true, _ = roc_curve(truth, score, drop_intermediate=False)
     return true[1 - false >= specificity - ROUNDING].max()
 

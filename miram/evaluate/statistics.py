@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import (
+    ndtri,
+    stdtrit,
+)  # quantiles of the normal and of Student's law; scipy.stats takes a second to import
 
 from miram.evaluate.scores import ROUNDING
 
@@ -97,7 +99,7 @@ def training_margin(sd: float, seeds: int, confidence: float) -> float:
     seeds agree exactly: with few lesions accuracy takes few values, so equal scores do not show that training has no
     spread.
     """
-    return student.ppf((1 + confidence) / 2, seeds - 1) * sd / math.sqrt(seeds) if seeds > 1 and sd > 0 else math.nan
+    return stdtrit(seeds - 1, (1 + confidence) / 2) * sd / math.sqrt(seeds) if seeds > 1 and sd > 0 else math.nan
 
 
 def another_run_margin(sd: float, seeds: int, confidence: float) -> float:
@@ -115,7 +117,7 @@ def between_runs_margin(sds: Sequence[float], seeds: Sequence[int], confidence: 
     freedom = [count - 1 for count in seeds]
     pooled = sum(count * sd**2 for count, sd in zip(freedom, sds, strict=True) if count) / sum(freedom)
     spread = math.sqrt(pooled * sum(1 / count for count in seeds))
-    return student.ppf((1 + confidence) / 2, sum(freedom)) * spread if spread > 0 else math.nan
+    return stdtrit(sum(freedom), (1 + confidence) / 2) * spread if spread > 0 else math.nan
 
 
 def widened(value: float, low: float, high: float, margin: float) -> tuple[float, float]:
@@ -152,7 +154,7 @@ def lesions_needed_paired(
     """
     if difference == 0 or math.isnan(design_effect):
         return None
-    level, found = norm.ppf((1 + confidence) / 2), norm.ppf(power)
+    level, found = ndtri((1 + confidence) / 2), ndtri(power)
     root = level * math.sqrt(disagreement) + found * math.sqrt(max(disagreement - difference**2, 0))
     return math.ceil(root**2 / difference**2 * design_effect)
 
@@ -168,7 +170,7 @@ def lesions_needed_unpaired(
     """
     if first == second:
         return None
-    level, found, mean = norm.ppf((1 + confidence) / 2), norm.ppf(power), (first + second) / 2
+    level, found, mean = ndtri((1 + confidence) / 2), ndtri(power), (first + second) / 2
     own = first * (1 - first) + second * (1 - second)
     root = level * math.sqrt(2 * mean * (1 - mean)) + found * math.sqrt(own)
     return math.ceil(root**2 / (first - second) ** 2 * design_effect)
