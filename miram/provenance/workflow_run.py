@@ -90,8 +90,9 @@ def add_run(
 
 
 def _tool(crate: ROCrate, stage: str, software: Entity) -> Entity:
-    """The command of a stage, which is part of `software`."""
-    properties = {"@id": f"#tool/{stage}", "@type": "SoftwareApplication", "name": f"miram {stage}"}
+    """The command of a stage, or the one that does it among other things; it is part of `software`."""
+    name = f"miram {STAGES[stage].within or stage}"
+    properties = {"@id": f"#tool/{stage}", "@type": "SoftwareApplication", "name": name}
     return add_entity(crate, {**properties, "version": software["version"], "softwareRequirements": software})
 
 

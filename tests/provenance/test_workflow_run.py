@@ -73,6 +73,12 @@ def test_the_crate_says_to_which_profiles_it_conforms(write_run):
     assert all(profile["version"] for profile in root["conformsTo"])
 
 
+def test_a_classifier_is_told_as_made_by_the_command_of_its_job(write_run):
+    workflow = write_run({"finetune": TIMES["pretrain"], "table": TIMES["table"]}).mainEntity
+    assert [tool["name"] for tool in workflow["hasPart"]] == ["miram classify", "miram table"]
+    assert [step["name"] for step in workflow["step"]] == ["finetune", "table"]
+
+
 def test_a_stage_is_an_action_from_its_first_start_to_its_last_end(write_run):
     crate = write_run(TIMES)
     found = {name: (crate.get(name)["startTime"], crate.get(name)["endTime"]) for name in ("#run", "#run/pretrain")}
