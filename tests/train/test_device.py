@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from miram.errors import MiramError
+from miram.planning.memory import parts_that_fit
 from miram.train.device import (
     check_compiler,
     device_facts,
@@ -36,7 +37,8 @@ def test_float16_without_a_gpu_is_refused_and_not_replaced(recipe_of, monkeypatc
         one_device("auto", "16-mixed", threads=1)
     with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
         pretrain("out", "crops.u8", "crops_index.csv", [], [], recipe_of("mae", precision="16-mixed"),
-                 checkpoint_every_epochs=1, accelerator="auto", threads=1, devices=1)  # fmt: skip
+                 checkpoint_every_epochs=1, accelerator="auto", threads=1, devices=1,
+                 divide=parts_that_fit)  # fmt: skip
     assert one_device("auto", "bf16-mixed", threads=1).device.type == "cpu"
 
 
