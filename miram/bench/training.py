@@ -51,11 +51,11 @@ def measure_training(
         for side in sides:
             for name, own in methods.items():
                 recipe = dataclasses.replace(own, side=side)
-                images = _at_once(recipe, store[0].stat().st_size, device)
                 for form in forms_of(recipe) if recipe.backend else (OURS,):
-                    row = {"method": name, "form": form, "side": side, "images": images}
+                    row = {"method": name, "form": form, "side": side}
                     try:
-                        row |= _measured(in_form(recipe, form), images, store, steps, device)
+                        images = _at_once(recipe, store[0].stat().st_size, device)
+                        row |= {"images": images, **_measured(in_form(recipe, form), images, store, steps, device)}
                     except MiramError as error:
                         row |= {"images_per_second": None, "fault": error.message}
                     rows.append(row)
