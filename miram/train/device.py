@@ -18,6 +18,7 @@ from torch.utils import deterministic
 
 from miram.errors import MiramError
 from miram.kinds import AskedPrecision, Precision
+from miram.layout import COMPILED
 
 # torch's messages when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
@@ -81,8 +82,9 @@ def prepare_torch(fabric: Fabric, threads: int) -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and guards against faults that nothing here has
 
 
-def check_compiler() -> None:
-    """Raise MiramError if torch.compile would find no C++ compiler."""
+def prepare_compiler() -> None:
+    """Have torch.compile keep what it makes, for later jobs; raise MiramError if it would find no C++ compiler."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED.absolute()))
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise MiramError(
             "compute.compile is true, but there is no C++ compiler.",

@@ -21,7 +21,7 @@ from miram.progress import track
 from miram.recipe import Recipe
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
-from miram.train.device import check_compiler, device_facts, peak_memory
+from miram.train.device import device_facts, peak_memory, prepare_compiler
 from miram.train.processes import STOPPED
 from miram.train.reconstruct import masked_inputs
 from miram.train.schedule import half_cosine, warmup_cosine
@@ -61,7 +61,7 @@ class Run:
         )
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
         if recipe.compile:
-            check_compiler()
+            prepare_compiler()
             torch.set_float32_matmul_precision("highest")  # see `full_float32`
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
