@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from miram import kinds, layout, params
+from miram.cli import stage as shared
 from miram.cli.effort import efforts
-from miram.cli.stage import (
-    classifiers,
-    do_stage,
-    expected,
-    first_pretrainings,
-    outdated,
-    trivial_records,
-    unfinished_logs,
-)
+from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -49,7 +42,7 @@ def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     Classifiers that a run would make anew count as not run.
     """
-    arguments.hidden = outdated(chosen)
+    arguments.hidden = shared.outdated(chosen)
     stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
     try:
         for stage in stages:
@@ -248,7 +241,7 @@ def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Print the table, if it belongs to the present parameters."""
     from miram.provenance.verify import shortfalls
 
-    found, table = shortfalls(expected(chosen)), layout.results(chosen.name) / "comparison.md"
+    found, table = shortfalls(shared.expected(chosen)), layout.results(chosen.name) / "comparison.md"
     if found:
         more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
         print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
@@ -264,7 +257,7 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.provenance.verify import verify as check
 
     folder = arguments.folder or layout.results(chosen.name)
-    check(folder, expected(chosen), name=chosen.name, films=arguments.films)
+    check(folder, shared.expected(chosen), name=chosen.name, films=arguments.films)
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:

@@ -113,8 +113,8 @@ class Lesions:
         """SHA-256 of what is trained on and chosen by."""
         found = sha256()
         for split in (self.train, self.validation):
-            found.update(split.views)
-            found.update(split.targets)
+            found.update(split.views.data)
+            found.update(split.targets.data)
         return found.hexdigest()
 
 
