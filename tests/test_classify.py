@@ -10,7 +10,7 @@ import yaml
 
 from miram import layout, params
 from miram.cli import main
-from miram.cli.stage import classifiers, do_stage, outdated
+from miram.cli.stage import classifiers, do_stage, drop_outdated, outdated
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -119,6 +119,15 @@ def test_what_is_outdated_is_made_again_alone(job, spoil, again):
 
 def cell(seed):
     return layout.Cell("strict", "pathology_4class", "finetune", "mae", seed)
+
+
+def test_a_folder_in_the_place_of_an_output_is_no_error_of_the_check(job):
+    job.run()
+    network = layout.classifier("demo", cell(0)) / "model.safetensors"
+    network.unlink()
+    network.mkdir()
+    left = drop_outdated(job.chosen, params.parts(job.chosen, "classify", *PLACE))
+    assert [place for _, place in left] == [cell(0)]
 
 
 def test_another_code_or_lock_makes_them_again(job, monkeypatch):

@@ -110,7 +110,7 @@ def is_current(path: Path, *, stage: str, values: dict[str, Any]) -> bool:
     """Whether a record is of these values and of the present code, and `read` finds nothing wrong with it."""
     try:
         made = read(path)
-    except MiramError:
+    except (MiramError, OSError):  # also of an output in whose place there is a folder
         return False
     wanted = json.loads(json.dumps({"stage": stage, "values": values, **made_by(stage)}))
     return wanted.items() <= made.items()
