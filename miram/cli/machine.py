@@ -196,11 +196,14 @@ def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def _headline_hours(chosen: params.Params, bench_json: Path) -> dict[str, str]:
-    """Device -> the hours of the headline by the rates of one bench; nothing if its images are unknown."""
+    """Device -> the hours of the headline by the rates of one bench; nothing if its images are unknown.
+
+    Without scikit-learn, as on a machine that has little beside torch, the images cannot be divided to be counted.
+    """
     from miram.planning.hours import hours, totals
 
     try:
         jobs = _jobs(chosen, params.headline_jobs(chosen))
-    except MiramError:
+    except (MiramError, ModuleNotFoundError):
         return {}
     return totals(hours(jobs, chosen.encoder, [bench_json]))

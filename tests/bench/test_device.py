@@ -1,10 +1,12 @@
 """The bench of a device within some minutes: one run of all of it at toy size."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pretend_gpu import pretended_gpu
 
 from miram import params
 from miram.bench import device as module
@@ -14,19 +16,20 @@ from miram.errors import MiramError
 from miram.planning.hours import hours, pretraining_job, totals
 
 DEMO = params.load(Path(__file__).parents[2] / "params.yaml", "demo")
-METHODS = {name: shrunk(params.recipe_of(DEMO, name)) for name in ("mae", "mocov3", "miram-nystrom")}
+METHODS = {name: replace(shrunk(params.recipe_of(DEMO, name)), batch=4) for name in ("mae", "mocov3", "miram-nystrom")}
 
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """measured(minutes) gives the results and the page; no step is called twice, and nothing is compiled."""
+    """measured(minutes, device) gives the results and the page, with few and small steps, and nothing is compiled."""
 
-    def run(minutes):
-        monkeypatch.setattr(module, "ROUNDS", 1)
+    def run(minutes, device="cpu"):
+        for name, small in {"ROUNDS": 1, "STEPS": 2, "CPU_PATCHES": 144, "CROP_SIDE": 60}.items():
+            monkeypatch.setattr(module, name, small)
         monkeypatch.setattr(torch, "compile", lambda model: model)
         jobs = [pretraining_job("mae", METHODS["mae"], 64, 1, tmp_path / "none.json", "mae")]
         of_file = lambda path: totals(hours(jobs, METHODS["mae"].encoder, [path]))  # noqa: E731
-        path = measure_device(METHODS, of_file, tmp_path / "out", "cpu", minutes, "the command")
+        path = measure_device(METHODS, of_file, tmp_path / "out", device, minutes, "the command")
         return json.loads(path.read_text()), path.with_suffix(".md").read_text()
 
     return run
@@ -42,6 +45,17 @@ def test_all_parts_are_measured_and_give_the_hours(measured):
         assert 0.3 < row["peak_mib"] / row["predicted_peak_mib"] < 3
     assert [row["method"] for row in results["compiled"]] == list(METHODS)
     assert len(results["hours"]) == 1 and "Hours of the headline" in page and "too short for: nothing" in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+def test_on_a_gpu_every_precision_is_measured_and_the_file_has_its_name(measured, tmp_path, monkeypatch):
+    with pretended_gpu(monkeypatch):
+        results, _ = measured(10, "cuda")
+    assert (tmp_path / "out" / "device-pretended.json").exists() and not results["faults"]
+    found = [(row["precision"], row["agree"]) for row in results["agreement"]]
+    assert found == [("32-true", True), ("bf16-mixed", True)] * len(METHODS)
+    assert all(row["loss"] > 0 for row in results["agreement"] if row["precision"] == "bf16-mixed")
+    assert set(results["steps"][0]["seconds"]) == {"32-true", "tf32", "bf16-mixed"}
 
 
 def test_what_there_is_no_time_for_is_named(measured):
@@ -69,7 +83,7 @@ def test_a_bench_that_is_killed_leaves_what_was_measured(measured, monkeypatch, 
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "measure_finetuning", killed)
+    monkeypatch.setattr(module, "measure_compiled", killed)
     with pytest.raises(KeyboardInterrupt):
         measured(10)
     (path,) = (tmp_path / "out").glob("device-*.json")
@@ -87,7 +101,7 @@ def test_what_bounds_a_step_is_its_slowest_part(monkeypatch):
     parts = {"forward": 1.0, "backward": 2.0, "optimiser": 0.5, "host": 3.4, "views": 0.1}
     assert bound_of(3.5, parts) == "backward" and bound_of(3.5, {**parts, "views": 4.0}) == "views"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert bound_of(3.5, parts) == "host"
+    assert bound_of(3.5, parts) == "host" and bound_of(4.0, parts) == "backward"
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
