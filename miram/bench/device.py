@@ -99,7 +99,7 @@ def _parts(
 
 
 def agreement(name: str, recipe: Recipe, device: str) -> list[dict[str, Any]]:
-    """The same small training on the CPU and on `device`: relative differences of the losses and of the weights' change."""
+    """The same small training on the CPU and on `device`: relative differences of losses and of the weights' change."""
     images = max(IMAGES, least_images(recipe))
     loss, weights = _trained(recipe, images, "cpu", "32-true")
     rows = []
