@@ -19,6 +19,7 @@ Whole = Annotated[int, Field(ge=0)]
 Options = Mapping[str, Any]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # precisions, as Fabric names them
 AskedPrecision = Literal["auto", Precision]  # auto: what the device is good at, see `miram.train.device`
+Parts = Literal["auto"] | Count  # of a batch, one at a time on the device; auto: as few as its free memory allows
 
 FULL = "full"  # the attention that the others are compared with
 OURS, PACKAGE, NAIVE = "fused", "package", "naive"  # forms of attention: ours, the library's, the one of 2022

@@ -23,6 +23,7 @@ PREDICTIONS = "predictions.parquet"  # of a classifier, see `miram.predictions`
 BASE = "paper"  # the preset whose data all use that are named after it: paper-448, paper-896
 PROJECT = Path(__file__).resolve().parent.parent
 BENCH = Path("results", "bench")  # measurements of `miram.bench`, kept in git
+COMPILED = Path(".cache", "torch-compile")  # what torch.compile made for one job, kept for the next ones
 CASE_CSVS = tuple(f"{kind}_case_description_{part}_set.csv" for kind in ("mass", "calc") for part in ("train", "test"))
 NAME = r"[a-z0-9][a-z0-9-]*"  # pattern of the name of a method, or of an own data set
 RECONSTRUCTIONS = "reconstructions_{}.png"  # of a method; `table` writes these as well

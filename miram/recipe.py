@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from miram import kinds
-from miram.kinds import STRICT, AskedPrecision, Count
+from miram.kinds import STRICT, AskedPrecision, Count, Parts
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -119,7 +119,7 @@ class Recipe(FromValues):
     seed: int
     side: int
     batch: int  # images per optimiser step, over all micro-batches and devices
-    accumulate: int
+    accumulate: Parts
     epochs: int
     warmup_epochs: int
     lr_per_256: float
@@ -157,8 +157,14 @@ class Recipe(FromValues):
 
     @property
     def micro_batches(self) -> int:
-        """The parts of a batch that have a loss each."""
-        return 1 if self.divides_batch else self.accumulate
+        """The parts of a batch that have a loss each, once `accumulate` is a number."""
+        return 1 if self.divides_batch else self.parts
+
+    @property
+    def parts(self) -> int:
+        """`accumulate`, once it is a number."""
+        assert isinstance(self.accumulate, int)
+        return self.accumulate
 
     @property
     def lr(self) -> float:

@@ -1,6 +1,7 @@
 """Preset small on a twentieth of the real lesions: killed in between, it ends with the table of a run that was not."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,6 +66,11 @@ def test_a_twentieth_of_the_lesions_killed_and_started_again_ends_with_the_same_
     assert {"from-scratch", "mae", "miram-nystrom"} <= set(first["method"])
     assert set(first["protocol"]) == {"strict", "published"}
     assert "own crops" in (project / "results" / "small" / "comparison.md").read_text()
+    who = (project / "results" / "small" / "cohort.md").read_text()
+    needed, missing = re.search(
+        r"(\d+) series needed .*\n(\d+) of them never received\n0 of them set aside", who
+    ).groups()
+    assert int(needed) - int(missing) == len(lesions)
     for folder in ("runs", "results/small"):
         shutil.rmtree(project / folder)
     finished(project, SMALL)

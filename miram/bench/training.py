@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 
 from miram.bench.models import forms_of, in_form, pretraining_step
@@ -20,7 +21,7 @@ from miram.bench.timing import interleaved, medians, timed
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.errors import MiramError
 from miram.kinds import OURS
-from miram.planning.memory import fit
+from miram.planning.memory import fit, parts_that_fit
 from miram.recipe import Recipe
 from miram.train.pretrain import pretrain
 
@@ -50,11 +51,11 @@ def measure_training(
         for side in sides:
             for name, own in methods.items():
                 recipe = dataclasses.replace(own, side=side)
-                images = _at_once(recipe, store[0].stat().st_size, device)
                 for form in forms_of(recipe) if recipe.backend else (OURS,):
-                    row = {"method": name, "form": form, "side": side, "images": images}
+                    row = {"method": name, "form": form, "side": side}
                     try:
-                        row |= _measured(in_form(recipe, form), images, store, steps, device)
+                        images = _at_once(recipe, store[0].stat().st_size, device)
+                        row |= {"images": images, **_measured(in_form(recipe, form), images, store, steps, device)}
                     except MiramError as error:
                         row |= {"images_per_second": None, "fault": error.message}
                     rows.append(row)
@@ -62,10 +63,9 @@ def measure_training(
 
 
 def _at_once(recipe: Recipe, crops_bytes: int, device: str) -> int:
-    own = recipe.batch // recipe.accumulate
-    if device == "cpu":
-        return own
-    return min(own, fit(recipe, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=crops_bytes).images)
+    own = recipe.batch // (recipe.accumulate if isinstance(recipe.accumulate, int) else 1)
+    free = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().available
+    return min(own, fit(recipe, free, devices=1, crops_bytes=crops_bytes).images)
 
 
 def _measured(recipe: Recipe, images: int, store: tuple[Path, Path], steps: int, device: str) -> dict[str, float]:
@@ -85,6 +85,7 @@ def _measured(recipe: Recipe, images: int, store: tuple[Path, Path], steps: int,
             accelerator=device,
             threads=torch.get_num_threads(),
             devices=1,
+            divide=parts_that_fit,
         )
         speed = median(pd.read_csv(Path(out, "log.csv"))["images_per_second"][1:])
     _, step = pretraining_step(recipe, images, device)

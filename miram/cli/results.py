@@ -63,7 +63,11 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     for path in inputs:
         record.read(path)
     history = read_ledger(layout.ledger(run))
-    listed = {"series needed for these lesions": len(history.states), "of them set aside": len(history.reasons)}
+    listed = {
+        "series needed for these lesions": len(history.states),
+        "of them never received": history.never_received,
+        "of them set aside": len(history.reasons),
+    }
     csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
     splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
     predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}

@@ -29,6 +29,7 @@ Files = tuple[Path, Path, Path, Path, Path, Path | None]  # out_dir, crops, inde
 def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Pre-train a method on the crops of the training and validation lesions, and on additional images."""
     from miram.data.splits import pretraining_backgrounds, pretraining_lesions
+    from miram.planning.memory import parts_that_fit
     from miram.train.pretrain import pretrain as train
     from miram.train.store import extra_ids
 
@@ -65,6 +66,7 @@ def pretrain(chosen: params.Params, arguments: argparse.Namespace) -> None:
             accelerator=chosen.compute.accelerator,
             threads=chosen.compute.threads,
             devices=chosen.compute.devices,
+            divide=parts_that_fit,
         )
 
     do_stage(chosen, "pretrain", inputs, outputs, work, *place)

@@ -8,6 +8,7 @@ from torch import nn
 from miram import kinds
 from miram.errors import MiramError
 from miram.models.attention.blocks import recompute_blocks
+from miram.models.attention.performer import RedrawClock
 from miram.models.encoder import Encoder
 from miram.models.export import load_encoder
 from miram.recipe import Recipe
@@ -28,6 +29,9 @@ def build_pretrainer(recipe: Recipe) -> nn.Module:
         model = kinds.load(entry.build)(network, **{name: getattr(recipe, name) for name in entry.values})
         if recipe.recompute:
             recompute_blocks(model)
+        for module in model.modules():
+            if isinstance(module, RedrawClock):
+                module.forwards_per_step = recipe.micro_batches
     except ValueError as error:
         raise MiramError(f"The model cannot be built: {error}.", "Change that value in params.yaml.") from error
     return model

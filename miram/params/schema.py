@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from miram import kinds
-from miram.kinds import STRICT, AskedPrecision, Count, Whole
+from miram.kinds import STRICT, AskedPrecision, Count, Parts, Whole
 from miram.recipe import Decoder, Encoder, Fraction, GivenEncoder, Highres, LearningRates, Moco, NonNegative, Positive
 
 DEMO = "demo"  # the preset of the phantom archive
@@ -138,7 +138,7 @@ class Pretrain:
 
     side: Count
     batch: Count
-    accumulate: Count
+    accumulate: Parts
     epochs: Count
     warmup_epochs: Whole
     lr_per_256: Positive

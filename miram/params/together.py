@@ -73,7 +73,7 @@ def _method_faults(params: Params, method: Method, place: str) -> dict[str, bool
     faults = {
         f"{place}: warmup_epochs {own.warmup_epochs} exceeds epochs {own.epochs}": own.warmup_epochs > own.epochs,
         f"{place}: batch {own.batch} is not a multiple of accumulate {own.accumulate} times devices": (
-            own.batch % (own.accumulate * devices) > 0
+            own.batch % (own.accumulate * devices if isinstance(own.accumulate, int) else devices) > 0
         ),
         f"{place}: batch {own.batch} on {devices} device(s); BatchNorm needs {entry.least_images} images on each": (
             0 < own.batch // devices < entry.least_images

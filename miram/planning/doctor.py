@@ -16,6 +16,7 @@ from miram.planning.gpu import find_accelerator
 from miram.planning.memory import FULL, USABLE, checkpoint_bytes, encoder_parameters, fit, memory_of
 from miram.planning.sources import REMOTE, check_source
 from miram.recipe import Encoder, Recipe, Timm
+from miram.train.views import bytes_kept
 
 OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
@@ -98,10 +99,11 @@ def check_memory(methods: Mapping[str, Recipe], devices: int, gpu_bytes: int | N
 
     `gpu_bytes` is None without a GPU.
     """
-    peaks = {
-        name: memory_of(recipe, recipe.batch // (recipe.accumulate * devices), recipe.accumulate).peak
-        for name, recipe in methods.items()
-    }
+    crops_bytes = bytes_kept(crops_bytes, gpu_bytes or 0)
+    peaks = {}
+    for name, recipe in methods.items():
+        parts = _parts(recipe, devices, gpu_bytes, crops_bytes)
+        peaks[name] = memory_of(recipe, recipe.batch // (parts * devices), parts).peak
     largest = max(peaks, key=peaks.__getitem__)
     text = f"Memory of pre-training: {peaks[largest] / 1e9:.1f} GB at most, predicted for {largest}"
     if gpu_bytes is None:
@@ -113,6 +115,16 @@ def check_memory(methods: Mapping[str, Recipe], devices: int, gpu_bytes: int | N
     return Finding(
         "stop", text, " ".join(_smaller(name, methods[name], devices, gpu_bytes, crops_bytes) for name in full)
     )
+
+
+def _parts(recipe: Recipe, devices: int, gpu_bytes: int | None, crops_bytes: float) -> int:
+    """How a batch is divided; with `accumulate: auto` one by one where nothing else fits, or no GPU is known."""
+    if isinstance(recipe.accumulate, int):
+        return recipe.accumulate
+    try:
+        return fit(recipe, gpu_bytes or 0, devices=devices, crops_bytes=crops_bytes).accumulate
+    except MiramError:
+        return recipe.batch // devices
 
 
 def _smaller(name: str, recipe: Recipe, devices: int, gpu_bytes: int, crops_bytes: float) -> str:

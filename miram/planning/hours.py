@@ -20,7 +20,9 @@ from miram.layout import FINETUNE, Cell
 from miram.recipe import Encoder, Recipe
 
 FORWARD = 1 / 3  # of the operations of a training step
-ENCODED_AGAIN = 1 / 4  # of those of a step of MoCo-v3, if its batch is divided; benchmarks.cached measures the time
+# Of those of a step of MoCo-v3, if its batch is divided, as `accumulate: auto` is taken to do; benchmarks.divided
+# measures the time.
+ENCODED_AGAIN = 1 / 4
 HOUR, DAY = 3600, 24
 
 
@@ -69,7 +71,7 @@ def _images(lesions: pd.DataFrame, split: pd.Series, backgrounds: int, names: It
 
 def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record: Path, like: str) -> Job:
     """Pre-training of method `name`, of the same model as `like`, on this many images, shared by this many devices."""
-    again = ENCODED_AGAIN if recipe.divides_batch and recipe.accumulate > 1 else 0
+    again = ENCODED_AGAIN if recipe.divides_batch and recipe.accumulate != 1 else 0
     return Job(
         f"pre-training {name}",
         recipe.side,

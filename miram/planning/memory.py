@@ -24,6 +24,7 @@ from miram.models.timm_encoder import encoder_from
 from miram.planning.kept import SavedTensors
 from miram.recipe import Encoder, Recipe, Timm
 from miram.train.recipe import random_inputs
+from miram.train.views import bytes_kept
 
 USABLE = 0.9  # of a GPU's memory: the rest is for CUDA's context and the allocator's gaps
 FULL = 4  # bytes per number
@@ -79,9 +80,10 @@ def memory_of(recipe: Recipe, images: int, accumulate: int = 1) -> Memory:
 def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) -> Fit:
     """The fewest micro-batches per batch that fit into `vram_bytes` on each of this many devices.
 
-    Each GPU also keeps all crops at native size, `crops_bytes`. Raises MiramError if not even one image fits.
+    A GPU also keeps all crops at native size, `crops_bytes`, or none, see `bytes_kept`. Raises MiramError if not even
+    one image fits.
     """
-    share = recipe.batch // devices
+    share, crops_bytes = recipe.batch // devices, bytes_kept(crops_bytes, vram_bytes)
     for accumulate in range(1, share + 1):
         if share % accumulate:
             continue
@@ -94,6 +96,11 @@ def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) 
         f"{vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
+
+
+def parts_that_fit(recipe: Recipe, free_bytes: float, devices: int, crops_bytes: float) -> int:
+    """What `accumulate: auto` takes, see `fit`."""
+    return fit(recipe, free_bytes, devices=devices, crops_bytes=crops_bytes).accumulate
 
 
 def least_images(recipe: Recipe) -> int:
@@ -120,7 +127,7 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
     return (
         f"Pre-training in precision {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of "
         f"which {USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
-        "Set pretrain.accumulate, or a method's own, to the value below: batch and learning rate do not change.\n"
+        "This is what `accumulate: auto` takes: batch and learning rate do not change.\n"
         "It changes results only by rounding: MoCo-v3 contrasts the whole batch whatever its division. Where there is "
         "one, it encodes each view once more, in about a quarter of a step's time.\n\n"
         + pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)

@@ -64,7 +64,7 @@ def write_card(
 
     `metrics` are those of the protocol, of the headline's task and mode; None where they are not measured yet.
     """
-    values = record["values"]
+    values = record["values"] | {"accumulate": record["facts"]["accumulate"]}  # which may have been "auto"
     shown = ("objective", "attention", "epochs", "batch", "accumulate", "seed", "precision")
     recipe = {name: values[name] for name in shown if values.get(name) is not None}
     inputs = (

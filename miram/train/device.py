@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from torch import Tensor
 from torch.utils import deterministic
 
 from miram.errors import MiramError
 from miram.kinds import AskedPrecision, Precision
+from miram.layout import COMPILED
 
 # torch's messages when memory runs out: the GPU's, the CPU's, that of a loading process, that shared with it
 MEMORY_FAULTS = ("out of memory", "can't allocate memory", "killed by signal: Killed", "out of shared memory")
@@ -79,8 +82,9 @@ def prepare_torch(fabric: Fabric, threads: int) -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time and guards against faults that nothing here has
 
 
-def check_compiler() -> None:
-    """Raise MiramError if torch.compile would find no C++ compiler."""
+def prepare_compiler() -> None:
+    """Have torch.compile keep what it makes, for later jobs; raise MiramError if it would find no C++ compiler."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED.absolute()))
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         raise MiramError(
             "compute.compile is true, but there is no C++ compiler.",
@@ -109,6 +113,16 @@ def device_facts(fabric: Fabric) -> dict[str, object]:
     }
 
 
+def free_memory(fabric: Fabric) -> int:
+    """Bytes that each process may take: what is free on its GPU, or its share of the machine's; the least of all."""
+    device, processes = fabric.device, fabric.world_size
+    on_gpu = device.type == "cuda"
+    own = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available // processes
+    if processes == 1:
+        return own
+    return int(cast(Tensor, fabric.all_reduce(torch.tensor(own, device=device), reduce_op="min")))
+
+
 def peak_memory(device: torch.device) -> tuple[int, str]:
     """Bytes, and what they are: "cuda allocated" (torch's tensors on the GPU) or "resident set" (the whole process)."""
     if device.type == "cuda":
@@ -117,13 +131,17 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set"
 
 
+class MemoryRanOut(MiramError):
+    """Memory ran out; less at once may do."""
+
+
 @contextmanager
 def out_of_memory_as(what: str, remedy: str) -> Iterator[None]:
-    """Turn torch's error in the block into MiramError that says that memory ran out in `what`."""
+    """Turn torch's error in the block into MemoryRanOut that says in `what`."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not any(words in str(error) for words in MEMORY_FAULTS):
             raise
         reason = str(error).splitlines()[0]
-        raise MiramError(f"Memory ran out in {what}: {reason}", remedy) from error
+        raise MemoryRanOut(f"Memory ran out in {what}: {reason}", remedy) from error

@@ -21,9 +21,8 @@ from miram.progress import track
 from miram.recipe import Recipe
 from miram.train import checkpoint
 from miram.train.augment import stream, to_images
-from miram.train.device import check_compiler, device_facts, peak_memory
+from miram.train.device import device_facts, peak_memory, prepare_compiler
 from miram.train.processes import STOPPED
-from miram.train.recipe import fingerprint
 from miram.train.reconstruct import masked_inputs
 from miram.train.schedule import half_cosine, warmup_cosine
 
@@ -44,9 +43,10 @@ CHECKPOINT_KEYS = {
 class Run:
     """The state of pre-training: model, optimiser, number of optimiser steps done, and the log."""
 
-    def __init__(self, fabric: Fabric, recipe: Recipe, steps_per_epoch: int, out_dir: Path, crops_digest: str) -> None:
+    def __init__(self, fabric: Fabric, recipe: Recipe, steps_per_epoch: int, out_dir: Path, identity: str) -> None:
+        """`identity`: the `fingerprint` of the checkpoints that this run goes on from."""
         self.fabric, self.recipe, self.steps_per_epoch, self.out_dir = fabric, recipe, steps_per_epoch, out_dir
-        self.fingerprint = fingerprint(recipe, crops_digest)
+        self.fingerprint = identity
         steps = recipe.epochs * steps_per_epoch
         self.lr = warmup_cosine(recipe.lr, steps, recipe.warmup_epochs * steps_per_epoch)
         self.key_momentum = half_cosine(recipe.moco.momentum, 1.0, steps) if recipe.moco else None
@@ -61,7 +61,7 @@ class Run:
         )
         self.model, self.stepper = fabric.setup(self.module, self.optimizer)
         if recipe.compile:
-            check_compiler()
+            prepare_compiler()
             torch.set_float32_matmul_precision("highest")  # see `full_float32`
             self.module.compile()  # in place: the names of its state stay as they are
         self.step, self.seconds, self.peak_memory = 0, 0.0, 0
@@ -115,6 +115,7 @@ class Run:
             "parameters": sum(p.numel() for p in self.module.parameters() if p.requires_grad),
             "epochs": self.recipe.epochs,
             "steps": self.step,
+            "accumulate": self.recipe.accumulate,
             "loss": self.log[-1]["loss"],
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory,

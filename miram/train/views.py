@@ -16,6 +16,7 @@ from miram.train.device_views import render_batch
 from miram.train.store import Store
 
 Key = tuple[int, int]  # epoch, sample
+CROPS_SHARE = 0.1  # of a device's free memory that crops may take
 
 
 class PretrainViews(Dataset):
@@ -67,27 +68,37 @@ def load_batches(views: Dataset, keys: Iterable[list[Key]], workers: int) -> Ite
     )
 
 
-def render_batches(
-    views: PretrainViews, keys: Iterable[list[Key]], places: Iterable[int], device: torch.device
-) -> Iterator[list[torch.Tensor]]:
-    """As `load_batches`, but made on a device, which keeps the crops `places`; they differ as `device_views` says.
+def bytes_kept(crops_bytes: float, free_bytes: float) -> float:
+    """Bytes of the crops that a device keeps: all, or none, where they would take more than CROPS_SHARE of it."""
+    return crops_bytes if crops_bytes <= CROPS_SHARE * free_bytes else 0
 
-    A thread works one batch ahead.
+
+def render_batches(
+    views: PretrainViews, keys: Iterable[list[Key]], places: Iterable[int], device: torch.device, *, keep: bool
+) -> Iterator[list[torch.Tensor]]:
+    """As `load_batches`, but made on a device; they differ as `device_views` says.
+
+    The device keeps the crops `places`, or (`keep` false) gets those of a batch from the host's pinned memory. A thread
+    works one batch ahead.
     """
-    crops = {place: torch.from_numpy(views.store[place].copy()).to(device) for place in places}
+    read = {place: torch.from_numpy(views.store[place].copy()) for place in places}
+    pinned = device.type == "cuda" and not keep
+    crops = {place: crop.to(device) if keep else crop.pin_memory() if pinned else crop for place, crop in read.items()}
     with ThreadPoolExecutor(1) as thread:
         coming = None
         for batch in keys:
-            ready, coming = coming, thread.submit(_render_batch, views, crops, batch)
+            ready, coming = coming, thread.submit(_render_batch, views, crops, batch, device)
             if ready:
                 yield ready.result()
         if coming:
             yield coming.result()
 
 
-def _render_batch(views: PretrainViews, crops: dict[int, torch.Tensor], keys: list[Key]) -> list[torch.Tensor]:
+def _render_batch(
+    views: PretrainViews, crops: dict[int, torch.Tensor], keys: list[Key], device: torch.device
+) -> list[torch.Tensor]:
     samples = [views.drawn(key) for key in keys]
-    chosen = [crops[place] for place, _, _ in samples]
+    chosen = [crops[place].to(device, non_blocking=True) for place, _, _ in samples]
     draws = zip(*(draws for _, draws, _ in samples), strict=True)
     noise = _stack([noise for _, _, noise in samples])
     return [render_batch(chosen, views.recipe.view_side, of_view) for of_view in draws] + noise

@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def methods():
-    """The pre-trainings of preset paper."""
-    return recipes(params.load(ROOT / "params.yaml", "paper"))
+    """The pre-trainings of preset paper, their batches in four parts."""
+    own = recipes(params.load(ROOT / "params.yaml", "paper"))
+    return {name: replace(recipe, accumulate=4) for name, recipe in own.items()}
 
 
 @pytest.fixture
@@ -74,18 +75,23 @@ def test_devices_share_the_batch_and_some_memory_is_left_free(methods):
 
 def test_the_crops_that_lie_on_the_gpu_take_their_room(methods):
     recipe = replace(methods["mae"], precision="32-true")
-    gpu_bytes = int((memory_of(recipe, recipe.batch // recipe.accumulate).peak + GB) / 0.9)
-    assert doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=0.9 * GB).level == "ok"
-    found = doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=2.7 * GB)
-    assert found.level == "stop" and "and 2.7 GB of crops" in found.text
+    gpu_bytes = int((memory_of(recipe, recipe.batch // recipe.accumulate).peak + 0.5 * GB) / 0.9)
+    assert doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=0.4 * GB).level == "ok"
+    found = doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=0.6 * GB)
+    assert found.level == "stop" and "and 0.6 GB of crops" in found.text
     assert found.remedy == "Set methods.mae.accumulate: 8."
+    kept_elsewhere = doctor.check_memory({"mae": recipe}, 1, gpu_bytes, crops_bytes=2.7 * GB)
+    assert kept_elsewhere.level == "ok" and "and 0.0 GB of crops" in kept_elsewhere.text
 
 
-def test_preset_paper_896_takes_the_gpu_that_it_names():
-    own = recipes(params.load(ROOT / "params.yaml", "paper-896"))
+@pytest.mark.parametrize("preset", ["paper", "paper-448", "paper-896"])
+def test_a_batch_that_is_divided_by_itself_fits_a_small_gpu_unless_one_image_is_too_much(preset):
+    own = recipes(params.load(ROOT / "params.yaml", preset))
     crops_bytes = doctor.CROP_BYTES * (3568 + 3103)
-    assert doctor.check_memory(own, 1, 20 * GB, crops_bytes).level == "ok"
-    assert doctor.check_memory(own, 1, 16 * GB, crops_bytes).level == "stop"
+    assert doctor.check_memory(own, 1, 8 * GB, crops_bytes).level == "ok"
+    assert doctor.check_memory(own, 1, None, crops_bytes).level == "ok"
+    found = doctor.check_memory(own, 1, GB, crops_bytes)
+    assert found.level == "stop" and "Set pretrain.recompute: true" in found.remedy
 
 
 def test_a_gpu_that_not_even_one_image_fits_on_is_told(methods):

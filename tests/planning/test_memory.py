@@ -156,7 +156,13 @@ def test_the_batch_that_fits_keeps_the_effective_batch_and_is_the_largest():
         assert memory_of(recipe, 2 * found.images).peak > 0.9 * gigabytes * 1e9
     assert small.images < large.images
     assert fit(recipe, 8e9, devices=4, crops_bytes=0).accumulate == small.accumulate // 4
-    assert fit(recipe, 24e9, devices=1, crops_bytes=0.9 * 16e9) == small
+
+
+def test_crops_take_their_room_on_a_gpu_that_keeps_them():
+    recipe = recipe_of("miram-nystrom", {})
+    room = partial(fit, recipe, devices=1)
+    assert room(40e9, crops_bytes=4e9) == room(40e9 - 4e9 / 0.9, crops_bytes=0)
+    assert room(40e9, crops_bytes=4.1e9) == room(40e9, crops_bytes=0)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

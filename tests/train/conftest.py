@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from miram.planning.memory import parts_that_fit
 from miram.recipe import Recipe
 from miram.train.pretrain import pretrain
 from miram.train.store import pack
@@ -69,7 +70,7 @@ PRETRAIN = {
     "recompute": False,
     "encoder_init": None,
 }
-COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
+COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1, "divide": parts_that_fit}
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +85,7 @@ def run_pretraining(store_paths, lesion_ids) -> Callable[..., dict]:
 
     def run(folder: Path, objective: str, **changes) -> dict:
         values = {**PRETRAIN, **OBJECTIVES[objective], **COMPUTE, **changes}
-        machine = {name: values[name] for name in COMPUTE}
+        machine = {name: values.pop(name) for name in COMPUTE}
         return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], Recipe.of(values), **machine)
 
     return run

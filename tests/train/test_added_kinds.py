@@ -14,7 +14,7 @@ from miram.bench import efficiency
 from miram.errors import ParameterError
 from miram.looks import looks
 from miram.planning.doctor import check_memory
-from miram.planning.memory import as_table
+from miram.planning.memory import as_table, parts_that_fit
 from miram.report import charts
 from miram.train.pretrain import pretrain
 
@@ -83,7 +83,7 @@ def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, met
 @pytest.mark.parametrize("name", ["averaged", "by-absolute-errors"])
 def test_they_are_pretrained(methods, name, tmp_path, store_paths, lesion_ids):
     few = {"side": 16, "batch": 4, "epochs": 1, "warmup_epochs": 0, "precision": "32-true"}
-    machine = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1}
+    machine = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "devices": 1, "divide": parts_that_fit}
     facts = pretrain(tmp_path, *store_paths, lesion_ids, lesion_ids[:2], replace(methods[name], **few), **machine)
     assert facts["loss"] > 0 and (tmp_path / "encoder.safetensors").exists()
     assert (tmp_path / "reconstructions.npz").exists()

@@ -3,12 +3,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from miram.errors import MiramError
+from miram.planning.memory import parts_that_fit
 from miram.train.device import (
-    check_compiler,
     device_facts,
     one_device,
+    prepare_compiler,
     prepare_torch,
     usable_accelerator,
     usable_precision,
@@ -36,17 +38,34 @@ def test_float16_without_a_gpu_is_refused_and_not_replaced(recipe_of, monkeypatc
         one_device("auto", "16-mixed", threads=1)
     with pytest.raises(MiramError, match="16-mixed, which needs a GPU"):
         pretrain("out", "crops.u8", "crops_index.csv", [], [], recipe_of("mae", precision="16-mixed"),
-                 checkpoint_every_epochs=1, accelerator="auto", threads=1, devices=1)  # fmt: skip
+                 checkpoint_every_epochs=1, accelerator="auto", threads=1, devices=1,
+                 divide=parts_that_fit)  # fmt: skip
     assert one_device("auto", "bf16-mixed", threads=1).device.type == "cpu"
 
 
-def test_compiling_without_a_compiler_is_refused_with_both_remedies(monkeypatch):
+@pytest.fixture
+def compiler(monkeypatch):
+    """compiler(name): that is the only one on the machine; None: there is none."""
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
-    check_compiler()
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # restored at the end, whatever is set meanwhile
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    return lambda own: monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == own else None)
+
+
+def test_compiling_without_a_compiler_is_refused_with_both_remedies(compiler):
+    compiler(None)
     with pytest.raises(MiramError, match=r"compute\.compile is true.*\n?.*Install g\+\+.*false"):
-        check_compiler()
+        prepare_compiler()
+
+
+def test_what_is_compiled_is_kept_for_later_jobs_in_the_folder_of_the_run(compiler, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    compiler("g++")
+    prepare_compiler()
+    assert cache_dir() == str(tmp_path / ".cache" / "torch-compile")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    prepare_compiler()
+    assert cache_dir() == "/elsewhere"
 
 
 def test_in_a_slurm_job_of_several_tasks_one_device_is_one_process(monkeypatch):

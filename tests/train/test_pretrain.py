@@ -43,6 +43,10 @@ def assert_same_end(first, second):
     pd.testing.assert_frame_equal(*logs)
 
 
+def out_of_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 def before_step(monkeypatch, step, action):
     """Have `action()` done before optimiser step `step` (counted from 0 over all epochs)."""
     optimise = Run._optimise
@@ -202,18 +206,64 @@ def test_a_checkpoint_that_is_cut_short_is_named(tmp_path, run_pretraining):
         run_pretraining(tmp_path, "mae")
 
 
-@pytest.mark.parametrize("objective", ["mae", "native", "mocov3"])
-def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining):
-    losses = []
-    for accumulate in (1, 4):
-        run_pretraining(tmp_path / str(accumulate), objective, accumulate=accumulate, batch=8)
-        losses.append(losses_of(tmp_path / str(accumulate)))
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    weights = [load_file(tmp_path / name / "encoder.safetensors") for name in ("1", "4")]
+def assert_same_but_for_rounding(objective, folder, other):
+    assert losses_of(other) == pytest.approx(losses_of(folder), rel=1e-5)
+    weights = [load_file(path / "encoder.safetensors") for path in (folder, other)]
     for name, value in weights[0].items():
         # no loss depends on the keys' bias, and BatchNorm removes that of the last norm: AdamW steps by rounding errors
         if not name.endswith("qkv.bias") and (objective, name) != ("mocov3", "norm.bias"):
             assert torch.allclose(value, weights[1][name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("objective", ["mae", "native", "performer", "mocov3"])
+def test_accumulation_equals_the_big_batch(objective, tmp_path, run_pretraining):
+    """The Performer draws new projections before the third step."""
+    for accumulate in (1, 4):
+        facts = run_pretraining(tmp_path / str(accumulate), objective, accumulate=accumulate, batch=8)
+        assert facts["accumulate"] == accumulate
+    assert_same_but_for_rounding(objective, tmp_path / "1", tmp_path / "4")
+
+
+def test_a_batch_is_divided_by_itself_as_the_free_memory_of_the_device_asks(tmp_path, capfd, run_pretraining):
+    asked = []
+
+    def divide(recipe, free_bytes, devices, crops_bytes):
+        asked.append((recipe.accumulate, free_bytes > 1e8, devices, crops_bytes))
+        return 2
+
+    facts = run_pretraining(tmp_path / "auto", "mae", accumulate="auto", divide=divide)
+    assert asked == [("auto", True, 1, 0)] and facts["accumulate"] == 2
+    assert "accumulate auto: 2, so 2 images at once on a device\n" in capfd.readouterr().err
+    run_pretraining(tmp_path / "two", "mae", accumulate=2)
+    assert_same_end(tmp_path / "two", tmp_path / "auto")
+
+
+@pytest.mark.parametrize("objective", ["mae", "mocov3"])
+def test_out_of_memory_halves_the_images_at_once_and_goes_on_from_the_checkpoint(
+    objective, tmp_path, capfd, monkeypatch, run_pretraining, uninterrupted
+):
+    """Whatever the failed step changed is gone: MoCo-v3 moves its keys and statistics in the forward pass."""
+    forward, failures = Run._forward, []
+
+    def failing(run, batch):
+        output = forward(run, batch)
+        if run.step == 4 and len(failures) < 1:
+            failures.append(run.recipe.accumulate)
+            out_of_gpu_memory()
+        return output
+
+    monkeypatch.setattr(Run, "_forward", failing)
+    facts = run_pretraining(tmp_path, objective, accumulate="auto", divide=lambda *_: 1)
+    assert failures == [1] and facts["accumulate"] == 2
+    said = capfd.readouterr().err
+    assert "4 images at once per device: CUDA out of memory" in said and "resumes after step 3 of 9" in said
+    assert_same_but_for_rounding(objective, uninterrupted(objective), tmp_path)
+
+
+def test_memory_that_runs_out_with_one_image_at_once_stops_the_run(tmp_path, monkeypatch, run_pretraining):
+    before_step(monkeypatch, 4, out_of_gpu_memory)
+    with pytest.raises(MiramError, match="1 images at once per device"):
+        run_pretraining(tmp_path, "mae", accumulate="auto", divide=lambda *_: 2)
 
 
 @pytest.mark.slow
@@ -221,10 +271,6 @@ def test_a_fault_in_a_spawned_process_has_its_own_message(tmp_path, run_pretrain
     with pytest.raises(MiramError, match="batch 3 does not divide into 1 micro-batches on 2 devices") as fault:
         run_pretraining(tmp_path, "mae", devices=2, batch=3)
     assert "multiple of 2" in fault.value.remedy
-
-
-def out_of_gpu_memory():
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 @pytest.mark.parametrize(

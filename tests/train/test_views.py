@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miram.train.store import Store
-from miram.train.views import PretrainViews, load_batches, micro_batches, render_batches
+from miram.train.views import PretrainViews, bytes_kept, load_batches, micro_batches, render_batches
 
 
 def keys(recipe, places, first_step=0, rank=0, world_size=1):
@@ -54,7 +54,7 @@ def test_a_sample_depends_on_epoch_and_crop_but_not_on_its_batch_or_the_workers(
 def test_a_device_makes_the_same_batches_in_their_order_but_for_rounding(objective, recipe_of, store_paths):
     views = PretrainViews(Store(*store_paths), recipe_of(objective))
     wanted = keys(views.recipe, list(range(12)))
-    made = list(render_batches(views, wanted, range(12), torch.device("cpu")))
+    made = list(render_batches(views, wanted, range(12), torch.device("cpu"), keep=False))
     loaded = list(load_batches(views, wanted, workers=0))
     assert len(made) == len(loaded) == 9
     for values, others in zip(itertools.chain(*made), itertools.chain(*loaded), strict=True):
@@ -63,6 +63,10 @@ def test_a_device_makes_the_same_batches_in_their_order_but_for_rounding(objecti
             assert (values.int() - others.int()).abs().max() <= 2
         else:
             assert torch.equal(values, others)
+
+
+def test_a_device_keeps_the_crops_only_where_they_take_little_of_it():
+    assert bytes_kept(0.8e9, 8e9) == 0.8e9 and bytes_kept(0.81e9, 8e9) == 0
 
 
 def test_a_native_view_has_the_side_of_the_high_resolution_image(recipe_of, store_paths):

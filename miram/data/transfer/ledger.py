@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from miram.data.transfer.receipt import Item
 from miram.errors import MiramError
 
+PLANNED = "planned"  # the state of a series before anything else
 UNTOLD = "untold"  # the origin of a series that was already on disk without a line in the ledger
 
 
@@ -31,6 +32,11 @@ class History:
     films: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last line of each film that was cut
     transferred_bytes: int = 0
     transfer_seconds: float = 0.0
+
+    @property
+    def never_received(self) -> int:
+        """The number of series that the source has not delivered, and that have no reason to be set aside."""
+        return list(self.states.values()).count(PLANNED)
 
     def add(self, line: dict[str, Any]) -> None:
         """Apply one line."""
@@ -63,7 +69,7 @@ class Ledger:
     def plan(self, series: str, role: str, images: int, bytes: int) -> None:
         """Enter a series that is needed, unless it is in the ledger."""
         if series not in self.history.states:
-            self._add({"state": "planned", "series": series, "role": role, "images": images, "bytes": bytes})
+            self._add({"state": PLANNED, "series": series, "role": role, "images": images, "bytes": bytes})
 
     def fetched(self, series: str, origin: str, bytes: int) -> None:
         """Enter a film of which only the needed rows are fetched; its hash stays unknown."""

@@ -60,16 +60,22 @@ class PerformerAttention(nn.Module):
 
 
 class RedrawClock(nn.Module):
-    """Counts training forwards since the last redraw: a number, for which no device is waited for.
+    """Counts optimiser steps since the last redraw: a number, for which no device is waited for.
 
-    Checkpoints hold it as performer-pytorch's, the buffer `calls_since_last_redraw`.
+    A step is `forwards_per_step` training forwards, so that a batch in parts has the projections of the whole one.
+    Checkpoints, between steps, hold the count as performer-pytorch's, the buffer `calls_since_last_redraw`.
     """
 
     NAME = "calls_since_last_redraw"
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self.forwards, self.forwards_per_step = 0, 0, 1
+
+    def begins_step(self) -> bool:
+        """Count a training forward: whether it is the first of its step."""
+        self.forwards += 1
+        return (self.forwards - 1) % self.forwards_per_step == 0
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + self.NAME] = torch.tensor(self.calls)
@@ -84,7 +90,7 @@ class RedrawClock(nn.Module):
 
 
 class Performer(nn.Module):
-    """Performer blocks that redraw their projections on every training forward after `interval` others (0: never)."""
+    """Performer blocks that redraw their projections in every optimiser step after `interval` others (0: never)."""
 
     def __init__(self, dim: int, depth: int, heads: int, interval: int) -> None:
         super().__init__()
@@ -101,6 +107,8 @@ class Performer(nn.Module):
 
     @torch.compiler.disable
     def _tick(self) -> None:
+        if not self.proj_updater.begins_step():
+            return
         if self.interval and self.proj_updater.calls >= self.interval:
             for attention, _ in self.net.layers:
                 if isinstance(attention.fn, PerformerAttention):
@@ -113,7 +121,8 @@ class Performer(nn.Module):
 def build(*, backend: str, dim: int, depth: int, heads: int, tokens: int, redraw_interval: int) -> nn.Module:
     """Return `depth` Performer blocks for any number of tokens.
 
-    The projections are redrawn on training forwards `redraw_interval` + 1, 2 (`redraw_interval` + 1), ...; 0: never.
+    The projections are redrawn in optimiser steps `redraw_interval` + 1, 2 (`redraw_interval` + 1), ...; 0: never.
+    The backend `package` takes each training forward for a step, also where a step has several.
     ValueError for an unknown backend, heads that do not divide `dim`, or heads too narrow for a feature.
     """
     check_backend(backend)

@@ -20,15 +20,16 @@ def lines(path):
 def test_a_series_goes_through_its_states_and_the_file_tells_them(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with open_ledger(path) as ledger:
-        for uid in ("film", "mask", "lost"):
+        for uid in ("film", "mask", "lost", "asked for"):
             ledger.plan(uid, "film", 1, 10)
         ledger.verified("film", "tcia", [ITEM], 2.0)
         ledger.fetched("mask", "idc", 10)
         ledger.set_aside("lost", "HTTP status 500")
         ledger.cropped("film", ["film", "mask"], "key", [{"lesion_id": "a"}], [], [])
         history = ledger.history
-    assert [line["state"] for line in lines(path)] == [*["planned"] * 3, "verified", "fetched", "set_aside", "cropped"]
-    assert history.states == {"film": "cropped", "mask": "cropped", "lost": "set_aside"}
+    assert [line["state"] for line in lines(path)] == [*["planned"] * 4, "verified", "fetched", "set_aside", "cropped"]
+    assert history.states == {"film": "cropped", "mask": "cropped", "lost": "set_aside", "asked for": "planned"}
+    assert history.never_received == 1
     assert history.reasons == {"lost": "HTTP status 500"}
     assert history.verified == {"film": [ITEM]}
     assert history.origins == {"film": "tcia", "mask": "idc"}
