@@ -28,7 +28,7 @@ from miram.models.build import build_pretrainer
 from miram.planning.memory import fit, least_images, memory_of
 from miram.recipe import Recipe
 from miram.train.augment import draw_moco_view, draw_view
-from miram.train.device import check_compiler, out_of_memory_as
+from miram.train.device import out_of_memory_as, prepare_compiler
 from miram.train.device_views import render_batch
 from miram.train.loop import parameter_groups
 from miram.train.recipe import random_inputs
@@ -211,7 +211,7 @@ def measure_step(name: str, recipe: Recipe, device: str, budget_seconds: float) 
 
 def measure_compiled(name: str, recipe: Recipe, device: str, budget_seconds: float) -> list[dict[str, Any]]:
     """How many times faster torch.compile makes that step."""
-    check_compiler()
+    prepare_compiler()
     images, precision = images_at_once(recipe, device), _mixed(device)
     step = Step(recipe, images, device)
     forms: dict[str, Any] = {"eager": step.model, "compiled": torch.compile(step.model)}
@@ -226,12 +226,12 @@ def _medians(calls: Mapping[str, Callable[[], Phases]], budget_seconds: float) -
 
 
 def images_at_once(recipe: Recipe, device: str) -> int:
-    """Images of a measured step: on a GPU those of a micro-batch of the preset, or the most that the model fits."""
+    """Images of a measured step: on a GPU those of a micro-batch of the preset, or the most that fit by the model."""
     if device == "cpu":
         return max(least_images(recipe), CPU_PATCHES // recipe.patches)
     mixed = replace(recipe, precision=_mixed(device))
     most = fit(mixed, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=0).images
-    return min(recipe.batch // recipe.accumulate, most)
+    return most if recipe.accumulate == "auto" else min(recipe.batch // recipe.parts, most)
 
 
 def _views_seconds(recipe: Recipe, images: int, device: str) -> float:

@@ -55,8 +55,8 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _place(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("method", "side", "images")}
+def _place(measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: measured[name] for name in ("method", "side", "images")}
 
 
 def _section(title: str, text: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -20,6 +20,7 @@ from miram.models.attention import pinv
 from miram.models.encoder import Encoder
 from miram.models.export import save_encoder
 from miram.models.mocov3 import MoCoV3
+from miram.planning.memory import parts_that_fit
 from miram.recipe import Decoder, Explaining, Highres
 from miram.recipe import Encoder as Sizes
 from miram.train import device_views
@@ -56,6 +57,7 @@ def train(tmp_path, store_paths, lesion_ids):
             **{"side": 32, "batch": 6, "accumulate": 2, "epochs": 1, "warmup_epochs": 0, "precision": precision},
         )
         compute = {"checkpoint_every_epochs": 1, "accelerator": accelerator, "threads": 1, "devices": 1}
+        compute["divide"] = parts_that_fit
         return pretrain(tmp_path / accelerator, *store_paths, lesion_ids, lesion_ids[:2], small, **compute)
 
     return run
