@@ -17,35 +17,11 @@ from packaging.requirements import Requirement
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 # what the bench imports, without torch and what torch brings (filelock, fsspec, jinja2, mpmath, networkx, sympy, ...)
-NEEDED = {
-    *{
-        "numpy",
-        "pandas",
-        "python-dateutil",
-        "tabulate",
-        "pillow",
-        "pyyaml",
-        "rich",
-        "markdown-it-py",
-        "mdurl",
-        "pygments",
-    },
-    *{"pydantic", "pydantic-core", "annotated-types", "typing-inspection"},
-    *{"lightning-fabric", "lightning-utilities", "packaging"},
-    *{
-        "timm",
-        "torchvision",
-        "safetensors",
-        "huggingface-hub",
-        "tqdm",
-        "httpx2",
-        "httpcore2",
-        "h11",
-        "anyio",
-        "truststore",
-        "idna",
-    },
-}
+NEEDED = set(
+    "numpy pandas python-dateutil tabulate pillow psutil pyyaml rich markdown-it-py mdurl pygments "
+    "pydantic pydantic-core annotated-types typing-inspection lightning-fabric lightning-utilities packaging "
+    "timm torchvision safetensors huggingface-hub tqdm httpx2 httpcore2 h11 anyio truststore idna".split()
+)
 LARGEST = 60e6  # bytes
 
 
