@@ -17,11 +17,11 @@ from packaging.requirements import Requirement
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 # what the bench imports, without torch and what torch brings (filelock, fsspec, jinja2, mpmath, networkx, sympy, ...)
-NEEDED = set(
-    "numpy pandas python-dateutil tabulate pillow psutil pyyaml rich markdown-it-py mdurl pygments "
-    "pydantic pydantic-core annotated-types typing-inspection lightning-fabric lightning-utilities packaging "
-    "timm torchvision safetensors huggingface-hub tqdm httpx2 httpcore2 h11 anyio truststore idna".split()
-)
+NEEDED = """
+numpy pandas python-dateutil tabulate pillow psutil pyyaml rich markdown-it-py mdurl pygments
+pydantic pydantic-core annotated-types typing-inspection lightning-fabric lightning-utilities packaging
+timm torchvision safetensors huggingface-hub tqdm httpx2 httpcore2 h11 anyio truststore idna
+"""
 LARGEST = 60e6  # bytes
 
 
@@ -37,7 +37,7 @@ def locked(names: set[str], python: str) -> Iterator[str]:
 
 def collect(folder: Path, python: str) -> float:
     """Download the wheels into `folder`; returns their bytes. Raises if a wheel is missing."""
-    lines = list(locked(NEEDED, python))
+    lines = list(locked(set(NEEDED.split()), python))
     with NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(lines))
         file.flush()
