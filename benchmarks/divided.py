@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import parser_of
 from miram import params
-from miram.bench.efficiency import peak_of
+from miram.bench.memory import peak_of
 from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
 from miram.bench.timing import interleaved, machine, medians, timed

@@ -27,7 +27,7 @@ def main() -> None:
     """Measure and write the two files."""
     arguments = parser_of(__doc__).parse_args()
     paper = params.load(arguments.params, "paper")
-    methods = {name: params.recipe_of(paper, name) for name in paper.methods}
+    methods = {name: replace(params.recipe_of(paper, name), precision="32-true") for name in paper.methods}
     results = {
         "command": "python -m benchmarks.predicted",
         "machine": machine(),

@@ -73,7 +73,7 @@ def test_a_method_whose_name_could_reach_a_shell_is_refused(tmp_path, name):
     file = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text()
     file.write_text(text.replace("\n  mae:\n", f'\n  "{name}":\n', 1))
-    with pytest.raises(ParameterError, match="A method's name is text of a-z, 0-9 and -"):
+    with pytest.raises(ParameterError, match="A row's name is text of a-z, 0-9 and -"):
         params.load(file)
 
 

@@ -14,12 +14,13 @@ import pandas as pd
 import torch
 
 from miram.bench.figures import draw_attention, draw_steps
+from miram.bench.finetuning import measure_finetuning
 from miram.bench.growth import crossovers, exponents
-from miram.bench.memory import peak_bytes
-from miram.bench.models import attention_layer, finetuning_step, forms_of, forward_and_backward, pretraining_step
+from miram.bench.memory import peak_of
+from miram.bench.models import attention_layer, forms_of, forward_and_backward, pretraining_step
 from miram.bench.output import write_results
 from miram.bench.pipeline import measure_pipeline
-from miram.bench.timing import clock, interleaved, machine, medians, timed
+from miram.bench.timing import clock, device_slug, interleaved, machine, medians, timed
 from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
 from miram.files import atomic_path
@@ -33,7 +34,6 @@ NAIVE_BYTES = 8e9  # naive attention is measured if its matrices, about three at
 SIDES = (112, 224, 448, 896)  # px
 TRAINING_SIDES = SIDES[:2]  # those of the paper
 GIGABYTES = (4, 8, 12, 24)
-FINETUNING_IMAGES = {"cpu": 8, "cuda": 32}  # fewer would not keep a GPU busy
 MIB = 2**20
 
 
@@ -49,11 +49,10 @@ class Scope(NamedTuple):
     training_steps: int
 
 
-QUICK = Scope(TOKENS[:3], SIDES[:2], {"cpu": 196, "cuda": 12_544}, 2, 2.0, 2.0, 40)
 COMPLETE = Scope(TOKENS, SIDES, {"cpu": 784, "cuda": 12_544}, 7, 20.0, 10.0, 200)
 
 
-def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool, command: str) -> Path:
+def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, command: str, scope: Scope = COMPLETE) -> Path:
     """Measure all parts for `methods`; write <machine>.json and its tables.
 
     `device` is cpu or cuda; a GPU computes in bf16. Returns the path of the JSON. Raises MiramError if no method has
@@ -65,7 +64,6 @@ def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool
         raise MiramError("No method has an attention to measure.", "Add one of objective miram to params.yaml.")
     start = clock()
     torch.manual_seed(0)
-    scope = QUICK if quick else COMPLETE
     precision: Precision = "bf16-mixed" if device == "cuda" else "32-true"
     methods = {name: replace(recipe, precision=precision, recompute=False) for name, recipe in methods.items()}
     rounds, seconds, sides = scope.rounds, scope.step_seconds, scope.sides
@@ -86,7 +84,7 @@ def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool
         steps = scope.training_steps
         results["training"] = measure_training(methods, TRAINING_SIDES, steps, crops_of_cbis_ddsm(), device)
     results["minutes"] = (clock() - start) / 60
-    name = "-".join(filter(None, ("efficiency", device_slug(results["machine"]), "quick" if quick else None)))
+    name = f"efficiency-{device_slug(results['machine'])}"
     path = Path(out_dir) / f"{name}.json"
     write_results(path, results, as_markdown(results))
     draw_attention(results, path.with_name(f"{name}_attention.png"))
@@ -95,11 +93,6 @@ def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, quick: bool
         with atomic_path(path.with_name(f"{name}_{part}.csv")) as temporary:
             pd.DataFrame(results[part]).to_csv(temporary, index=False, lineterminator="\n")
     return path
-
-
-def device_slug(host: dict[str, Any]) -> str:
-    """A name for files: the GPU's, or cpu."""
-    return "cpu" if host["gpu"] is None else host["gpu"].lower().replace(" ", "-")
 
 
 def measure_attention(
@@ -138,16 +131,6 @@ def _autocast(layer: Callable, precision: str, device: str) -> Callable:
             return layer(x)
 
     return call
-
-
-def peak_of(call: Callable[[], object], device: str) -> float:
-    """The maximum bytes of `call` in addition to the memory in use before."""
-    if device == "cpu":
-        return peak_bytes(call)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def measure_steps(
@@ -190,20 +173,6 @@ def largest_batch(recipe: Recipe, gigabytes: float) -> int:
     """Images at once, a power of 2, that fit by the memory model; 0: not one."""
     sizes = [2**power for power in range(12, -1, -1) if 2**power >= least_images(recipe)]
     return next((n for n in sizes if memory_of(recipe, n).peak <= USABLE * gigabytes * 1e9), 0)
-
-
-def measure_finetuning(
-    methods: Mapping[str, Recipe], sides: tuple[int, ...], rounds: int, budget_seconds: float, device: str
-) -> list[dict[str, Any]]:
-    """A training step of the classifier: the same for all methods of one encoder."""
-    rows = []
-    for side in sides:
-        recipe = replace(next(iter(methods.values())), side=side)
-        images = FINETUNING_IMAGES[device]
-        step = finetuning_step(recipe, images, device)
-        calls = medians(interleaved({"step": timed(step)}, rounds, budget_seconds)["step"])
-        rows.append({"side": side, "images": images, **calls, "images_per_second": images / calls["seconds"]})
-    return rows
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:

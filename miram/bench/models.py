@@ -33,6 +33,18 @@ def in_form(recipe: Recipe, form: str) -> Recipe:
     return replace(recipe, backend=kinds.PACKAGE, options=options)
 
 
+def shrunk(recipe: Recipe) -> Recipe:
+    """The method at a size that trains on any CPU within a second."""
+    return replace(
+        recipe,
+        side=min(recipe.side, 7 * recipe.encoder.patch),
+        encoder=replace(recipe.encoder, width=64, depth=2, heads=2),
+        decoder=recipe.decoder and replace(recipe.decoder, width=32, depth=1, heads=2),
+        moco=recipe.moco and replace(recipe.moco, projector_width=64, projector_out=32),
+        accumulate=1,
+    )
+
+
 def attention_layer(recipe: Recipe, form: str, tokens: int, device: str) -> nn.Module:
     """One attention of the high-resolution decoder, without the MLP; `naive` stores the matrix of all pairs."""
     recipe = in_form(recipe, form)

@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Hashable, Mapping
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -74,3 +74,8 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
+
+
+def device_slug(host: dict[str, Any]) -> str:
+    """A name for files: the GPU's, or cpu."""
+    return "cpu" if host["gpu"] is None else host["gpu"].lower().replace(" ", "-")

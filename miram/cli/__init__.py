@@ -119,7 +119,8 @@ def _add_training(add: Add) -> None:
     planned = add("plan", machine.plan_hours, "hours of all trainings from measured rates, compared with finished ones")
     planned.add_argument("--card", metavar="NAME", help="predict them for a GPU, such as rtx-3060-ti; all: for each")
     cost = add("bench", machine.measure, "measure time and memory of attention, steps and input on this machine")
-    cost.add_argument("--quick", action="store_true", help="few sizes: two minutes on a CPU")
+    text = "only what decides on the device: agreement with the CPU, times, memory, hours; stop after so many minutes"
+    cost.add_argument("--minutes", type=float, metavar="M", help=text)
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,9 +180,30 @@ def _totals(chosen: params.Params, jobs: Iterable[params.Placed]) -> dict[str, s
 
 
 def measure(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Run the bench at the sizes of the preset."""
-    from miram.bench.efficiency import bench
+    """Run the bench at the sizes of the preset: all of it, or in so many minutes what decides on the device."""
+    command = f"miram --preset {chosen.preset} bench --device {arguments.device}"
+    if arguments.minutes is None:
+        from miram.bench.efficiency import bench
 
-    flags = [f"--device {arguments.device}"] + ["--quick"] * arguments.quick
-    command = " ".join([f"miram --preset {chosen.preset} bench", *flags])
-    print(f"written: {bench(recipes(chosen), arguments.out, arguments.device, arguments.quick, command)}")
+        path = bench(recipes(chosen), arguments.out, arguments.device, command)
+    else:
+        from miram.bench.device import measure_device
+
+        command += f" --minutes {arguments.minutes:g}"
+        given = recipes(chosen), partial(_headline_hours, chosen), arguments.out, arguments.device
+        path = measure_device(*given, arguments.minutes, command)
+    print(f"written: {path}")
+
+
+def _headline_hours(chosen: params.Params, bench_json: Path) -> dict[str, str]:
+    """Device -> the hours of the headline by the rates of one bench; nothing if its images are unknown.
+
+    Without scikit-learn, as on a machine that has little beside torch, the images cannot be divided to be counted.
+    """
+    from miram.planning.hours import hours, totals
+
+    try:
+        jobs = _jobs(chosen, params.headline_jobs(chosen))
+    except (MiramError, ModuleNotFoundError):
+        return {}
+    return totals(hours(jobs, chosen.encoder, [bench_json]))

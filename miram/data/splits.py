@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from miram.data.tasks import OWN, strata
 from miram.errors import MiramError
@@ -206,7 +204,11 @@ def _films(lesions: pd.DataFrame) -> pd.Series:
 
 def _groups(training: pd.DataFrame) -> np.ndarray:
     """A group number per row; rows that share a patient or a film, directly or through others, have the same."""
-    patients, films = (pd.factorize(key)[0] for key in (training["patient_id"], _films(training)))
-    nodes = patients.max() + films.max() + 2
-    graph = coo_matrix((np.ones(len(training)), (patients, patients.max() + 1 + films)), shape=(nodes, nodes))
-    return connected_components(graph, directed=False)[1][patients]
+    group = pd.Series(pd.factorize(training["patient_id"])[0], training.index)
+    while True:  # the lowest number spreads, from film to patient to film
+        lowest = group
+        for shared in (_films(training), training["patient_id"]):
+            lowest = lowest.groupby(shared).transform("min")
+        if lowest.equals(group):
+            return pd.factorize(group, sort=True)[0]
+        group = lowest

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from miram import params
-from miram.bench import efficiency
-from miram.bench.efficiency import bench
+from miram.bench.efficiency import Scope, bench
 from miram.bench.growth import crossing, crossovers, exponents
 from miram.bench.timing import interleaved
 from miram.errors import MiramError
 from miram.planning.hours import hours, pretraining_job
 
+SMALL = Scope((50, 197), (48, 96), {"cpu": 144}, 1, 0.1, 0.1, 2)
 DEMO = params.load(Path(__file__).parents[2] / "params.yaml", "demo")
 
 
@@ -53,7 +53,7 @@ def test_without_full_attention_nothing_is_said_to_cost_less():
 def test_without_a_method_whose_attention_is_measured_the_bench_stops_before_it_begins(tmp_path):
     mae = params.recipe_of(DEMO, "mae")
     with pytest.raises(MiramError, match="No method has an attention to measure"):
-        bench({"mae": mae}, tmp_path, "cpu", quick=True, command="")
+        bench({"mae": mae}, tmp_path, "cpu", "")
 
 
 def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():
@@ -64,18 +64,14 @@ def test_calls_take_turns_and_a_dear_one_stops_at_its_budget():
     assert {name: len(calls) for name, calls in interleaved(functions, 2, 0.0).items()} == {"a": 1, "b": 1}
 
 
-def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, monkeypatch):
-    scope = {"tokens": (50, 197), "sides": (48, 96), "patches": {"cpu": 144}}
-    monkeypatch.setattr(
-        efficiency, "QUICK", efficiency.QUICK._replace(**scope, rounds=1, layer_seconds=0.1, step_seconds=0.1)
-    )
+def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path):
     names = ("mae", "mocov3", "miram-full", "miram-nystrom")
     methods = {name: params.recipe_of(DEMO, name) for name in names}
-    path = bench(methods, tmp_path, "cpu", quick=True, command="the command")
+    path = bench(methods, tmp_path, "cpu", "the command", SMALL)
     results = json.loads(path.read_text())
     assert results["command"] == "the command" and results["machine"]["torch"]
     ends = [".json", ".md", "_attention.csv", "_attention.png", "_steps.csv", "_steps.png"]
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"efficiency-cpu-quick{end}" for end in ends]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"efficiency-cpu{end}" for end in ends]
     attention = pd.DataFrame(results["attention"])
     assert set(zip(attention["kind"], attention["form"], strict=True)) == {
         *(("full", form) for form in ("fused", "naive")),
@@ -93,4 +89,4 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path, mon
 def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(MiramError, match="no CUDA device"):
-        bench({}, tmp_path, "cuda", quick=True, command="")
+        bench({}, tmp_path, "cuda", "")

@@ -66,11 +66,10 @@ def test_their_memory_is_predicted_and_the_doctor_looks_at_it(methods):
 
 
 def test_they_are_measured_and_drawn_in_the_colours_of_their_entries(chosen, methods, tmp_path, monkeypatch):
-    scope = {"tokens": (10, 37), "sides": (16, 32), "patches": {"cpu": 16}, "rounds": 1}
-    monkeypatch.setattr(efficiency, "QUICK", efficiency.QUICK._replace(**scope, layer_seconds=0.0, step_seconds=0.0))
+    scope = efficiency.Scope((10, 37), (16, 32), {"cpu": 16}, 1, 0.0, 0.0, 2)
     monkeypatch.setattr(efficiency, "measure_pipeline", lambda rounds: [])
     monkeypatch.setattr(efficiency, "as_markdown", lambda results: "")
-    results = json.loads(efficiency.bench(methods, tmp_path, "cpu", quick=True, command="").read_text())
+    results = json.loads(efficiency.bench(methods, tmp_path, "cpu", "", scope).read_text())
     layers, steps = pd.DataFrame(results["attention"]), pd.DataFrame(results["steps"])
     assert set(layers["kind"]) == {"average"} and set(layers["form"]) == {"fused"}
     assert set(steps["kind"]) == {"average", "absolute"}
