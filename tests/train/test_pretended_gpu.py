@@ -24,7 +24,7 @@ from miram.planning.memory import parts_that_fit
 from miram.recipe import Decoder, Explaining, Highres
 from miram.recipe import Encoder as Sizes
 from miram.train import device_views
-from miram.train import finetune as module
+from miram.train import trial as module
 from miram.train.explain import explain
 from miram.train.predict import predict, predict_folder
 from miram.train.pretrain import pretrain
