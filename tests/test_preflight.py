@@ -11,7 +11,7 @@ from test_pipeline import RESULTS, edit, finished, jobs, own_images, run, small_
 TRAINED = {"classify", *RESULTS}
 PRETRAINED = {"pretrain", "explain", *TRAINED}
 CHANGES = {  # of what the preflight reads -> what is to be done then
-    "seeds": (lambda values: values["finetune"].update(seeds=[0, 1]), TRAINED),
+    "seeds": (lambda values: values["finetune"].update(seeds=[0, 1]), {"explain", *TRAINED}),
     "accumulate": (lambda values: values["pretrain"].update(accumulate=2), PRETRAINED),
     "checkpoints": (lambda values: values["pretrain"].update(checkpoint_every_epochs=2), PRETRAINED),
 }

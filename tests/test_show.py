@@ -12,7 +12,7 @@ import yaml
 
 from miram import layout, params
 from miram.cli import main
-from miram.cli.results import _expected
+from miram.cli.stage import expected as expected_of
 from miram.files import sha256_file
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def finish_all(preset="demo"):
     chosen = params.load(Path("params.yaml"), preset)
     table = layout.results(chosen.name) / "comparison.md"
     write(table, f"# {chosen.title}\n{TABLE}")
-    expected = _expected(chosen)
+    expected = expected_of(chosen)
     for path, (stage, values) in sorted(expected.items(), key=lambda item: item[1][0] == "table"):
         outputs = {str(table): sha256_file(table)} if stage == "table" else {}
         inputs = (

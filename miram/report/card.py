@@ -64,7 +64,8 @@ def write_card(
 
     `metrics` are those of the protocol, of the headline's task and mode; None where they are not measured yet.
     """
-    values = record["values"] | {"accumulate": record["facts"]["accumulate"]}  # which may have been "auto"
+    values = {**record["values"]}
+    values["accumulate"] = record["facts"].get("accumulate", values["accumulate"])  # what was taken for "auto"
     shown = ("objective", "attention", "epochs", "batch", "accumulate", "seed", "precision")
     recipe = {name: values[name] for name in shown if values.get(name) is not None}
     inputs = (
