@@ -89,7 +89,17 @@ def verdict(trained, tmp_path):
         evaluate(trained, *tables, reference=method, **STATISTICS)
         claim = {**TOLD, "statement": "s", "method": method, "over": [other], "gain_points": gain_points}
         (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"the-claim": claim}))
-        judge(tmp_path / "claims.yaml", PAPER, *tables[:2], [], tmp_path, preset="paper", confidence=0.95, power=0.8)
+        judge(
+            tmp_path / "claims.yaml",
+            PAPER,
+            *tables[:2],
+            [],
+            tmp_path,
+            preset="paper",
+            distance=[],
+            confidence=0.95,
+            power=0.8,
+        )
         difference = pd.read_csv(tables[1]).query("second == @other").iloc[0]
         return pd.read_csv(tmp_path / "claims.csv")["verdict"].item(), difference
 

@@ -43,6 +43,18 @@ def test_a_preset_that_starts_from_another_replaces_what_it_sets_and_uses_its_da
     assert layout.results("paper-896") != layout.results("paper")
 
 
+def test_the_distance_from_the_papers_setting_names_each_difference_and_its_size(tmp_path):
+    paper = params.load(ROOT / "params.yaml", "paper")
+    assert params.distance(paper, paper) == []
+    longer = load_edited(tmp_path, "epochs: 500", "epochs: 400", "paper")
+    assert params.distance(longer, paper) == [
+        "pre-training 400 epochs at batch 1024 (the paper: 500 epochs at batch 1024)"
+    ]
+    told = params.distance(params.load(ROOT / "params.yaml", "small"), paper)
+    assert [text.split()[0] for text in told] == ["encoder", "decoder", "crops", "pre-training", "fine-tuning"]
+    assert "crops of the archive (the paper: cut from the films)" in told
+
+
 def test_small_takes_the_archives_own_crops_and_goes_with_own_images_as_well(tmp_path):
     small = params.load(ROOT / "params.yaml", "small")
     assert (small.source, small.crops.from_, small.crops.component) == ("local", "archive", "union")

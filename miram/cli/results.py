@@ -61,7 +61,8 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.cohort import cohort as describe
 
     run, protocols = chosen.name, chosen.splits.protocols
-    shown = {cell: path for cell, path in classifiers(chosen, arguments).items() if cell[:3] == params.headline(chosen)}
+    asked = params.headline(chosen)[1:]  # of all protocols
+    shown = {cell: path for cell, path in classifiers(chosen, arguments).items() if (cell.task, cell.mode) == asked}
     finished = {cell: path for cell, path in shown.items() if path.exists()}
     inputs = [layout.record("crops", run), *(layout.record("splits", run, protocol) for protocol in protocols)]
     inputs += finished.values()
@@ -76,13 +77,14 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
     splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
     predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
-    counts, groups, text = outputs = layout.result_files("cohort", run)
+    counts, groups, leak, text = outputs = layout.result_files("cohort", run)
     values = _values(chosen, "cohort")
     del values["headline"]
 
     def work() -> dict[str, Any]:
         known = {} if chosen.source == params.IMAGES else listed
-        return describe(*csvs, splits, predictions, (counts, groups, text), listed=known, preset=chosen.title, **values)
+        files = (counts, groups, leak, text)
+        return describe(*csvs, splits, predictions, files, listed=known, preset=chosen.title, **values)
 
     do_stage(chosen, "cohort", inputs, outputs, work)
 
@@ -95,6 +97,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
     record.read(source)
     out, outputs = layout.results(chosen.name), layout.result_files("claims", chosen.name)
     values = params.stage_values(chosen, "claims")["statistics"]
+    values["distance"] = params.distance(chosen, params.load(arguments.params, layout.BASE))
 
     def work() -> dict[str, Any]:
         tables = out / "metrics.csv", out / "differences.csv"
@@ -174,6 +177,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Write the report of all results, and of what is missing."""
+    from miram.evaluate.claims import setting
     from miram.report.report import Contents
     from miram.report.report import report as write
 
@@ -207,6 +211,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         parameters=asdict(chosen),
         kinds=params.kinds_of(chosen),
         overview_md=_overview(chosen),
+        setting=setting(params.distance(chosen, params.load(arguments.params, layout.BASE))),
         **_values(chosen, "report"),
     )
 

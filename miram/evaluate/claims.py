@@ -6,7 +6,7 @@ still shown.
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from miram.layout import FINETUNE
 from miram.predictions import TEST
 
 DEMO = "demo: no verdict"
+HERE = "in this setting"  # of a verdict on runs that are not of the paper's networks, images and trainings
 OURS = "ours"  # the status of a claim that the paper does not make, and that settles one
 COLUMNS = ["claim", "protocol", "verdict", "differs_in", "statement", "evidence", "settle", "rule", "source", "status"]
 LAYER_COLUMNS = ["file", "kind", "form", "tokens", "kept_mib"]
@@ -46,10 +47,13 @@ def judge(
     out_dir: Path,
     *,
     preset: str,
+    distance: Sequence[str],
     confidence: float,
     power: float,
 ) -> dict[str, object]:
     """Write claims.csv and claims.md: one row per claim, or one per protocol if runs measure it.
+
+    `distance`: what differs from the paper's networks, images and trainings, in words.
 
     Raises MiramError if a claim has no known rule, or lacks values for it.
     """
@@ -75,13 +79,14 @@ def judge(
             rows.append(
                 {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
                 | found._asdict()
-                | {"verdict": DEMO if preset == "demo" else _reaching(found.verdict, own, claim)}
+                | {"verdict": DEMO if preset == "demo" else _reaching(found.verdict, own, claim, distance)}
             )
     table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_path(out_dir / "claims.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(out_dir / "claims.md") as temporary:
-        temporary.write_text(_markdown(table, published, preset, confidence, power, extent(metrics)), encoding="utf-8")
+        about = f"**{subject(preset)}.** {extent(metrics)} {'' if preset == 'demo' else setting(distance)}".strip()
+        temporary.write_text(_markdown(table, published, preset, confidence, power, about), encoding="utf-8")
     return {"verdicts": table["verdict"].value_counts().sort_index().to_dict()}
 
 
@@ -118,12 +123,24 @@ def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str]
     return claim["statement"].format(published=published.get((task, metric, method)), gain=claim.get("gain_points"))
 
 
-def _reaching(verdict: str, metrics: pd.DataFrame, claim: Mapping[str, Any]) -> str:
-    """The verdict; one that rests on runs of a method that was pre-trained once says that it is of that alone."""
+def setting(distance: Sequence[str]) -> str:
+    """What the distance from the paper's setting means for the results, in words; empty where there is none."""
+    if not distance:
+        return ""
+    return (
+        f"It is not the paper's setting: {', '.join(distance)}. So verdicts are of this setting, and say nothing about "
+        "the paper's networks."
+    )
+
+
+def _reaching(verdict: str, metrics: pd.DataFrame, claim: Mapping[str, Any], distance: Sequence[str]) -> str:
+    """The verdict, and how far it reaches: one pre-training of a method, or another setting than the paper's."""
     if claim["rule"] not in OF_RUNS or verdict == OPEN:
         return verdict
     own = metrics[metrics["method"].isin([claim["method"], *claim.get("over", [])])]
-    return f"{verdict} ({OF_ONE})" if 1 in set(own.groupby("method")["pretrain_seed"].nunique()) else verdict
+    of_one = 1 in set(own.groupby("method")["pretrain_seed"].nunique())
+    reach = [HERE] * bool(distance) + [OF_ONE] * of_one
+    return f"{verdict} ({', '.join(reach)})" if reach else verdict
 
 
 def _measured(benches: Mapping[Path, Mapping[str, Any]], parts: Iterable[str], columns: list[str]) -> pd.DataFrame:
@@ -140,11 +157,11 @@ def _markdown(
     preset: str,
     confidence: float,
     power: float,
-    reach: str,
+    about: str,
 ) -> str:
     parts = [
         f"# The paper's claims, preset {preset}",
-        paragraph(f"**{subject(preset)}.** {reach}".rstrip()),
+        paragraph(about),
         aligned(
             [
                 {"claim": row["claim"], "protocol": row["protocol"] or "-", "verdict": row["verdict"]}

@@ -1,4 +1,4 @@
-"""Who is in the data, and for whom it works: characteristics of each split, and the metrics of groups of lesions."""
+"""Who is in the data, for whom it works, and what the leak does: each split, and metrics of groups of lesions."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from miram.evaluate.leak import LEAK_COLUMNS, leak_table, leak_text, seen_patients
 from miram.evaluate.markdown import aligned, measured, paragraph, subject
 from miram.evaluate.metrics import Draws, Limits, lesion_rows
 from miram.evaluate.predictions import SECTION
@@ -13,7 +14,7 @@ from miram.evaluate.scores import Options
 from miram.evaluate.subgroups import group_rows, with_groups
 from miram.files import atomic_path
 from miram.layout import Cell
-from miram.predictions import TEST, read_predictions
+from miram.predictions import TEST, Predictions, read_predictions
 
 COUNTS = ["protocol", "characteristic", "value", "split", "lesions", "patients", "films"]
 ROWS = [
@@ -29,7 +30,7 @@ def cohort(
     set_aside_csv: Path,
     splits_csvs: Mapping[str, Path],
     predictions: Mapping[Cell, Path],
-    outputs: tuple[Path, Path, Path],
+    outputs: tuple[Path, Path, Path, Path],
     *,
     listed: Mapping[str, int],
     preset: str,
@@ -43,11 +44,12 @@ def cohort(
     compared: Sequence[str],
     positive: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Write `outputs`: cohort.csv, subgroups.csv and cohort.md, which shows both and the way from series to splits.
+    """Write `outputs`: cohort.csv, subgroups.csv, leak.csv and cohort.md, which shows them and the way to the splits.
 
-    `predictions` are the finished ones of one section, `listed` the counts of series by what became of them. The
-    metrics are `compared`, the mean over a method's seeds; their intervals are over the patients of the group. Nothing
-    is tested: the groups are exploratory. Returns facts for the record.
+    `predictions` are the finished ones of one task and mode, `listed` the counts of series by what became of them.
+    Groups are of the first protocol of `splits_csvs`. The metrics are `compared`, the mean over a method's seeds; their
+    intervals are over the patients of the group. Nothing is tested: the groups are exploratory. Returns facts for the
+    record.
     """
     lesions, headings = with_groups(pd.read_csv(lesions_csv, dtype=str, keep_default_na=False))
     splits = {protocol: pd.read_csv(path, dtype=str) for protocol, path in splits_csvs.items()}
@@ -55,25 +57,33 @@ def cohort(
     draws: Draws = {"resamples": resamples, "seed": seed}
     limits: Limits = {"confidence": confidence, "min_draws_share": min_draws_share}
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
+    networks: dict[tuple[str, str], list[Predictions]] = {}
+    for cell, path in sorted(predictions.items(), key=lambda item: list(splits).index(item[0].protocol)):
+        networks.setdefault((cell.method, cell.protocol), []).append(read_predictions(path, cell).of(TEST))
     rows = []
-    for method in dict.fromkeys(cell.method for cell in predictions):
-        own = [read_predictions(path, cell).of(TEST) for cell, path in predictions.items() if cell.method == method]
+    for (method, protocol), own in networks.items():
+        if protocol != next(iter(splits)):
+            continue
         for network in own:
             network.table[headings] = (
                 lesions.set_index("lesion_id").loc[network.table["lesion_id"], headings].to_numpy()
             )
         measure = partial(lesion_rows, method=method, draws=draws, limits=limits, options=options, positive=positive)
-        place = dict(zip(SECTION, next(cell for cell in predictions if cell.method == method), strict=False))
+        place = dict(zip(SECTION, (protocol, own[0].question.task, own[0].question.mode), strict=True))
         rows += [place | row for name in headings for row in group_rows(own, name, measure)]
     groups = pd.DataFrame(rows, columns=ROWS)
-    groups = groups[groups["metric"].isin(compared) & groups["method"].isin([cell.method for cell in predictions])]
-    for table, columns, path in ((counts, COUNTS, outputs[0]), (groups, ROWS, outputs[1])):
+    groups = groups[groups["metric"].isin(compared) & groups["method"].isin([method for method, _ in networks])]
+    seen = seen_patients(lesions, splits)
+    leak = leak_table(networks, seen, draws=draws, limits=limits)
+    tables = ((counts, COUNTS), (groups, ROWS), (leak, LEAK_COLUMNS))
+    for (table, columns), path in zip(tables, outputs[:3], strict=True):
         with atomic_path(path) as temporary:
             table[columns].to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    with atomic_path(outputs[2]) as temporary:
+    with atomic_path(outputs[3]) as temporary:
         lost = len(pd.read_csv(set_aside_csv, dtype=str))
         ways = [flow(listed, len(lesions), lost, splits)]
-        temporary.write_text(_text(preset, ways, counts, groups, confidence), encoding="utf-8")
+        shown = ["## What the leak does", *leak_text(leak, seen, confidence)]
+        temporary.write_text(_text(preset, ways, counts, shown, groups, confidence), encoding="utf-8")
     return {"intervals": int(groups["low"].notna().sum()), "groups": len(groups[["column", "group"]].drop_duplicates())}
 
 
@@ -105,13 +115,20 @@ def flow(listed: Mapping[str, int], kept: int, lost: int, splits: Mapping[str, p
     return "\n".join(lines)
 
 
-def _text(preset: str, ways: Sequence[str], counts: pd.DataFrame, groups: pd.DataFrame, confidence: float) -> str:
+def _text(
+    preset: str,
+    ways: Sequence[str],
+    counts: pd.DataFrame,
+    leak: Sequence[str],
+    groups: pd.DataFrame,
+    confidence: float,
+) -> str:
     parts = [f"# Who is in the data, and for whom it works, preset {preset}", f"**{subject(preset)}.**"]
     parts += ["## From the source to the splits", *(f"```\n{way}\n```" for way in ways)]
     for protocol, own in counts.groupby("protocol", sort=False):
         shown = [name for name in ORDER if (own["split"] == name).any()]
         parts += [f"## Characteristics, protocol {protocol}", "Lesions (patients) of each split.", _counted(own, shown)]
-    parts.append("## Groups of test lesions")
+    parts += [*leak, "## Groups of test lesions"]
     if groups.empty:
         return "\n\n".join([*parts, "No classifier has finished."]) + "\n"
     first = groups.iloc[0]

@@ -20,6 +20,7 @@ from miram.params.cells import (
     starts_of,
     trivial_cells,
 )
+from miram.params.distance import distance
 from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
@@ -51,6 +52,7 @@ __all__ = [
     "cells",
     "chooser",
     "crops_of",
+    "distance",
     "encoder_of",
     "explained",
     "explaining_of",

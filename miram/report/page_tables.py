@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
-from miram.evaluate.pretrainings import OF_ONE
 from miram.files import sha256_file
 from miram.layout import TRIVIAL
 from miram.predictions import TEST
@@ -43,7 +42,7 @@ def claim_cards(claims: pd.DataFrame | None) -> list[dict[Hashable, Any]]:
     for _, rows in claims.fillna("").groupby("claim", sort=False):
         found = rows.to_dict("records")
         for row in found:
-            verdict = row["verdict"].removesuffix(f" ({OF_ONE})")
+            verdict = row["verdict"].partition(" (")[0]  # without how far it reaches
             row["kind"] = verdict.replace(" ", "-") if verdict in KINDS else "no-verdict"
             row["sign"] = KINDS.get(verdict, "")
         cards.append({**found[0], "verdicts": found})

@@ -53,6 +53,7 @@ class Contents:
     kinds: Mapping[str, str]  # of the methods, which give their looks
     confidence: float  # of the intervals
     bins: int  # of the calibration error
+    setting: str  # how far it is from the paper's, in words
     positive: Sequence[str] | None = None  # as in `table.comparison`
     overview_md: Path | None = None
 
@@ -110,6 +111,7 @@ def _heading(contents: Contents) -> dict[str, Any]:
         "demo": contents.preset == "demo",
         "judged": "claims" in contents.stages,
         "label": subject(contents.preset),
+        "setting": contents.setting,
         "modes": MODES,
         "percent": f"{100 * contents.confidence:g} %",
         "level": f"{1 - contents.confidence:.2g}",

@@ -54,7 +54,18 @@ def answered(accuracy, seed, lesions=704, same=0.9):
 def verdict(tmp_path, evaluated):
     """The verdict and the row of a claim, where networks of known accuracies have been evaluated."""
 
-    def run(claim, accuracies, preset="paper", seeds=5, layers=(), growth=(), starts=None, conditions=None, **options):
+    def run(
+        claim,
+        accuracies,
+        preset="paper",
+        seeds=5,
+        layers=(),
+        growth=(),
+        starts=None,
+        conditions=None,
+        distance=(),
+        **options,
+    ):
         files = {}
         for method, accuracy in accuracies.items():
             for seed in range(seeds):
@@ -78,7 +89,7 @@ def verdict(tmp_path, evaluated):
         (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"the-claim": claim}))
         tables = (tmp_path / name for name in ("claims.yaml", "paper.csv", "metrics.csv", "differences.csv"))
         (tmp_path / "paper.csv").write_text((RESOURCES / "paper.csv").read_text())
-        judge(*tables, [bench], tmp_path, preset=preset, confidence=0.95, power=0.8)
+        judge(*tables, [bench], tmp_path, preset=preset, distance=distance, confidence=0.95, power=0.8)
         row = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).iloc[0]
         assert row["verdict"] in (tmp_path / "claims.md").read_text()
         return row["verdict"], row
@@ -135,6 +146,18 @@ def test_of_one_pre_training_nothing_is_claimed_about_the_method(verdict, claim,
     found, row = verdict(claim, accuracies, starts=FIVE)
     assert found == REPRODUCED and "one pre-training" not in row["evidence"]
     assert "pre-trained 5 times" in (tmp_path / "claims.md").read_text()
+
+
+def test_a_verdict_on_other_networks_than_the_papers_is_of_that_setting(verdict, tmp_path):
+    far = ["encoder 192 wide (the paper: 768 wide)", "side 96 px (the paper: 112 px)"]
+    runs = {"miram-nystrom": 0.85, "mae": 0.60}
+    assert verdict(SUPERIORITY, runs, distance=far)[0] == f"{REPRODUCED} (in this setting)"
+    text = " ".join((tmp_path / "claims.md").read_text().split())
+    assert f"It is not the paper's setting: {far[0]}, {far[1]}. So verdicts are of this setting" in text
+    found, _ = verdict(SUPERIORITY, runs, distance=far, starts=ONE)
+    assert found == f"{REPRODUCED} (in this setting, of this one pre-training)"
+    verdict(SUPERIORITY, runs, preset="demo", distance=far)
+    assert "setting" not in (tmp_path / "claims.md").read_text()  # which says that it says nothing
 
 
 def test_equal_methods_do_not_reproduce_a_gain(verdict):
@@ -250,7 +273,9 @@ def test_a_claim_that_its_rule_cannot_read_is_named(verdict):
 def test_the_shipped_claims_hold_the_papers_and_are_judged_with_what_there_is(tmp_path, study, evaluated):
     evaluated(study[0], tmp_path)
     tables = (tmp_path / name for name in ("metrics.csv", "differences.csv"))
-    facts = judge(SHIPPED, RESOURCES / "paper.csv", *tables, [], tmp_path, preset="paper", confidence=0.95, power=0.8)
+    facts = judge(
+        SHIPPED, RESOURCES / "paper.csv", *tables, [], tmp_path, preset="paper", distance=[], confidence=0.95, power=0.8
+    )
     table = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
     assert facts == {"verdicts": {OPEN: len(table)}}
     assert (table["settle"] != "").all()

@@ -45,10 +45,10 @@ def described(tmp_path):
         files[cell] = tmp_path / f"{seed}.parquet"
         answers = table.assign(split="test", label=lesions["pathology"].head(len(table)))
         write(files[cell], cell, answers.assign(prob_BENIGN=1 - malignant, prob_MALIGNANT=malignant))
-    outputs = tuple(tmp_path / name for name in ("cohort.csv", "subgroups.csv", "cohort.md"))
+    outputs = tuple(tmp_path / name for name in ("cohort.csv", "subgroups.csv", "leak.csv", "cohort.md"))
     tables = tmp_path / "lesions.csv", tmp_path / "set_aside.csv", {"strict": tmp_path / "splits.csv"}
     facts = cohort(*tables, files, outputs, listed={"series": 1606}, preset="demo", **VALUES)
-    return facts, pd.read_csv(outputs[0]), pd.read_csv(outputs[1]), outputs[2].read_text()
+    return facts, pd.read_csv(outputs[0]), pd.read_csv(outputs[1]), outputs[3].read_text()
 
 
 def test_the_rows_of_each_characteristic_add_up_to_the_split(described):

@@ -86,6 +86,7 @@ def write_study(
         },
         **{"results": results, "explained": explained, "crops": crops, "paper_csv": resources / "paper.csv"},
         "claims_yaml": resources / "claims.yaml",
+        "setting": "",
         "bench_jsons": [write_bench(Path("bench.json"))],
         "data_lock": results / "data.lock.csv",
         "kinds": {method: method.removeprefix("miram-") for method in METHODS},

@@ -372,6 +372,13 @@ def test_rows_that_differ_in_more_than_the_method_are_named_on_the_first_screen_
     assert page.count(f"miram-nystrom and mae: {told}") == 1
 
 
+def test_the_first_screen_says_that_a_setting_is_not_the_papers(tmp_path):
+    own = {"setting": "It is not the paper's setting: side 96 px."}
+    for preset, shown in (("small", True), ("demo", False)):
+        page = made(tmp_path / preset, preset, own=own, **SMALL)[0].read_text()
+        assert (own["setting"].replace("'", "&#39;") in page.partition("<main>")[0]) == shown
+
+
 def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
     def again():
         path = Path("results/paper/metrics.csv")

@@ -32,7 +32,7 @@ rule cohort:
     input:
         RECORD("crops"),
         [RECORD("splits", protocol) for protocol in PROTOCOLS],
-        [RECORD("classify", *place) for place in CLASSIFIED if place[:2] == params.headline(P)[:2]],
+        [RECORD("classify", *place) for place in CLASSIFIED if place[1] == params.headline(P)[1]],
     output:
         RECORD("cohort"),
         MADE("cohort"),
