@@ -167,6 +167,11 @@ class Recipe(FromValues):
         return self.accumulate
 
     @property
+    def fewest_parts(self) -> int:
+        """`accumulate`, or where it is auto what it takes if all fits: 1."""
+        return self.accumulate if isinstance(self.accumulate, int) else 1
+
+    @property
     def lr(self) -> float:
         """Peak learning rate: `lr_per_256` refers to a batch of 256."""
         return self.lr_per_256 * self.batch / 256

@@ -63,7 +63,7 @@ def measure_training(
 
 
 def _at_once(recipe: Recipe, crops_bytes: int, device: str) -> int:
-    own = recipe.batch // (recipe.accumulate if isinstance(recipe.accumulate, int) else 1)
+    own = recipe.batch // recipe.fewest_parts
     free = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().available
     return min(own, fit(recipe, free, devices=1, crops_bytes=crops_bytes).images)
 

@@ -38,20 +38,21 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete.
+    """Make tables and report of what has finished, the rest named; they keep no record as long as some is missing.
 
     Classifiers that a run would make anew count as not run.
     """
     arguments.hidden = shared.outdated(chosen)
     stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
+    every, out = [*classifiers(chosen, arguments).values()], layout.results(chosen.name)
+    done = sum(path.exists() for path in every)
     try:
         for stage in stages:
             globals()[stage](chosen, arguments)
     finally:
-        for stage in stages:
-            layout.record(stage, chosen.name).unlink(missing_ok=True)
-    every, out = classifiers(chosen, arguments).values(), layout.results(chosen.name)
-    done = sum(path.exists() for path in every)
+        if done < len(every):
+            for stage in stages:
+                layout.record(stage, chosen.name).unlink(missing_ok=True)
     print(f"{done} of {len(every)} classifiers have finished: {out}/comparison.md, {out}/report.html")
 
 

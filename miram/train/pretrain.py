@@ -159,7 +159,7 @@ def _memory_fault_told(recipe: Recipe, processes: int) -> AbstractContextManager
 
 
 def _check_batch(recipe: Recipe, images: int, processes: int) -> None:
-    accumulate = recipe.accumulate if isinstance(recipe.accumulate, int) else 1
+    accumulate = recipe.fewest_parts
     if recipe.batch % (accumulate * processes):
         raise MiramError(
             f"batch {recipe.batch} does not divide into {accumulate} micro-batches on {processes} devices.",
