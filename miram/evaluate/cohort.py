@@ -60,6 +60,7 @@ def cohort(
     networks: dict[tuple[str, str], list[Predictions]] = {}
     for cell, path in sorted(predictions.items(), key=lambda item: list(splits).index(item[0].protocol)):
         networks.setdefault((cell.method, cell.protocol), []).append(read_predictions(path, cell).of(TEST))
+    about = partial(lesion_rows, draws=draws, limits=limits, options=options, positive=positive, metrics=compared)
     rows = []
     for (method, protocol), own in networks.items():
         if protocol != next(iter(splits)):
@@ -68,11 +69,11 @@ def cohort(
             network.table[headings] = (
                 lesions.set_index("lesion_id").loc[network.table["lesion_id"], headings].to_numpy()
             )
-        measure = partial(lesion_rows, method=method, draws=draws, limits=limits, options=options, positive=positive)
+        measure = partial(about, method=method)
         place = dict(zip(SECTION, (protocol, own[0].question.task, own[0].question.mode), strict=True))
         rows += [place | row for name in headings for row in group_rows(own, name, measure)]
     groups = pd.DataFrame(rows, columns=ROWS)
-    groups = groups[groups["metric"].isin(compared) & groups["method"].isin([method for method, _ in networks])]
+    groups = groups[groups["method"].isin([method for method, _ in networks])]  # not the majority class
     seen = seen_patients(lesions, splits)
     leak = leak_table(networks, seen, draws=draws, limits=limits)
     tables = ((counts, COUNTS), (groups, ROWS), (leak, LEAK_COLUMNS))

@@ -164,14 +164,15 @@ def lesion_rows(
     limits: Limits,
     options: Options,
     positive: Sequence[str] | None,
+    metrics: Sequence[str] = METRICS,
 ) -> list[dict[str, object]]:
     """The rows of metrics.csv about a method, and about the majority class, on test lesions; see `evaluate`.
 
     `parts` are the predictions of its networks for the same lesions, of which the mean is taken.
-    `draws`: resamples and seed; `limits`: confidence and min_draws_share.
+    `draws`: resamples and seed; `limits`: confidence and min_draws_share; `metrics`: those that have a row.
     """
     measured, majority = _measured(
-        {(method, number): part for number, part in enumerate(parts)}, draws, options, positive
+        {(method, number): part for number, part in enumerate(parts)}, draws, options, positive, metrics
     )
     patients = parts[0].table["patient_id"].to_numpy()
     rows = _rows(method, None, TEST, list(measured.values()), patients, limits, [])
@@ -179,7 +180,11 @@ def lesion_rows(
 
 
 def _measured(
-    parts: Mapping[Run, Predictions], draws: Draws | None, options: Options, positive: Sequence[str] | None
+    parts: Mapping[Run, Predictions],
+    draws: Draws | None,
+    options: Options,
+    positive: Sequence[str] | None,
+    metrics: Sequence[str] = METRICS,
 ) -> tuple[dict[Run, Measured], tuple[Measured, str] | None]:
     """The networks on one split, and the majority class with its label; without `draws` there are no intervals."""
     if not parts:
@@ -189,8 +194,9 @@ def _measured(
 
     def measure(given: Answers, start: int | None = None) -> Measured:
         answers = given._replace(positive=None if positive is None else tuple(positive))
-        drawn = weighted_scores(answers, weights, METRICS, **options) if draws else {}
-        return Measured(answers, scores(answers, **options), drawn, start)
+        drawn = weighted_scores(answers, weights, metrics, **options) if draws else {}
+        values = scores(answers, **options)
+        return Measured(answers, {metric: values[metric] for metric in metrics}, drawn, start)
 
     constant, label = majority_answer(some)
     found = {run: measure(answers_of(part), part.question.pretrain_seed) for run, part in parts.items()}
@@ -256,7 +262,7 @@ def _rows(
     `several`: whether its interval is for other pre-trainings too.
     """
     rows = []
-    for metric in METRICS:
+    for metric in networks[0].values if networks else METRICS:
         row: dict[str, Any] = {"method": method, "seed": seed, "split": split, "metric": metric}
         row["note"] = NOTE_SEPARATOR.join(notes)
         if networks:
