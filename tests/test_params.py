@@ -134,7 +134,7 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
         ("    objective: mae", "    objective: mae\n    seed: 1", "It is called pretrain.seeds, a list, now."),
-        ("  layer_decay: 1.0", "  layer_decay: 1.0\n  imagenet_init: null", "It is called encoders, where each row"),
+        ("  mixup: 0.0", "  mixup: 0.0\n  imagenet_init: null", "It is called encoders, where each row"),
         ("encoders: {}", "encoders: {mae: {timm: resnet50, weights: null}}", "trivial-grey, mae, mocov3"),
         ("encoders: {}", "encoders: {of-timm: {weights: null}}", "encoders.of-timm.timm is missing"),
         ("source: tcia #", "source: images #", "[label] is only for source images"),
