@@ -91,8 +91,8 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("reference: miram-nystrom", "reference: miram", "statistics.reference: 'miram' is not a method"),
         ("component: union", "component: both", "'union' or 'largest'"),
         ("seeds: [0, 1]", "seeds: []", "finetune.seeds"),
-        ("batch: 8", "batch: true", "finetune.batch: True"),
-        ("batch: 8", "batch: 8.5", "finetune.batch: 8.5"),
+        ("batch: 8\n      epochs: 7", "batch: true\n      epochs: 7", "finetune.batch: True"),
+        ("batch: 8\n      epochs: 7", "batch: 8.5\n      epochs: 7", "finetune.batch: 8.5"),
         ("rank: 128", "ranks: 128", "Unknown key methods.miram-linformer.options.ranks"),
         ("attention: full", "attention: sparse", "'linformer'"),
         ("attention: full", "attention: full\n    backend: fused", "attention full has no choice"),
@@ -112,9 +112,9 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
             "linformer\n    backend: package\n    recompute: true",
             "methods.miram-linformer: recompute true is for backend fused",
         ),
-        ("width: 64, depth: 2, heads: 4", "width: 64, depth: 2, heads: 64", "a Performer needs heads of width 2"),
-        ("width: 96, depth: 4, heads: 4", "width: 98, depth: 4, heads: 2", "encoder: 4 does not divide width 98"),
-        ("width: 64, depth: 2, heads: 4", "width: 62, depth: 2, heads: 2", "decoder: 4 does not divide width 62"),
+        ("width: 64, depth: 1, heads: 4", "width: 64, depth: 1, heads: 64", "a Performer needs heads of width 2"),
+        ("width: 96, depth: 2, heads: 4", "width: 98, depth: 2, heads: 2", "encoder: 4 does not divide width 98"),
+        ("width: 64, depth: 1, heads: 4", "width: 62, depth: 1, heads: 2", "decoder: 4 does not divide width 62"),
         ("objective: mocov3", "objective: mocov3\n    batch: 1", "methods.mocov3: batch 1 on 1 device(s); BatchNorm"),
         ("crop_scale_min: 0.08", "crop_scale_min: 8.0", "methods.mocov3.crop_scale_min"),
         ("side: 112", "side: 100", "not a multiple of encoder.patch"),
@@ -127,9 +127,9 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("workers: 2", "workers: 2\n  workers: 3", "'workers' occurs twice"),
         ("zoom_min: 0.8", "zoom_min: 1.8", "zoom_min 1.8 exceeds zoom_max"),
         ("seeds: [0, 1]", "seeds: [0, 1, 0]", "names one twice"),
-        ("strict: [5.0e-4]", "strict: [5.0e-4, 5.0e-4]", "finetune.lr.strict: [0.0005, 0.0005] names one twice"),
-        ("strict: [5.0e-4]", "strict: []", "finetune.lr.strict"),
-        ("strict: [5.0e-4], published", "strikt: [5.0e-4], published", "Unknown key finetune.lr.strikt"),
+        ("strict: [1.0e-3]", "strict: [1.0e-3, 1.0e-3]", "finetune.lr.strict: [0.001, 0.001] names one twice"),
+        ("strict: [1.0e-3]", "strict: []", "finetune.lr.strict"),
+        ("strict: [1.0e-3], published", "strikt: [1.0e-3], published", "Unknown key finetune.lr.strikt"),
         ("  seeds: [0]", "  seeds: [3, 3]", "pretrain.seeds: [3, 3] names one twice"),
         ("  seeds: [0]", "  seeds: [3, 4, 5]", "pretrain.seeds: [3, 4, 5] are more than finetune.seeds"),
         ("  seeds: [0]", "  seed: 0", "It is called pretrain.seeds, a list, now."),
@@ -145,10 +145,10 @@ def test_further_protocols_can_be_the_main_task_with_one_seed(tmp_path):
         ("protocols: [strict, published]", "protocols: [strict, paper]", "It is called published now"),
         ("modes: [finetune, linear]", "modes: [full, linear]", "It is called finetune now"),
         ("tasks: [pathology_4class]", "tasks: [birads]", "finetune.tasks.0: 'birads'"),
-        ("accumulate: 1\n      epochs: 28", "accumulate: 3\n      epochs: 28", "not a multiple of accumulate 3"),
+        ("accumulate: 1\n      epochs: 8", "accumulate: 3\n      epochs: 8", "not a multiple of accumulate 3"),
         ("mask_ratio: 0.75", "mask_ratio: 0.999", "keeps 0 of 36 patches"),
-        ("width: 96, depth: 4, heads: 4", "width: 96, depth: 4, heads: 5", "heads 5 do not divide width 96"),
-        ("      epochs: 14\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
+        ("width: 96, depth: 2, heads: 4", "width: 96, depth: 2, heads: 5", "heads 5 do not divide width 96"),
+        ("      epochs: 7\n      warmup_epochs: 2", "      epochs: 1\n      warmup_epochs: 2", "exceeds epochs 1"),
         ("csv_url: embedded", "csv_url: https://example.org/", "both `embedded`"),
         (
             "    archive: null",
@@ -196,9 +196,9 @@ def test_own_images_have_folders_of_their_own_whatever_the_preset(tmp_path):
 
 def test_a_slip_stops_the_command_with_exit_code_2_before_anything_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(SHIPPED.replace("strict: [5.0e-4]", "strict: [5e-4]"))
+    (tmp_path / "params.yaml").write_text(SHIPPED.replace("strict: [1.0e-3]", "strict: [1e-3]"))
     assert main(["crops"]) == 2
-    assert "5.0e-4" in capsys.readouterr().err
+    assert "1.0e-3" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

@@ -195,8 +195,7 @@ def _measured(
     def measure(given: Answers, start: int | None = None) -> Measured:
         answers = given._replace(positive=None if positive is None else tuple(positive))
         drawn = weighted_scores(answers, weights, metrics, **options) if draws else {}
-        values = scores(answers, **options)
-        return Measured(answers, {metric: values[metric] for metric in metrics}, drawn, start)
+        return Measured(answers, scores(answers, metrics, **options), drawn, start)
 
     constant, label = majority_answer(some)
     found = {run: measure(answers_of(part), part.question.pretrain_seed) for run, part in parts.items()}

@@ -3,7 +3,7 @@
 Axis letters: N lesions, C classes, T targets of detection, B bins of confidence.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -47,8 +47,10 @@ class Answers(NamedTuple):
     positive: tuple[str, ...] | None = None
 
 
-def scores(answers: Answers, *, specificity: float, threshold: float, bins: int) -> dict[str, float]:
-    """Every metric of METRICS, each in [0, 1]; NaN where it is undefined.
+def scores(
+    answers: Answers, metrics: Sequence[str] = METRICS, *, specificity: float, threshold: float, bins: int
+) -> dict[str, float]:
+    """These metrics of METRICS, each in [0, 1]; NaN where it is undefined.
 
     AP and AUC take one class against the rest. Macro: mean over the classes that have a lesion, for the AUC also one
     lesion without; micro: over all N x C pairs, so that probability given to a class without lesions is an error.
@@ -57,34 +59,39 @@ def scores(answers: Answers, *, specificity: float, threshold: float, bins: int)
     specificity of at least `specificity`, see `detection`. ece: see `calibration_gaps`. brier: mean squared error of
     the probabilities over all pairs. Lower is better for the last two alone.
     """
-    from sklearn import metrics  # a second, which those who only read metrics.csv need not spend
+    from sklearn import metrics as of  # a second, which those who only read metrics.csv need not spend
 
     truth, probabilities, _, multilabel, _ = answers
     decided = decisions(answers, threshold)
     present = truth.any(axis=0)
     both = present & ~truth.all(axis=0)
-    found = [_sensitivity(*pair, specificity) for pair in detections(answers) if len(set(pair[0])) == 2]
-    if multilabel:
-        halves = [metrics.balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
-        balanced = np.mean(halves) if halves else np.nan
-    else:
-        labels = np.flatnonzero(present)
-        balanced = metrics.recall_score(
-            truth.argmax(1), decided.argmax(1), labels=labels, average="macro", zero_division=0.0
-        )
-    return {
-        "accuracy": metrics.accuracy_score(truth, decided),
-        "balanced_accuracy": balanced,
-        "macro_ap": metrics.average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
-        "micro_ap": metrics.average_precision_score(truth, probabilities, average="micro"),
-        "macro_auc": metrics.roc_auc_score(truth[:, both], probabilities[:, both], average="macro")
-        if both.any()
-        else np.nan,
-        "micro_auc": np.nan if truth.all() else metrics.roc_auc_score(truth, probabilities, average="micro"),
-        "sensitivity": float(np.mean(found)) if found else np.nan,
-        "ece": np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
-        "brier": metrics.mean_squared_error(truth, probabilities),
+
+    def balanced_accuracy() -> float:
+        if not multilabel:
+            labels, options = np.flatnonzero(present), {"average": "macro", "zero_division": 0.0}
+            return of.recall_score(truth.argmax(1), decided.argmax(1), labels=labels, **options)
+        halves = [of.balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
+        return float(np.mean(halves)) if halves else np.nan
+
+    def macro_auc() -> float:
+        return of.roc_auc_score(truth[:, both], probabilities[:, both], average="macro") if both.any() else np.nan
+
+    def sensitivity() -> float:
+        found = [_sensitivity(*pair, specificity) for pair in detections(answers) if len(set(pair[0])) == 2]
+        return float(np.mean(found)) if found else np.nan
+
+    ways = {
+        "accuracy": lambda: of.accuracy_score(truth, decided),
+        "balanced_accuracy": balanced_accuracy,
+        "macro_ap": lambda: of.average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
+        "micro_ap": lambda: of.average_precision_score(truth, probabilities, average="micro"),
+        "macro_auc": macro_auc,
+        "micro_auc": lambda: np.nan if truth.all() else of.roc_auc_score(truth, probabilities, average="micro"),
+        "sensitivity": sensitivity,
+        "ece": lambda: np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
+        "brier": lambda: of.mean_squared_error(truth, probabilities),
     }
+    return {metric: ways[metric]() for metric in metrics}
 
 
 def decisions(answers: Answers, threshold: float) -> np.ndarray:
