@@ -322,7 +322,7 @@ def test_a_run_that_is_killed_in_the_second_seed_does_not_train_the_first_again(
 def test_a_table_of_what_is_done_shows_no_classifier_of_other_parameters(copied):
     assert "6 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
     finished(copied, [*MIRAM, "show"])  # all is done: the table is a run's
-    edit(copied, lambda document: document["presets"]["demo"]["finetune"]["lr"].update(published=[1e-3]))
+    edit(copied, lambda document: document["presets"]["demo"]["finetune"]["lr"].update(published=[2e-3]))
     assert "3 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
     assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
     gap = row(copied, "published", "mae")

@@ -38,22 +38,23 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 
 def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make tables and report of what has finished, the rest named; they keep no record as long as some is missing.
+    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete.
 
-    Classifiers that a run would make anew count as not run.
+    Classifiers that a run would make anew count as not run. A complete run is left as it is.
     """
+    from miram.provenance.verify import shortfalls
+
     arguments.hidden = shared.outdated(chosen)
     stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
-    every, out = [*classifiers(chosen, arguments).values()], layout.results(chosen.name)
-    done = sum(path.exists() for path in every)
-    try:
-        for stage in stages:
-            globals()[stage](chosen, arguments)
-    finally:
-        if done < len(every):
+    if shortfalls(shared.expected(chosen)):
+        try:
+            for stage in stages:
+                globals()[stage](chosen, arguments)
+        finally:
             for stage in stages:
                 layout.record(stage, chosen.name).unlink(missing_ok=True)
-    print(f"{done} of {len(every)} classifiers have finished: {out}/comparison.md, {out}/report.html")
+    done, out = [path.exists() for path in classifiers(chosen, arguments).values()], layout.results(chosen.name)
+    print(f"{sum(done)} of {len(done)} classifiers have finished: {out}/comparison.md, {out}/report.html")
 
 
 def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -78,14 +79,13 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
     splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
     predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
-    counts, groups, leak, text = outputs = layout.result_files("cohort", run)
+    outputs = layout.result_files("cohort", run)
     values = _values(chosen, "cohort")
     del values["headline"]
 
     def work() -> dict[str, Any]:
         known = {} if chosen.source == params.IMAGES else listed
-        files = (counts, groups, leak, text)
-        return describe(*csvs, splits, predictions, files, listed=known, preset=chosen.title, **values)
+        return describe(*csvs, splits, predictions, outputs, listed=known, preset=chosen.title, **values)
 
     do_stage(chosen, "cohort", inputs, outputs, work)
 
@@ -262,8 +262,8 @@ def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Check a results folder."""
     from miram.provenance.verify import verify as check
 
-    folder = arguments.folder or layout.results(chosen.name)
-    check(folder, shared.expected(chosen), name=chosen.name, films=arguments.films)
+    expected = shared.expected(chosen)
+    check(arguments.folder or layout.results(chosen.name), expected, name=chosen.name, films=arguments.films)
 
 
 def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def cohort(
     set_aside_csv: Path,
     splits_csvs: Mapping[str, Path],
     predictions: Mapping[Cell, Path],
-    outputs: tuple[Path, Path, Path, Path],
+    outputs: Sequence[Path],
     *,
     listed: Mapping[str, int],
     preset: str,
@@ -76,8 +76,7 @@ def cohort(
     groups = groups[groups["method"].isin([method for method, _ in networks])]  # not the majority class
     seen = seen_patients(lesions, splits)
     leak = leak_table(networks, seen, draws=draws, limits=limits)
-    tables = ((counts, COUNTS), (groups, ROWS), (leak, LEAK_COLUMNS))
-    for (table, columns), path in zip(tables, outputs[:3], strict=True):
+    for table, columns, path in zip((counts, groups, leak), (COUNTS, ROWS, LEAK_COLUMNS), outputs[:3], strict=True):
         with atomic_path(path) as temporary:
             table[columns].to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     with atomic_path(outputs[3]) as temporary:

@@ -5,7 +5,7 @@ regions without autocast as well.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,13 +17,14 @@ from torch.autograd.function import once_differentiable
 def full_float32(device_type: str) -> Iterator[None]:
     """In the block float32 products of a device are exact to float32; the caller casts half-precision tensors.
 
-    Asking torch for the setting would break a compiled graph, and a compiled training has no TF32.
+    Asking torch for the setting would break a compiled graph, and a compiled training has no TF32. Tensors without
+    values ("meta") know no autocast.
     """
     before = "highest" if torch.compiler.is_compiling() else torch.get_float32_matmul_precision()
     if before != "highest":
         torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(device_type, enabled=False):
+        with nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False):
             yield
     finally:
         if before != "highest":
