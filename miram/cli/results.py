@@ -98,7 +98,7 @@ def claims(chosen: params.Params, arguments: argparse.Namespace) -> None:
     record.read(source)
     out, outputs = layout.results(chosen.name), layout.result_files("claims", chosen.name)
     values = params.stage_values(chosen, "claims")["statistics"]
-    values["distance"] = params.distance(chosen, params.load(arguments.params, layout.BASE))
+    values["distance"] = shared.distance(chosen, arguments)
 
     def work() -> dict[str, Any]:
         tables = out / "metrics.csv", out / "differences.csv"
@@ -212,7 +212,7 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         parameters=asdict(chosen),
         kinds=params.kinds_of(chosen),
         overview_md=_overview(chosen),
-        setting=setting(params.distance(chosen, params.load(arguments.params, layout.BASE))),
+        setting=setting(shared.distance(chosen, arguments)),
         **_values(chosen, "report"),
     )
 

@@ -46,6 +46,11 @@ def recipes(chosen: params.Params) -> dict[str, Recipe]:
     return {name: params.recipe_of(chosen, name) for name in chosen.methods}
 
 
+def distance(chosen: params.Params, arguments: argparse.Namespace) -> list[str]:
+    """What differs from preset `paper` of the same file, in words."""
+    return params.distance(chosen, params.load(arguments.params, layout.BASE))
+
+
 def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
     """The record of each method's pre-training with the first seed: the one that is shown, explained and exported."""
     seed = chosen.pretrain.seeds[0]
