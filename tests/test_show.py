@@ -76,6 +76,13 @@ def test_the_table_of_the_present_parameters_is_printed_byte_by_byte(project, ca
     assert capfd.readouterr().out == table
 
 
+def test_where_git_replaced_a_result_the_records_to_delete_are_named(project, capfd):
+    finish_all()
+    write(layout.results("demo") / "comparison.md", f"# from git\n{TABLE}")
+    said = refusal(capfd)
+    assert str(layout.record("table", "demo")) in said and "delete the records named above" in said
+
+
 def test_a_table_that_came_with_git_is_not_printed(project, capfd):
     assert "records are missing: data/demo/archive.json, " in refusal(capfd)
 

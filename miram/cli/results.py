@@ -253,7 +253,8 @@ def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
         print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
         raise MiramError(
             f"{table} is not shown: it does not belong to the present parameters, for the reasons above.",
-            f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset}",
+            f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset};"
+            " if it finds nothing to do, files were replaced, by git perhaps: delete the records named above first.",
         )
     sys.stdout.buffer.write(table.read_bytes())  # UTF-8, whatever the terminal's encoding
 
@@ -272,18 +273,17 @@ def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
     from miram.provenance.compare import compare as weigh
 
     first = arguments.first or layout.results(chosen.name)
-    name = str(first)
     try:
         if arguments.second:
-            found = weigh(first, arguments.second, (name, str(arguments.second)))
+            found = weigh(first, arguments.second, (str(first), str(arguments.second)))
         else:
             with committed(first) as (folder, commit):
-                other = "the published results" if arguments.brief else f"{name} of HEAD ({commit})"
-                found = weigh(first, folder, (name, other))
+                other = "the published results" if arguments.brief else f"{first} of HEAD ({commit})"
+                found = weigh(first, folder, (str(first), other))
     except MiramError as fault:
         if not arguments.brief:
             raise
-        print(f"{name} is not compared with the published results: {fault.message}")
+        print(f"{first} is not compared with the published results: {fault.message}")
         return MiramError.exit_code
     print(found.verdict if arguments.brief else found.page)
     return 0 if found.agrees else MiramError.exit_code
