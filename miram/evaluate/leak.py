@@ -68,7 +68,8 @@ def leak_table(
             shown_as[f"{protocol} - {first}"] = {g: (v - start[g][0], d - start[g][1]) for g, (v, d) in own.items()}
         for name, groups in shown_as.items():
             for group, (value, drawn) in groups.items():
-                low, high = interval(value, drawn, **limits)
+                alike = (drawn[:-1] == drawn[1:]).all()  # all lesions answered alike: draws of them tell no limits
+                low, high = (math.nan, math.nan) if alike else interval(value, drawn, **limits)
                 rows.append([method, name, group, value, low, high, *sizes[group]])
     return pd.DataFrame(rows, columns=LEAK_COLUMNS)
 

@@ -55,7 +55,13 @@ def test_the_change_of_the_difference_is_what_the_leak_adds(seen):
         row, half = table.loc[("strict", group)], 1.96 * math.sqrt(variance)
         assert (row["low"], row["high"]) == pytest.approx((row["value"] - half, row["value"] + half), abs=0.01)
     change = table.loc[("published - strict", OTHERS)]
-    assert (change["low"], change["high"]) == (0, 0)  # the same answers of the same lesions
+    assert change[["low", "high"]].isna().all()  # the same answers of the same lesions
+
+
+def test_lesions_that_are_all_answered_alike_have_no_interval(seen):
+    table = leak_table({("mae", "published"): [answers(0.0, 0.7)]}, seen, draws=DRAWS, limits=LIMITS)
+    limits = table.set_index("group")[["low", "high"]]
+    assert limits.loc[SEEN].isna().all() and limits.loc[[OTHERS, GAP]].notna().all(axis=None)
 
 
 def test_the_text_has_a_row_per_method_and_says_whom_the_protocol_trains_on(seen):
