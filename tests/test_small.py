@@ -67,10 +67,10 @@ def test_a_twentieth_of_the_lesions_killed_and_started_again_ends_with_the_same_
     assert set(first["protocol"]) == {"strict", "published"}
     assert "own crops" in (project / "results" / "small" / "comparison.md").read_text()
     who = (project / "results" / "small" / "cohort.md").read_text()
-    needed, missing = re.search(
-        r"(\d+) series needed .*\n(\d+) of them never received\n0 of them set aside", who
+    listed, left = re.search(
+        r"(\d+) series listed .*\n(\d+) of them not fetched, as .*\n0 of them set aside", who
     ).groups()
-    assert int(needed) - int(missing) == len(lesions)
+    assert int(listed) - int(left) == len(lesions)
     for folder in ("runs", "results/small"):
         shutil.rmtree(project / folder)
     finished(project, SMALL)

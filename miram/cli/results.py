@@ -71,16 +71,16 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     for path in inputs:
         record.read(path)
     history = read_ledger(layout.ledger(run))
+    left = "not fetched, as the crop was in another" if chosen.crops.from_ == params.ARCHIVE else "never received"
     listed = {
-        "series needed for these lesions": len(history.states),
-        "of them never received": history.never_received,
+        "series listed for these lesions": len(history.states),
+        f"of them {left}": history.never_received,
         "of them set aside": len(history.reasons),
     }
     csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
     splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
     predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
-    outputs = layout.result_files("cohort", run)
-    values = _values(chosen, "cohort")
+    outputs, values = layout.result_files("cohort", run), _values(chosen, "cohort")
     del values["headline"]
 
     def work() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who is in the data, for whom it works, and what the leak does: each split, and metrics of groups of lesions."""
+"""Who is in the data, what the leak does, and how results differ by group: each split, metrics of groups of lesions."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -123,7 +123,7 @@ def _text(
     groups: pd.DataFrame,
     confidence: float,
 ) -> str:
-    parts = [f"# Who is in the data, and for whom it works, preset {preset}", f"**{subject(preset)}.**"]
+    parts = [f"# Who is in the data, and how results differ by group, preset {preset}", f"**{subject(preset)}.**"]
     parts += ["## From the source to the splits", *(f"```\n{way}\n```" for way in ways)]
     for protocol, own in counts.groupby("protocol", sort=False):
         shown = [name for name in ORDER if (own["split"] == name).any()]

@@ -46,7 +46,10 @@ def extent(metrics: pd.DataFrame) -> str:
                 f"Each method was pre-trained once{where}: all is {OF_ONE}, and nothing is claimed about the method."
             )
         else:
-            told.append(f"Each method was pre-trained {count} times{where}: intervals and tests are for others too.")
+            told.append(
+                f"Each method was pre-trained {count} times{where}: intervals and tests hold for further pre-trainings "
+                "too."
+            )
     return " ".join(told)
 
 

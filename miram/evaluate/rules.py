@@ -24,13 +24,15 @@ MEANINGS = {
         "the confidence that Holm's correction asks for. It is for the methods where each has several pre-trainings; "
         f"where one has a single one the verdict is {OF_ONE} and claims nothing about the method. Reproduced: it is "
         "above 0 against each of the others. Not reproduced: against one of them it is below the claimed gain, "
-        "and not above 0. Cannot be told: the interval contains both 0 and the claimed gain, or no interval exists "
-        "(fewer than two seeds, or identical differences in all seeds)."
+        "and not above 0: so large a gain is excluded, which does not say that the method is worse. Cannot be told: "
+        "the interval contains both 0 and the claimed gain, or no interval exists (fewer than two seeds, or identical "
+        "differences in all seeds)."
     ),
     "value": (
         "the published figure is one run on the official test lesions, so on them only training varies. "
         f"Decided by Student's interval for one more run of ours; with a single pre-training it is {OF_ONE}, and the "
-        "run is another fine-tuning. Reproduced: all of it is within the claim's "
+        "run is another fine-tuning. Of two pre-trainings it is very wide, unless all runs agree, as two say little of "
+        "a third. Reproduced: all of it is within the claim's "
         "margin of the published value. Not reproduced: none of it is. Cannot be told: only part of it is, the test "
         "set differs, or no two seeds differ."
     ),
@@ -107,18 +109,19 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
         evidence = f"{method}: {', '.join(f'{run:.1f} %' for run in runs) or 'no run'}"
         return Finding(OPEN, evidence, f"at least two seeds of {method} on task {task}, not all alike")
     mean, sd, tested = runs.mean(), runs.std(), int(rows["lesions"].max())
-    independent, reach = len(runs), f"; {OF_ONE}" if pretrainings == 1 else ""
+    independent, reach, spread = len(runs), f"; {OF_ONE}" if pretrainings == 1 else "", f"sd {sd:.1f}"
     if pretrainings > 1:
         by_source = sources(runs.tolist(), tuned["pretrain_seed"].tolist())
         sd, independent = math.hypot(*np.nan_to_num(by_source)), pretrainings
-        reach = f"; {pretrainings} pre-trainings"
+        reach, spread = f"; {pretrainings} pre-trainings", f"{spread}, {sd:.1f} between runs on other pre-trainings"
     half = another_run_margin(sd, independent, found.confidence)
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
     low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
     over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
     evidence = (
-        f"{mean:.1f} %, {over_patients}; {len(runs)} seeds with sd {sd:.1f}, one more run {least:.1f} to {most:.1f} %; "
+        f"{mean:.1f} %, {over_patients}; {len(runs)} seeds from {runs.min():.1f} to {runs.max():.1f} %, {spread}; "
+        f"one more run {least:.1f} to {most:.1f} %; "
         f"{tested} lesions{reach}"
     )
     if tested != lesions:
@@ -191,6 +194,7 @@ def _difference(row: pd.Series, metric: str) -> str:
     methods = "no spread over seeds, so that nothing is known of another training"
     if not math.isnan(row["corrected_low"]):
         reach = f"for other fine-tunings {OF_ONE}" if row["pretrainings"] == 1 else "for the methods"
+        reach = f"corrected, which decides, {reach}"
         methods = f"{reach} {points['corrected_low']:+.1f} to {points['corrected_high']:+.1f}"
     if math.isnan(row["low"]):
         return (

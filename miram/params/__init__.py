@@ -24,6 +24,7 @@ from miram.params.distance import distance
 from miram.params.reading import load
 from miram.params.schema import IMAGES, PRESETS, Params
 from miram.params.stages import (
+    ARCHIVE,
     EMBEDDED,
     Part,
     Placed,
@@ -43,6 +44,7 @@ from miram.params.stages import (
 )
 
 __all__ = [
+    "ARCHIVE",
     "EMBEDDED",
     "IMAGES",
     "PRESETS",

@@ -1,5 +1,6 @@
 """The tables and texts of the report as plain values for its template; numbers in per cent."""
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
 from miram.files import sha256_file
-from miram.layout import TRIVIAL
+from miram.layout import FROM_SCRATCH, TRIVIAL
 from miram.predictions import TEST
 from miram.report.charts import Look
 from miram.report.study import Study
@@ -50,8 +51,8 @@ def claim_cards(claims: pd.DataFrame | None) -> list[dict[Hashable, Any]]:
 
 
 def verdict_counts(claims: pd.DataFrame | None, protocol: str) -> str:
-    """How many claims have which verdict under one protocol, in words; empty without claims."""
-    found = [] if claims is None else claims.loc[claims["protocol"] == protocol, "verdict"].tolist()
+    """How many claims have which verdict under one protocol, or without a run, in words; empty without claims."""
+    found = [] if claims is None else claims.loc[claims["protocol"].isin([protocol, math.nan]), "verdict"].tolist()
     return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in dict.fromkeys(found))
 
 
@@ -211,7 +212,9 @@ def told_apart(
     unlike = [
         f"{row.first} and {row.second}: {row.differs_in}" for row in rows.dropna(subset="differs_in").itertuples()
     ]
-    return {"first": ", ".join(rows["first"].unique()), "pairs": len(rows), "told": told, "unlike": unlike}
+    scratch = (rows["second"] == FROM_SCRATCH).any()
+    first = ", ".join(rows["first"].unique())
+    return {"first": first, "pairs": len(rows), "told": told, "scratch": scratch, "unlike": unlike}
 
 
 def effort_rows(comparison: pd.DataFrame | None, headline: tuple[str, str, str]) -> list[dict[str, str]]:

@@ -136,13 +136,16 @@ def _tuned(classifiers: Mapping[int, Path]) -> dict[str, str]:
 
 
 def _curve(classifiers: Mapping[int, Path]) -> list[str]:
-    """Whether training was long enough, by the epochs that validation chose."""
+    """That training may have been too short, by the epochs that validation chose; nothing where it was not."""
     every = [facts for facts in map(_facts, classifiers.values()) if "best_epoch" in facts]
     if not every:
         return []
     chosen, epochs = sorted(facts["best_epoch"] for facts in every), every[0]["epochs"]
-    rising = ": it still rose at the end, more epochs may help" if chosen[-1] > STILL_RISING * epochs else ""
-    return [f"the validation score was best in epoch {', '.join(map(str, chosen))} of {epochs}{rising}"]
+    late = sum(epoch > STILL_RISING * epochs for epoch in chosen)
+    if not late:
+        return []
+    where = f"the validation score was best in epoch {', '.join(map(str, chosen))} of {epochs}"
+    return [f"{where}: {late} of {len(chosen)} still rose at the end, more epochs may help"]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def _provenance(
     if classifiers and not any(path.exists() or path in logs for path in classifiers.values()):
         return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [begins]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
-    notes = [begins, *_curve(evaluated)] if begins else []
+    notes = [*filter(None, [begins]), *_curve(evaluated)]
     notes += [f"no test predictions of seed {seed}" for seed in classifiers if seed not in evaluated]
     notes += [f"{path} is missing" for path in [*start, *evaluated.values()] if not path.exists()]
     notes += [f"did not finish: see {logs[path]}" for path in [*start, *classifiers.values()] if path in logs]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from miram.evaluate.metrics import MAJORITY, SEES
 from miram.evaluate.predictions import SECTION
-from miram.layout import TRIVIAL
+from miram.layout import FINETUNE, TRIVIAL
 from miram.predictions import TEST
 
 
@@ -34,17 +34,18 @@ def against_trivial(
         return said
     best = str(networks.index[0])
     pair = pairs[pairs["first"] == best].iloc[0]
-    return f"{said} {_verdict(best, pair, confidence)}"
+    kind = "fine-tuned network" if headline[2] == FINETUNE else "network"
+    return f"{said} {_verdict(f'The most accurate {kind}, {best},', pair, confidence)}"
 
 
-def _verdict(best: str, pair: pd.Series, confidence: float) -> str:
+def _verdict(subject: str, pair: pd.Series, confidence: float) -> str:
     if pair["p_holm"] < 1 - confidence:
         outcome = "beats it" if pair["difference"] > 0 else "is beaten by it"
     else:
         outcome = "cannot be told from it"
     interval = "" if pd.isna(pair["low"]) else f", {confidence:.0%} interval {_range(pair, '+.1f')}"
     chance = f"p {pair['p_holm']:.4f} after Holm's correction for the number of methods"
-    return f"The most accurate network, {best}, {outcome}: {100 * pair['difference']:+.1f} points{interval} ({chance})."
+    return f"{subject} {outcome}: {100 * pair['difference']:+.1f} points{interval} ({chance})."
 
 
 def _range(row: Mapping[str, float] | pd.Series, form: str) -> str:

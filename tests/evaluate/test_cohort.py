@@ -1,4 +1,4 @@
-"""Who is in the data, and for whom it works."""
+"""Who is in the data, and how results differ by group."""
 
 import math
 import re

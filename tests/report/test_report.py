@@ -198,7 +198,7 @@ def test_the_first_screen_says_that_a_trivial_classifier_wins(tmp_path):
     assert "trivial-size, gets 99.5 % right (95% interval 95.0 to 100.0)" in first_screen
     assert "is beaten by it: -30.0 points, 95% interval -40.0 to -20.0 (p 0.0010 after Holm" in first_screen
     assert re.search('<tr><th scope="row">trivial-size</th>', text)
-    told = r"differs in accuracy from \d+ of 6 others"
+    told = r"differs in accuracy from \d+ of 6 others, from-scratch among them, by more than chance"
     assert re.findall(told, plain) == re.findall(told, text) != []
     assert "Highest accuracy: trivial" not in text and "less trivial-size" not in text
     assert "trivial" not in plain[: plain.index("<script")]
@@ -372,6 +372,12 @@ def test_rows_that_differ_in_more_than_the_method_are_named_on_the_first_screen_
     assert page.count(f"miram-nystrom and mae: {told}") == 1
 
 
+def test_the_first_screen_counts_the_verdict_of_every_claim(tmp_path):
+    first_screen = made(tmp_path, "paper", **SMALL)[0].read_text().partition('id="table"')[0]
+    claims, verdicts = re.search("Of ([0-9]+) claims: (.*)</p>", first_screen).groups()
+    assert sum(map(int, re.findall(r"\d+", verdicts))) == int(claims)
+
+
 def test_the_first_screen_says_that_a_setting_is_not_the_papers(tmp_path):
     own = {"setting": "It is not the paper's setting: side 96 px."}
     for preset, shown in (("small", True), ("demo", False)):
@@ -391,5 +397,5 @@ def test_where_methods_were_pre_trained_once_every_statement_says_so(tmp_path):
     two = made(tmp_path / "two", "paper", spoil=again, **kind)[0].read_text()
     for words, times in (("of this one pre-training", 6), ("nothing is claimed about the method", 3)):
         assert one.count(words) >= times and words not in two
-    assert "pre-trained 2 times: intervals and tests are for others too" in two
+    assert "pre-trained 2 times: intervals and tests hold for further pre-trainings too" in two
     assert "Where the spread of accuracy comes from" in one

@@ -117,7 +117,7 @@ def test_trivial_classifiers_are_rows_of_every_section_and_are_told_of_above_the
     text = read_md()
     said = " ".join(text[: text.index("## Task")].split())
     assert "A classifier that sees of a crop only its size, trivial-size, gets" in said
-    assert re.search("The most accurate network, [a-z-]+, cannot be told from it: [+-]", said)
+    assert re.search("The most accurate fine-tuned network, [a-z-]+, cannot be told from it: [+-]", said)
 
 
 def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
@@ -134,20 +134,18 @@ def test_a_row_names_its_records_and_what_pretraining_cost(compare, study):
     assert read_csv().at["from-scratch", "notes"] == "no pre-training"
 
 
-def test_a_row_says_at_which_learning_rate_and_from_scratch_whether_more_epochs_may_help(compare, study, write_record):
+def test_a_row_says_at_which_learning_rate_and_whether_more_epochs_may_help(compare, study, write_record):
     for seed, epoch in ((0, 95), (1, 40)):
         for method in ("mae", "from-scratch"):
             write_record(study[2][cell(method, seed)], lr=1e-4, best_epoch=epoch, epochs=100)
     compare(study)
     assert read_csv().at["mae", "finetune_lr"] == "0.0001"
-    rising = "the validation score was best in epoch 40, 95 of 100: it still rose at the end, more epochs may help"
-    assert (
-        read_csv().at["from-scratch", "notes"] == f"no pre-training; {rising}"
-        and rising not in read_csv().at["mae", "notes"]
-    )
+    rising = "the validation score was best in epoch 40, 95 of 100: 1 of 2 still rose at the end, more epochs may help"
+    assert read_csv().at["from-scratch", "notes"] == f"no pre-training; {rising}"
+    assert read_csv().at["mae", "notes"].startswith(rising)
     write_record(study[2][cell("from-scratch", 0)], lr=1e-4, best_epoch=41, epochs=100)
     compare(study)
-    assert read_csv().at["from-scratch", "notes"].endswith("best in epoch 40, 41 of 100")
+    assert read_csv().at["from-scratch", "notes"] == "no pre-training"
 
 
 def test_the_papers_figure_stands_only_at_its_method_and_task(compare, study):

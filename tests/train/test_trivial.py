@@ -167,7 +167,7 @@ def test_where_it_does_not_the_verdict_is_the_other(judged, share, outcome):
 def re_said(said):
     """Trivial classifier, network and outcome of the sentence."""
     method = next(name for name in TRIVIAL if f", {name}, " in said)
-    network, _, rest = said.partition("The most accurate network, ")[2].partition(", ")
+    network, _, rest = said.partition("The most accurate fine-tuned network, ")[2].partition(", ")
     return method, network, rest.partition(":")[0]
 
 
