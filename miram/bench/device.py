@@ -161,7 +161,7 @@ class Step:
     def run(self, precision: str, model: nn.Module | None = None) -> None:
         """Take it, without waiting for the device."""
         with _computing_in(precision, self.device):
-            loss = loss_of(model or self.model, *self.inputs)
+            loss = loss_of(self.model if model is None else model, *self.inputs)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -97,6 +97,18 @@ def test_a_device_that_computes_something_else_does_not_agree(monkeypatch):
     assert row["weights"] == pytest.approx(0.002, rel=1e-3) and not row["agree"]
 
 
+def test_a_step_is_taken_by_the_compiled_model_that_it_is_given():
+    step = module.Step(METHODS["mae"], 2, "cpu")
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step.run("32-true", torch.compile(step.model, backend=backend))
+    assert graphs
+
+
 def test_what_bounds_a_step_is_its_slowest_part(monkeypatch):
     parts = {"forward": 1.0, "backward": 2.0, "optimiser": 0.5, "host": 3.4, "views": 0.1}
     assert bound_of(3.5, parts) == "backward" and bound_of(3.5, {**parts, "views": 4.0}) == "views"
