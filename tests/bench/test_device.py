@@ -109,6 +109,14 @@ def test_a_step_is_taken_by_the_compiled_model_that_it_is_given():
     assert graphs
 
 
+def test_compiling_is_not_timed(monkeypatch):
+    compiled, untimed = [], []
+    monkeypatch.setattr(torch, "compile", lambda model: lambda *inputs: compiled.append(1) or model(*inputs))
+    monkeypatch.setattr(module, "_medians", lambda calls, budget: untimed.extend(compiled) or dict.fromkeys(calls, 1.0))
+    module.measure_compiled("mae", METHODS["mae"], "cpu", 0.0)
+    assert untimed
+
+
 def test_what_bounds_a_step_is_its_slowest_part(monkeypatch):
     parts = {"forward": 1.0, "backward": 2.0, "optimiser": 0.5, "host": 3.4, "views": 0.1}
     assert bound_of(3.5, parts) == "backward" and bound_of(3.5, {**parts, "views": 4.0}) == "views"
