@@ -59,6 +59,10 @@ def before_step(monkeypatch, step, action):
     monkeypatch.setattr(Run, "_optimise", stopped)
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
 def in_two_processes(monkeypatch, function, *args, **names) -> list[int]:
     """Call a function in two processes, as torchrun would: the parent has the store where they meet, on a free port."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -240,9 +244,12 @@ def test_a_batch_is_divided_by_itself_as_the_free_memory_of_the_device_asks(tmp_
 
 @pytest.mark.parametrize("objective", ["mae", "mocov3"])
 def test_out_of_memory_halves_the_images_at_once_and_goes_on_from_the_checkpoint(
-    objective, tmp_path, capfd, monkeypatch, run_pretraining, uninterrupted
+    objective, tmp_path, capfd, monkeypatch, run_pretraining
 ):
-    """Whatever the failed step changed is gone: MoCo-v3 moves its keys and statistics in the forward pass."""
+    """Whatever the failed step changed is gone: MoCo-v3 moves its keys and statistics in the forward pass.
+
+    The end is that of a run which was killed, and went on from the same checkpoint with half as many images.
+    """
     forward, failures = Run._forward, []
 
     def failing(run, batch):
@@ -252,12 +259,17 @@ def test_out_of_memory_halves_the_images_at_once_and_goes_on_from_the_checkpoint
             out_of_gpu_memory()
         return output
 
-    monkeypatch.setattr(Run, "_forward", failing)
-    facts = run_pretraining(tmp_path, objective, accumulate="auto", divide=lambda *_: 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "_forward", failing)
+        facts = run_pretraining(tmp_path / "auto", objective, accumulate="auto", divide=lambda *_: 1)
     assert failures == [1] and facts["accumulate"] == 2
     said = capfd.readouterr().err
     assert "4 images at once per device: CUDA out of memory" in said and "resumes after step 3 of 9" in said
-    assert_same_but_for_rounding(objective, uninterrupted(objective), tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        before_step(patched, 4, interrupt)
+        run_pretraining(tmp_path / "killed", objective, accumulate="auto", divide=lambda *_: 1)
+    run_pretraining(tmp_path / "killed", objective, accumulate="auto", divide=lambda *_: 2)
+    assert_same_end(tmp_path / "killed", tmp_path / "auto")
 
 
 def test_memory_that_runs_out_with_one_image_at_once_stops_the_run(tmp_path, monkeypatch, run_pretraining):
