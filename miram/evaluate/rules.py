@@ -118,7 +118,8 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
     low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
-    over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
+    whose = "for other patients and pre-trainings" if pretrainings > 1 else "over patients"
+    over_patients = _no_interval(over_seeds) if math.isnan(low) else f"{whose} {low:.1f} to {high:.1f}"
     evidence = (
         f"{mean:.1f} %, {over_patients}; {len(runs)} seeds from {runs.min():.1f} to {runs.max():.1f} %, {spread}; "
         f"one more run {least:.1f} to {most:.1f} %; "
