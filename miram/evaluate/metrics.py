@@ -40,7 +40,7 @@ from miram.evaluate.pretrainings import (
     several_pretrainings,
     variance_rows,
 )
-from miram.evaluate.scores import METRICS, Answers, Options
+from miram.evaluate.scores import METRICS, Options
 from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
 from miram.files import atomic_path
@@ -116,8 +116,8 @@ def evaluate(
             [(cell.method, int(cell.seed)) for cell in predictions if cell[:3] == (*section[:2], mode)]
             for mode in (section[2], TRIVIAL_MODE)
         )
-        label = majority.get(section[:2], "")
         own = {cell: path for cell, path in finished.items() if cell[:3] in (section, (*section[:2], TRIVIAL_MODE))}
+        label = majority[section[:2]] if own else ""
         for split, parts in _by_split(own, label).items():
             measured = _measured(parts, draws if split == TEST else None, options, positive)
             patients = next(iter(parts.values())).table["patient_id"].to_numpy() if parts else np.array([], dtype=str)
@@ -273,7 +273,8 @@ def _rows(
             values = np.array([network.values[metric] for network in networks])
             row["value"] = values.mean()
             row["sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
-            row |= _counts(networks[0].answers)
+            truth = networks[0].answers.truth
+            row |= {"lesions": len(truth), "classes_present": int(truth.any(axis=0).sum())}
             row["pretrain_seed"] = None if seed is None else networks[0].pretrain_seed
             row["note"] = NOTE_SEPARATOR.join([*notes, *class_notes(networks[0].answers, metric, split, values)])
         if networks and networks[0].drawn:
@@ -286,10 +287,6 @@ def _rows(
             row["note"] = NOTE_SEPARATOR.join(filter(None, [row["note"], *more]))
         rows.append(row)
     return rows
-
-
-def _counts(answers: Answers) -> dict[str, int]:
-    return {"lesions": len(answers.truth), "classes_present": int(answers.truth.any(axis=0).sum())}
 
 
 def _write(path: Path, rows: list[dict[str, object]], columns: list[str], whole_numbers: list[str]) -> None:

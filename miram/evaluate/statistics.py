@@ -62,7 +62,7 @@ def draws_note(drawn: np.ndarray, metric: str, confidence: float, min_draws_shar
     if missing == len(drawn) or 1 - missing / len(drawn) < min_draws_share:
         return f"{NO_INTERVAL}: {lacking}"
     if np.ptp(_middle(drawn, confidence)) <= ROUNDING:
-        return f"{NO_INTERVAL}: {metric} is the same in at least {confidence:.0%} of the draws of patients"
+        return f"{NO_INTERVAL} where the value is the same in at least {confidence:.0%} of the draws of patients"
     return lacking if missing else ""
 
 

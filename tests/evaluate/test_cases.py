@@ -46,7 +46,7 @@ def test_cases_that_are_all_answered_right_have_no_interval_and_the_note_says_wh
         measure_cases(asked(answered(np.ones(6), range(6))), [], tmp_path / "m.csv", options=OPTIONS, **DRAWS)
     )
     assert row["value"] == 1 and np.isnan(row["low"]) and np.isnan(row["high"])
-    assert "no interval: accuracy is the same in at least 95% of the draws of patients" in row["note"]
+    assert "no interval where the value is the same in at least 95% of the draws of patients" in row["note"]
 
 
 def test_groups_have_their_own_figures_and_a_column_of_many_values_is_passed_over(tmp_path):

@@ -165,7 +165,7 @@ def test_an_interval_lies_about_its_value_and_skips_undefined_draws():
 def test_draws_that_are_nearly_all_alike_leave_no_interval_and_the_note_says_so():
     for drawn in (np.full(100, 0.25), np.array([1 / 3, *[0.25] * 98, np.nan])):
         assert np.isnan(interval(0.25, drawn, 0.95, 0.9)).all()
-        told = "no interval: macro_ap is the same in at least 95% of the draws of patients"
+        told = "no interval where the value is the same in at least 95% of the draws of patients"
         assert draws_note(drawn, "macro_ap", 0.95, 0.9) == told
     assert math.isnan(p_value_anew(0.1, np.full(100, 0.1), []))
 

@@ -204,7 +204,7 @@ def test_the_command_measures_reports_and_groups(hospital, capsys):
         "Groups (exploratory)",
         "Column age has 13 values and is passed over",
         "## Set aside: 1",
-        "ECE",
+        "calibration error",
     ):
         assert words in said.replace("\n", " "), words
     page = Path("tested/report.html").read_text()
