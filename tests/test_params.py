@@ -8,7 +8,7 @@ from miram import layout, params
 from miram.cli import main
 from miram.data.tasks import CLASSES
 from miram.errors import ParameterError
-from miram.evaluate.conditions import differs_in
+from miram.evaluate.differences import differs_in
 from miram.evaluate.markdown import preset_of, subject
 from miram.evaluate.scores import METRICS
 from miram.params.schema import Metric

@@ -18,23 +18,28 @@ SHOWN = 5  # reasons why a table is outdated
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Compute the metrics of all finished cells, and the differences between methods."""
+    from miram.data.splits import training_labels
     from miram.evaluate.metrics import evaluate as measure
+    from miram.evaluate.predictions import most_frequent
 
     cells, trivial = classifiers(chosen, arguments), trivial_records(chosen, arguments)
-    finished = [path for path in dict.fromkeys([*cells.values(), *trivial.values()]) if path.exists()]
-    for path in finished:
+    finished = {cell: path for cell, path in (cells | trivial).items() if path.exists()}
+    divided = {cell.protocol: layout.record("splits", chosen.name, cell.protocol) for cell in finished}
+    inputs = [*dict.fromkeys(finished.values()), *divided.values()]
+    for path in inputs:
         record.read(path)
     files = {cell: path.parent / layout.PREDICTIONS for cell, path in cells.items()}
     files |= {cell: layout.trivial_predictions(path.parent, cell.method) for cell, path in trivial.items()}
-    # predictions without a record cannot be trusted
-    predictions = {c: files[c] if path.exists() else None for c, path in (cells | trivial).items()}
-    values = _values(chosen, "evaluate")
-    outputs = layout.result_files("evaluate", chosen.name)
+    predictions = {cell: files[cell] if cell in finished else None for cell in files}  # only those with a record
+    values, outputs = _values(chosen, "evaluate"), layout.result_files("evaluate", chosen.name)
+    lesions_csv, asked = layout.data(chosen.name) / "lesions.csv", dict.fromkeys(cell[:2] for cell in finished)
 
     def work() -> dict[str, Any]:
-        return measure(predictions, *outputs, **values)
+        labels = {own: training_labels(lesions_csv, layout.splits(chosen.name, own[0]), own[1]) for own in asked}
+        majority = {own: most_frequent(*found) for own, found in labels.items()}
+        return measure(predictions, *outputs, majority=majority, **values)
 
-    do_stage(chosen, "evaluate", finished, outputs, work)
+    do_stage(chosen, "evaluate", inputs, outputs, work)
 
 
 def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -216,13 +221,8 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
         **_values(chosen, "report"),
     )
 
-    do_stage(
-        chosen,
-        "report",
-        [*finished, layout.paper_csv(), layout.claims_yaml(), *benches],
-        layout.result_files("report", run),
-        lambda: write(html, checklist_md, contents),
-    )
+    inputs = [*finished, layout.paper_csv(), layout.claims_yaml(), *benches]
+    do_stage(chosen, "report", inputs, (html, checklist_md), lambda: write(html, checklist_md, contents))
 
 
 def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:

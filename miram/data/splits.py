@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from miram.data.tasks import OWN, strata
+from miram.data.tasks import JOINT, MULTI_LABEL, OWN, classes, labels, strata
 from miram.errors import MiramError
 from miram.files import atomic_path
 
@@ -90,6 +90,14 @@ def _require_usable(counts: dict[str, dict[str, int]], protocol: str, own_images
                 f"Protocol {protocol}: all {split} lesions are {next(iter(counts[split]))}: a second class is missing.",
                 "Change splits.validation_fraction or splits.seed, or add patients of other classes.",
             )
+
+
+def training_labels(lesions_csv: Path, splits_csv: Path, task: str) -> tuple[list[str], tuple[str, ...], str | None]:
+    """The labels of the training lesions that have one, the classes, and what joins several in a label, if they may."""
+    lesions = pd.read_csv(lesions_csv, dtype=str, keep_default_na=False)
+    splits = pd.read_csv(splits_csv, dtype=str).query("split == 'train'")
+    found = labels(lesions[lesions["lesion_id"].isin(splits["lesion_id"])], task)
+    return found[found != ""].tolist(), classes(task, lesions), JOINT if task in MULTI_LABEL else None
 
 
 def pretraining_lesions(splits_csv: Path) -> tuple[list[str], list[str]]:

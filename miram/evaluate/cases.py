@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from miram.evaluate.metrics import Draws, Limits, lesion_rows
-from miram.evaluate.predictions import answers_of
-from miram.evaluate.scores import Options, confidence_bins, confidences
+from miram.evaluate.metrics import MAJORITY, Draws, Limits, lesion_rows
+from miram.evaluate.predictions import answers_of, constant, most_frequent
+from miram.evaluate.scores import Options, calibration
 from miram.evaluate.subgroups import group_rows
 from miram.files import atomic_path
 from miram.predictions import Predictions
@@ -56,21 +55,19 @@ def measure_cases(
 
     measure = partial(lesion_rows, method=NETWORK, draws=draws, limits=limits, options=options, positive=positive)
     place = {"column": ALL, "group": ALL, "patients": table["patient_id"].nunique()}
-    every = [{**row, **place} for row in measure([answered])]
+    question = answered.question
+    label = most_frequent(table["label"], question.classes, question.separator)
+    told = [f"always answers {label}, the most frequent class of these cases"]
+    majority = measure([constant(answered, label)], method=MAJORITY, notes=told)
+    every = [{**row, **place} for row in measure([answered]) + majority]
     passed_over = {name: count for name in groups if (count := table[name].nunique()) > MOST_GROUPS}
     for column in groups:
         if column not in passed_over:
-            every += [row for row in group_rows([answered], column, measure) if row["method"] == NETWORK]
+            every += group_rows([answered], column, measure)
     figures = pd.DataFrame(every, columns=COLUMNS)
     with atomic_path(metrics_csv) as temporary:
         figures.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-    here = {name for label in table["label"] for name in answered.question.classes_of(label)}
-    absent = [name for name in answered.question.classes if name not in here]
-    return Figures(figures, passed_over, _calibration(answered, options), absent)
-
-
-def _calibration(answered: Predictions, options: Options) -> pd.DataFrame:
-    confidence, outcome = confidences(answers_of(answered), options["threshold"])
-    every = pd.DataFrame({"confidence": np.ravel(confidence), "right": np.ravel(outcome), "count": 1})
-    grouped = every.groupby(confidence_bins(every["confidence"].to_numpy(), options["bins"]))
-    return grouped.agg({"confidence": "mean", "right": "mean", "count": "sum"})
+    here = {name for label in table["label"] for name in question.classes_of(label)}
+    absent = [name for name in question.classes if name not in here]
+    calibrated = calibration([answers_of(answered)], options["threshold"], options["bins"])
+    return Figures(figures, passed_over, calibrated, absent)

@@ -55,7 +55,7 @@ def judge(
 
     `distance`: what differs from the paper's networks, images and trainings, in words.
 
-    Raises MiramError if a claim has no known rule, or lacks values for it.
+    Raises MiramError if a claim has no known rule, or lacks values or a published figure for it.
     """
     metrics, differences = (pd.read_csv(path) for path in (metrics_csv, differences_csv))
     paper = pd.read_csv(paper_csv).dropna(subset="value")
@@ -64,9 +64,9 @@ def judge(
     benches = {path: json.loads(path.read_text(encoding="utf-8")) for path in bench_jsons}
     layers = _measured(benches, ("layers", "attention"), LAYER_COLUMNS)
     growth = _measured(benches, ("exponents",), GROWTH_COLUMNS)
-    rows = []
-    for name, claim in _claims(claims_yaml).items():
-        asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
+    claims, rows = _claims(claims_yaml), []
+    _check_published(claims_yaml, claims, paper_csv, published)
+    for name, claim in claims.items():
         if claim["status"] == OURS and not {claim["method"], *claim["over"]} <= set(metrics["method"]):
             continue  # of rows that this preset does not have
         for protocol in dict.fromkeys(metrics["protocol"]) if claim["rule"] in OF_RUNS else [""]:
@@ -75,7 +75,7 @@ def judge(
                 for table in (metrics, differences)
             )
             measured = Measurements(own, apart, layers, growth, published, confidence, power)
-            found = RULES[claim["rule"]](measured, **asked)
+            found = RULES[claim["rule"]](measured, **_asked(claim))
             rows.append(
                 {**claim, "claim": name, "protocol": protocol, "statement": _statement(claim, published)}
                 | found._asdict()
@@ -107,14 +107,42 @@ def _claims(path: Path) -> dict[str, dict[str, Any]]:
             raise MiramError(
                 f"{path}: {name} lacks {', '.join(missing) or 'a known rule'}.", f"Rules: {', '.join(RULES)}."
             )
-        asked = {key: value for key, value in claim.items() if key not in DESCRIPTION}
         try:
-            inspect.signature(RULES[claim["rule"]]).bind(None, **asked)
+            inspect.signature(RULES[claim["rule"]]).bind(None, **_asked(claim))
         except TypeError as error:
             raise MiramError(
                 f"{path}: {name}: {error}.", f"See the rule {claim['rule']} in miram.evaluate.rules."
             ) from error
+        if claim["status"] == OURS and not {"method", "over"} <= set(claim):
+            raise MiramError(
+                f"{path}: {name}: a claim of ours names method and over, the rows that it needs.",
+                f"Add them, or write another status than {OURS}.",
+            )
     return claims
+
+
+def _asked(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What a claim says to its rule."""
+    return {key: value for key, value in claim.items() if key not in DESCRIPTION}
+
+
+def _check_published(
+    path: Path,
+    claims: Mapping[str, Mapping[str, Any]],
+    paper_csv: Path,
+    published: Mapping[tuple[str, str, str], float],
+) -> None:
+    """Raise MiramError for a claim about a published figure that paper.csv does not have."""
+    for name, claim in claims.items():
+        if claim["rule"] not in OF_RUNS or claim.get("gain_points") is not None:
+            continue
+        task, metric, methods = claim["task"], claim["metric"], [claim["method"], *claim.get("over", [])]
+        missing = [method for method in methods if (task, metric, method) not in published]
+        if missing:
+            raise MiramError(
+                f"{path}: {name}: {paper_csv.name} has no {metric} of {', '.join(missing)} for task {task}.",
+                "Add its row with a value or, to claim a gain, write gain_points into the claim.",
+            )
 
 
 def _statement(claim: Mapping[str, Any], published: Mapping[tuple[str, str, str], float]) -> str:

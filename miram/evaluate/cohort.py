@@ -73,7 +73,6 @@ def cohort(
         place = dict(zip(SECTION, (protocol, own[0].question.task, own[0].question.mode), strict=True))
         rows += [place | row for name in headings for row in group_rows(own, name, measure)]
     groups = pd.DataFrame(rows, columns=ROWS)
-    groups = groups[groups["method"].isin([method for method, _ in networks])]  # not the majority class
     seen = seen_patients(lesions, splits)
     leak = leak_table(networks, seen, draws=draws, limits=limits)
     for table, columns, path in zip((counts, groups, leak), (COUNTS, ROWS, LEAK_COLUMNS), outputs[:3], strict=True):
@@ -81,9 +80,9 @@ def cohort(
             table[columns].to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     with atomic_path(outputs[3]) as temporary:
         lost = len(pd.read_csv(set_aside_csv, dtype=str))
-        ways = [flow(listed, len(lesions), lost, splits)]
+        way = flow(listed, len(lesions), lost, splits)
         shown = ["## What the leak does", *leak_text(leak, seen, confidence)]
-        temporary.write_text(_text(preset, ways, counts, shown, groups, confidence), encoding="utf-8")
+        temporary.write_text(_text(preset, way, counts, shown, groups, confidence), encoding="utf-8")
     return {"intervals": int(groups["low"].notna().sum()), "groups": len(groups[["column", "group"]].drop_duplicates())}
 
 
@@ -91,8 +90,8 @@ def characteristics(lesions: pd.DataFrame, splits: pd.DataFrame, headings: Seque
     """The numbers of lesions, patients and films of each value in each split: COUNTS without the protocol."""
     joined = lesions.merge(splits[["lesion_id", "split"]], on="lesion_id")
     parts = []
-    for heading, column in {ALL: None, **{name: name for name in headings}}.items():
-        table = joined.assign(value=ALL if column is None else joined[column])
+    for heading in (ALL, *headings):
+        table = joined.assign(value=ALL if heading == ALL else joined[heading])
         counted = table.groupby(["value", "split"], sort=True).agg(
             lesions=("lesion_id", "size"), patients=("patient_id", "nunique"), films=("film_uid", "nunique")
         )
@@ -117,14 +116,14 @@ def flow(listed: Mapping[str, int], kept: int, lost: int, splits: Mapping[str, p
 
 def _text(
     preset: str,
-    ways: Sequence[str],
+    way: str,
     counts: pd.DataFrame,
     leak: Sequence[str],
     groups: pd.DataFrame,
     confidence: float,
 ) -> str:
     parts = [f"# Who is in the data, and how results differ by group, preset {preset}", f"**{subject(preset)}.**"]
-    parts += ["## From the source to the splits", *(f"```\n{way}\n```" for way in ways)]
+    parts += ["## From the source to the splits", f"```\n{way}\n```"]
     for protocol, own in counts.groupby("protocol", sort=False):
         shown = [name for name in ORDER if (own["split"] == name).any()]
         parts += [f"## Characteristics, protocol {protocol}", "Lesions (patients) of each split.", _counted(own, shown)]

@@ -16,7 +16,6 @@ from miram.evaluate.pretrainings import (
     count_pretrainings,
     interval_anew,
     p_value_anew,
-    several_pretrainings,
 )
 from miram.evaluate.scores import Options, right
 from miram.evaluate.statistics import (
@@ -42,6 +41,8 @@ SIGNED = {  # column -> the one whose negative it is once the methods are exchan
     **{"difference": "difference", "low": "high", "high": "low"},
     **{"corrected_low": "corrected_high", "corrected_high": "corrected_low"},
 }
+CONDITIONS = ("side", "batch")  # that are told by their values
+Conditions = Mapping[str, Mapping[str, int]]  # method -> side (px) and, of pre-training, batch and epochs
 Pairs = list[tuple[Measured, Measured]]  # the reference and another method, one pair per seed
 
 
@@ -71,15 +72,15 @@ def difference_rows(
     the spread of fine-tuning, for which they need two seeds that differ. With so few seeds Student's interval can
     exceed [-1, 1]; it is clipped, which does not reduce coverage, and [-1, 1] means that nothing is known.
 
-    All of this is for the present pre-trainings, `pretrainings` of the pre-trained method that has fewest. With several
-    of some method both intervals and the p-value are for the *methods*, see `pretrainings.interval_anew`;
-    where all trainings agree exactly nothing is known of others, and there is no corrected interval.
+    All of this is for the present pre-trainings, `pretrainings` of the pre-trained method that has fewest. Where one of
+    the two has several, both intervals and the p-value are for other pre-trainings too, see
+    `pretrainings.interval_anew`; where all trainings agree exactly nothing is known of others, and there is no
+    corrected interval.
 
     `lesions_needed`, for accuracy: the number needed to find a true difference as large as this one, from the
     measured `disagreement` and `design_effect`. A pair without a common seed has a row without values; its note
     names what is missing.
     """
-    several = several_pretrainings(measured)
     exchanges = patient_exchanges(patients, resamples=resamples, seed=seed)
     pairs, notes, permuted = {}, {}, {}
     for other in dict.fromkeys(method for method, _ in expected if method != reference):
@@ -88,12 +89,13 @@ def difference_rows(
         pairs[other] = [(measured[reference, number], measured[other, number]) for number in common]
         lacking = [f"seed {number} lacks predictions of one of them" for number in seeds if number not in common]
         notes[other] = NOTE_SEPARATOR.join([*lacking, *([ONE_PATIENT] if len(set(patients)) == 1 else [])])
-        permuted[other] = {} if several else _exchanged(pairs[other], exchanges, compared, options)
+        if not _several(pairs[other]):
+            permuted[other] = _exchanged(pairs[other], exchanges, compared, options)
     lesions = {"lesions": len(patients), "patients": len(set(patients))}
     rows = []
     for metric in compared:
         draws = {other: own[metric] for other, own in permuted.items() if own}
-        for other, found in _family(metric, pairs, draws, confidence, min_draws_share, several).items():
+        for other, found in _family(metric, pairs, draws, confidence, min_draws_share).items():
             note = NOTE_SEPARATOR.join(filter(None, [notes[other], found.pop("note", "")]))
             row = {"metric": metric, "first": reference, "second": other, **found, **lesions, "note": note}
             if metric == "accuracy" and pairs[other]:
@@ -105,11 +107,11 @@ def difference_rows(
 def less_trivial(
     measured: Mapping[tuple[str, int], Measured],
     runs: Sequence[tuple[str, int]],
-    trivial: Sequence[tuple[str, int]],
     patients: np.ndarray,
+    trivial: Sequence[tuple[str, int]],
     compare: Callable[..., list[dict[str, object]]],
 ) -> list[dict[str, object]]:
-    """The rows of every method minus each of the `trivial` classifiers; these are corrected among themselves.
+    """The rows of the accuracy of every method minus each of the `trivial` classifiers, corrected among themselves.
 
     A trivial classifier has one answer, which is paired with all seeds of a method. `compare` is `difference_rows`.
     """
@@ -117,8 +119,22 @@ def less_trivial(
     for name, number in trivial:
         if (name, number) in measured:
             same = {(name, seed): measured[name, number] for _, seed in runs}
-            rows += map(_turned, compare({**measured, **same}, runs, patients, reference=name))
+            rows += map(_turned, compare({**measured, **same}, runs, patients, reference=name, compared=["accuracy"]))
     return rows
+
+
+def differs_in(first: str, second: str, conditions: Conditions) -> str:
+    """In what else than the method two rows differ, each condition with both values; empty where in nothing.
+
+    Of two pre-trainings on the same images the optimiser steps go by epochs / batch.
+    """
+    one, other = (conditions.get(name, {}) for name in (first, second))
+    common = one.keys() & other.keys()
+    told = [f"{n} ({one[n]} against {other[n]})" for n in CONDITIONS if n in common and one[n] != other[n]]
+    if {"batch", "epochs"} <= common:
+        steps = one["epochs"] * other["batch"] / (one["batch"] * other["epochs"])
+        told += [f"optimiser steps ({steps:.3g} to 1)"] if steps != 1 else []
+    return ", ".join(told)
 
 
 def _turned(row: dict[str, Any]) -> dict[str, object]:
@@ -153,18 +169,19 @@ def _family(
     permuted: Mapping[str, np.ndarray],
     confidence: float,
     min_draws_share: float,
-    several: bool,
 ) -> dict[str, dict[str, Any]]:
     """The comparisons by one metric, corrected together by Holm's method; those without a pair have no values.
 
-    `several`: whether they are for other pre-trainings too.
+    `permuted` has the differences after exchange of those that are for the present pre-trainings alone.
     """
     by_seed = {other: np.array([a.values[metric] - b.values[metric] for a, b in pairs[other]]) for other in pairs}
     observed = {other: values.mean() for other, values in by_seed.items() if len(values)}
     drawn = {o: np.mean([a.drawn[metric] - b.drawn[metric] for a, b in pairs[o]], axis=0) for o in observed}
     parts = {o: [anew(side, metric) for side in zip(*pairs[o], strict=True)] for o in observed}
     p_values = [
-        p_value_anew(value, drawn[other], parts[other]) if several else permutation_p_value(value, permuted[other])
+        permutation_p_value(value, permuted[other])
+        if other in permuted
+        else p_value_anew(value, drawn[other], parts[other])
         for other, value in observed.items()
     ]
     found: dict[str, dict[str, Any]] = {o: {"seeds": len(own), **_start(pairs[o])} for o, own in by_seed.items()}
@@ -172,23 +189,28 @@ def _family(
         seeds = len(pairs[other])
         sd = by_seed[other].std(ddof=1) if seeds > 1 else math.nan
         levels = confidence, 1 - (1 - confidence) / divisor
-        if several:
+        if other in permuted:
+            usual, strict = (interval(value, drawn[other], level, min_draws_share) for level in levels)
+            limits = widened(value, *strict, training_margin(sd, seeds, levels[1]))
+        else:
             usual, limits = (
                 interval_anew(value, drawn[other], parts[other], level, min_draws_share) for level in levels
             )
             if not any(part and part.observed for part in parts[other]):
                 limits = (math.nan, math.nan)
-        else:
-            usual, strict = (interval(value, drawn[other], level, min_draws_share) for level in levels)
-            limits = widened(value, *strict, training_margin(sd, seeds, levels[1]))
         intervals = {("low", "high"): usual, ("corrected_low", "corrected_high"): limits}
         for names, bounds in intervals.items():
             found[other] |= dict(zip(names, np.clip(bounds, -1, 1), strict=True))
         if len(drawn[other]) and not math.isnan(value):
-            note = draws_note(drawn[other], metric, min_draws_share)
+            note = draws_note(drawn[other], metric, confidence, min_draws_share)
             found[other]["note"] = NOTE_SEPARATOR.join(filter(None, [found[other].get("note"), note]))
         found[other] |= {"difference": value, "sd": sd, "p_value": p_value, "p_holm": p_holm}
     return found
+
+
+def _several(pairs: Pairs) -> bool:
+    """Whether one of the two methods was pre-trained more than once."""
+    return any(count_pretrainings(side) > 1 for side in zip(*pairs, strict=True))
 
 
 def _start(pairs: Pairs) -> dict[str, Any]:

@@ -7,13 +7,16 @@ Axis letters: N test lesions of all protocols, R draws of patients.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from miram.evaluate.markdown import aligned, measured, paragraph
 from miram.evaluate.metrics import Draws, Limits
+from miram.evaluate.predictions import answers_of
+from miram.evaluate.scores import right
 from miram.evaluate.statistics import interval, patient_resamples
 from miram.predictions import TEST, Predictions
 
@@ -58,7 +61,10 @@ def leak_table(
     weights = patient_resamples(shown["patient_id"], **draws)
     groups_of = {SEEN: mask, OTHERS: ~mask, GAP: mask | True}
     sizes = {name: (rows.sum(), shown.loc[rows, "patient_id"].nunique()) for name, rows in groups_of.items()}
-    found = {place: _groups(_right(own, common), mask, weights) for place, own in networks.items()}
+    found = {
+        place: _groups(np.mean([_right(network, common) for network in own], axis=0), mask, weights)
+        for place, own in networks.items()
+    }
     first = next(protocol for _, protocol in networks)
     rows = []
     for (method, protocol), own in found.items():
@@ -68,9 +74,7 @@ def leak_table(
             shown_as[f"{protocol} - {first}"] = {g: (v - start[g][0], d - start[g][1]) for g, (v, d) in own.items()}
         for name, groups in shown_as.items():
             for group, (value, drawn) in groups.items():
-                alike = (drawn[:-1] == drawn[1:]).all()  # all lesions answered alike: draws of them tell no limits
-                low, high = (math.nan, math.nan) if alike else interval(value, drawn, **limits)
-                rows.append([method, name, group, value, low, high, *sizes[group]])
+                rows.append([method, name, group, value, *interval(value, drawn, **limits), *sizes[group]])
     return pd.DataFrame(rows, columns=LEAK_COLUMNS)
 
 
@@ -83,8 +87,8 @@ def leak_text(table: pd.DataFrame, seen: Mapping[str, set[str]], confidence: flo
     said = (
         f"Protocol {leaky} trains on patients of {sizes[SEEN]} of the test split too, and on none of the other "
         f"{sizes[OTHERS]}. Accuracy in per cent, the mean over seeds, with its "
-        f"{confidence:.0%} interval over patients for these networks. The two groups may differ in difficulty too; the "
-        "change of their difference shows what seeing the patients adds."
+        f"{confidence:.0%} interval over patients for these networks, if draws of them change it. The two groups "
+        "may differ in difficulty too; the change of their difference shows what seeing the patients adds."
     )
     rows: dict[str, dict[str, str]] = {}
     names = {}
@@ -97,21 +101,20 @@ def leak_text(table: pd.DataFrame, seen: Mapping[str, set[str]], confidence: flo
     return [paragraph(said), aligned([{"method": method, **names, **row} for method, row in rows.items()])]
 
 
-def _right(networks: Iterable[Predictions], lesions: set[str]) -> np.ndarray:
-    """How often each of the lesions is answered right, as a share of the networks: (N,)."""
-    shares = []
-    for network in networks:
-        table = network.table[network.table["lesion_id"].isin(lesions)]
-        answers = np.array(network.question.classes)[table[network.question.columns].to_numpy().argmax(axis=1)]
-        shares.append(answers == table["label"].to_numpy())
-    return np.mean(shares, axis=0)
+def _right(network: Predictions, lesions: set[str]) -> np.ndarray:
+    """Whether each of the lesions, of one class each, is answered right: (N,)."""
+    own = replace(network, table=network.table[network.table["lesion_id"].isin(lesions)])
+    return right(answers_of(own), math.nan)  # the threshold is of lesions that may have several classes
 
 
-def _groups(right: np.ndarray, mask: np.ndarray, weights: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
-    """Accuracy of both groups and their difference, each with its values in the draws, (R,); NaN without a lesion."""
+def _groups(shares: np.ndarray, mask: np.ndarray, weights: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
+    """Accuracy of both groups and their difference, each with its values in the draws, (R,); NaN without a lesion.
+
+    `shares` of the networks answer a lesion right, (N,).
+    """
     found = {}
     for name, rows in ((SEEN, mask), (OTHERS, ~mask)):
         counts = weights[rows].sum(axis=0)
-        drawn = np.divide(right[rows] @ weights[rows], counts, out=np.full(len(counts), math.nan), where=counts > 0)
-        found[name] = float(right[rows].mean()), drawn
+        drawn = np.divide(shares[rows] @ weights[rows], counts, out=np.full(len(counts), math.nan), where=counts > 0)
+        found[name] = float(shares[rows].mean()), drawn
     return found | {GAP: (found[SEEN][0] - found[OTHERS][0], found[SEEN][1] - found[OTHERS][1])}

@@ -45,9 +45,16 @@ def measured(row: Mapping[Any, Any]) -> str:
 
 
 def aligned(rows: list[dict[str, str]]) -> str:
-    """A table whose columns are as wide as their widest text, which pandas' own pads beyond a terminal."""
-    texts = [list(rows[0]), *(list(row.values()) for row in rows)]
+    """A table whose columns are as wide as their widest text, which pandas' own pads beyond a terminal.
+
+    A bar in a text is escaped, and a line break is a blank: a label may hold either.
+    """
+    texts = [[_cell(text) for text in line] for line in (rows[0], *(row.values() for row in rows))]
     widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
     lines = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in texts]
     lines.insert(1, " | ".join("-" * width for width in widths))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").splitlines())

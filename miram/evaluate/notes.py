@@ -32,10 +32,11 @@ def draw_notes(
     values: np.ndarray,
     drawn: np.ndarray,
     patients: np.ndarray,
+    confidence: float,
     min_draws_share: float,
 ) -> list[str]:
-    """Notes that limit an interval over patients: draws without a value, and classes with only one patient."""
-    notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, min_draws_share)]
+    """Notes that limit an interval over patients: why there is none, and classes with only one patient."""
+    notes = [] if np.isnan(values).any() and len(drawn) else [draws_note(drawn, metric, confidence, min_draws_share)]
     rests = classes_of_one_patient(answers.truth, patients, answers.classes)
     if rests and metric in BY_CLASS and len(set(patients)) > 1:
         notes.append(f"all test lesions of {', '.join(rests)} are of one patient" + (" each" if len(rests) > 1 else ""))

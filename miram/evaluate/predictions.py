@@ -1,12 +1,15 @@
-"""Predictions of training prepared for evaluation: sections, answers as arrays, and the constant answer.
+"""Predictions of training prepared for evaluation: sections, answers as arrays, and constant answers.
 
 Cells with the same protocol, task and mode form a section, in which methods are compared on the same lesions.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from miram.errors import MiramError
 from miram.evaluate.scores import Answers
@@ -15,6 +18,12 @@ from miram.predictions import COLUMNS, Predictions
 
 SECTION = Cell._fields[:3]
 NOTE_SEPARATOR = "; "  # between the notes of a row
+
+
+def of_section(table: pd.DataFrame, section: Sequence[str], **wanted: str) -> pd.DataFrame:
+    """The rows of a table of results that are of one (protocol, task, mode) and have these values."""
+    wanted |= dict(zip(SECTION, section, strict=True))
+    return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
 def check_same_lesions(found: Mapping[Path, Predictions]) -> None:
@@ -41,13 +50,18 @@ def answers_of(part: Predictions) -> Answers:
     )
 
 
-def majority_answer(part: Predictions) -> tuple[Answers, str]:
-    """The best constant answer for one split, and its label; for ties the first in the classes' order."""
-    question, labels = part.question, part.table["label"]
+def most_frequent(labels: Iterable[str], classes: Sequence[str], separator: str | None) -> str:
+    """The most frequent label, of classes joined by `separator`; for ties the first in the classes' order."""
+    counts = Counter(labels)
 
     def place(label: str) -> list[int]:
-        return [question.classes.index(name) for name in question.classes_of(label)]
+        return [classes.index(name) for name in (label.split(separator) if separator else [label])]
 
-    winner = max(sorted(set(labels), key=place), key=labels.value_counts().to_dict().__getitem__)
-    constant = np.isin(question.classes, question.classes_of(winner)).astype(float)
-    return answers_of(part)._replace(probabilities=np.tile(constant, (len(labels), 1))), winner
+    return max(sorted(counts, key=place), key=counts.__getitem__)
+
+
+def constant(part: Predictions, label: str) -> Predictions:
+    """The same lesions, each answered with `label`."""
+    question = replace(part.question, pretrain_seed=None)
+    answered = zip(question.columns, np.isin(question.classes, question.classes_of(label)).astype(float), strict=True)
+    return Predictions(question, part.table.assign(**dict(answered)))

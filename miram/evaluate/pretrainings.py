@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtr, stdtrit
 
+from miram.evaluate.scores import ROUNDING
 from miram.evaluate.statistics import interval
 from miram.evaluate.weighted import Measured
 
@@ -28,33 +29,36 @@ VARIANCE_COLUMNS = [
 ]
 
 
-def pretrainings_of(metrics: pd.DataFrame) -> dict[str, int]:
-    """Protocol -> how often each method of metrics.csv was pre-trained, at most; without those where none was."""
+def pretrainings_of(metrics: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Protocol -> method -> how often it was pre-trained, of metrics.csv; without what was not."""
     counts = metrics.groupby(["protocol", "method"], sort=False)["pretrain_seed"].nunique()
-    return {str(name): int(own.max()) for name, own in counts.groupby("protocol", sort=False) if own.max()}
+    found: dict[str, dict[str, int]] = {}
+    for row in counts[counts > 0].reset_index(name="times").to_dict("records"):
+        found.setdefault(str(row["protocol"]), {})[str(row["method"])] = int(row["times"])
+    return found
 
 
 def extent(metrics: pd.DataFrame) -> str:
     """What the results of metrics.csv reach, by the pre-trainings behind them, in a sentence for each such number."""
-    counts = pretrainings_of(metrics)
+    protocols: dict[tuple[int, int, str], list[str]] = {}
+    for protocol, counts in pretrainings_of(metrics).items():
+        once = " and ".join(name for name, count in counts.items() if count == 1)
+        protocols.setdefault((min(counts.values()), max(counts.values()), once), []).append(protocol)
     told = []
-    for count in dict.fromkeys(counts.values()):
-        own = [name for name, number in counts.items() if number == count]
-        where = f" under protocol {' and '.join(own)}" if len(own) < len(counts) else ""
-        if count == 1:
-            told.append(
-                f"Each method was pre-trained once{where}: all is {OF_ONE}, and nothing is claimed about the method."
-            )
+    for (least, most, once), own in protocols.items():
+        where = f" under protocol {' and '.join(own)}" if len(protocols) > 1 else ""
+        if most == 1:
+            said = f"once{where}: all is {OF_ONE}, and nothing is claimed about the method."
         else:
-            told.append(
-                f"Each method was pre-trained {count} times{where}: intervals and tests hold for further pre-trainings "
-                "too."
-            )
+            times = f"{most} times" if least == most else f"between {least} and {most} times"
+            but = f", but those of {once} are {OF_ONE}" if once else ""
+            said = f"{times}{where}: intervals and tests hold for further pre-trainings too{but}."
+        told.append(f"Each method was pre-trained {said}")
     return " ".join(told)
 
 
 class Anew(NamedTuple):
-    """What a method's mean would vary by if it were pre-trained anew."""
+    """What a method's mean would vary by if it were trained anew: pre-trained, or fine-tuned where that is all."""
 
     observed: float  # variance of the mean over pre-trainings, as they differ on the test lesions
     beyond: float  # the part of it that the draws of patients do not hold already, at least 0
@@ -69,8 +73,9 @@ class Sources(NamedTuple):
 
 
 def starts_of(networks: Sequence[Measured]) -> list[object]:
-    """What tells the starts of a method's networks apart: its pre-training; where there is none, each has its own."""
-    return [f"run {n}" if own.pretrain_seed is None else own.pretrain_seed for n, own in enumerate(networks)]
+    """What tells a method's networks apart: their pre-training; where that is one or none, each counts by itself."""
+    several = count_pretrainings(networks) > 1
+    return [own.pretrain_seed if several else number for number, own in enumerate(networks)]
 
 
 def count_pretrainings(networks: Sequence[Measured]) -> int:
@@ -85,7 +90,7 @@ def several_pretrainings(measured: Mapping[tuple[str, int], Measured]) -> bool:
 
 
 def anew(networks: Sequence[Measured], metric: str) -> Anew | None:
-    """How far a method's mean by a metric would vary, see `Anew`; None if all its networks have one start, or no value.
+    """How far a method's mean by a metric would vary, see `Anew`; None for a single network, or without a value.
 
     Each pre-training counts by its fine-tunings. Networks differ on the test lesions also because each is right on
     others of them; the draws show how far that alone goes.
@@ -124,12 +129,15 @@ def interval_anew(
 
 
 def p_value_anew(value: float, drawn: np.ndarray, parts: Sequence[Anew | None]) -> float:
-    """Two-sided p-value of a difference, for other patients and other pre-trainings; NaN without draws or a value."""
+    """Two-sided p-value of a difference, for other patients and other pre-trainings.
+
+    NaN without draws or a value, and where neither draws nor trainings differ, unless the value is 0.
+    """
     variance, freedom = _joined(drawn, parts)
     if math.isnan(value) or math.isnan(variance):
         return math.nan
-    if variance == 0:
-        return 1.0 if value == 0 else 0.0
+    if variance <= ROUNDING**2:
+        return 1.0 if value == 0 else math.nan
     return float(2 * stdtr(freedom, -abs(value) / math.sqrt(variance)))
 
 

@@ -118,9 +118,9 @@ def value(found: Measurements, *, task: str, metric: str, method: str, margin_po
     least, most = max(mean - half, 0), min(mean + half, 100)
     over_seeds = rows[rows["seed"].isna()].iloc[0]
     low, high = 100 * over_seeds["low"], 100 * over_seeds["high"]
-    over_patients = _no_interval(over_seeds) if math.isnan(low) else f"over patients {low:.1f} to {high:.1f}"
+    usual = _no_interval(over_seeds) if math.isnan(low) else f"{_for_whom(pretrainings)} {low:.1f} to {high:.1f}"
     evidence = (
-        f"{mean:.1f} %, {over_patients}; {len(runs)} seeds from {runs.min():.1f} to {runs.max():.1f} %, {spread}; "
+        f"{mean:.1f} %, {usual}; {len(runs)} seeds from {runs.min():.1f} to {runs.max():.1f} %, {spread}; "
         f"one more run {least:.1f} to {most:.1f} %; "
         f"{tested} lesions{reach}"
     )
@@ -201,8 +201,9 @@ def _difference(row: pd.Series, metric: str) -> str:
             f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points; {_no_interval(row)}"
         )
     return (
-        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, {_usual(row)} "
-        f"{points['low']:+.1f} to {points['high']:+.1f} (p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
+        f"{metric} of {row['first']} less {row['second']}: {points['difference']:+.1f} points, "
+        f"{_for_whom(row['pretrainings'])} {points['low']:+.1f} to {points['high']:+.1f} "
+        f"(p {row['p_value']:.4f}, Holm {row['p_holm']:.4f}), {methods}; "
         f"seeds {row['seeds']:.0f}, lesions {row['lesions']:.0f}, patients {row['patients']:.0f}"
     )
 
@@ -213,9 +214,9 @@ def _unlike(row: pd.Series) -> str:
     return "" if pd.isna(told) or not told else f"{row['first']} and {row['second']} differ in {told} as well"
 
 
-def _usual(row: pd.Series) -> str:
-    """What the interval without correction is for."""
-    return "for other patients and pre-trainings" if row["pretrainings"] > 1 else "for these networks"
+def _for_whom(pretrainings: float) -> str:
+    """What an interval without correction is for, by the number of pre-trainings behind it."""
+    return "for other patients and pre-trainings" if pretrainings > 1 else "for other patients and these networks"
 
 
 def _what_it_takes(row: pd.Series, metric: str, gain: float, found: Measurements) -> str:

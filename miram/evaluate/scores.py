@@ -1,12 +1,13 @@
-"""The metrics of one split, by scikit-learn.
+"""The answers of a network on one split, what of them is right, and how sure it was; `weighted` has the metrics.
 
-Axis letters: N lesions, C classes, T targets of detection, B bins of confidence.
+Axis letters: N lesions, C classes, B bins of confidence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
+import pandas as pd
 
 METRICS = (
     "accuracy",
@@ -25,7 +26,7 @@ ROUNDING = 1e-12  # what counts as equal among quotients of whole numbers
 
 
 class Options(TypedDict):
-    """The keywords of `scores`."""
+    """The keywords of `weighted.weighted_scores`."""
 
     specificity: float
     threshold: float
@@ -37,7 +38,7 @@ class Answers(NamedTuple):
 
     truth: bool (N, C), one True a row unless `multilabel`; probabilities: float64 (N, C) in [0, 1], of sum 1 a row
     unless `multilabel`; classes: C names; positive: those that `sensitivity` is about, None for those of CBIS-DDSM, see
-    `detection`.
+    `detections`.
     """
 
     truth: np.ndarray
@@ -45,53 +46,6 @@ class Answers(NamedTuple):
     classes: tuple[str, ...]
     multilabel: bool
     positive: tuple[str, ...] | None = None
-
-
-def scores(
-    answers: Answers, metrics: Sequence[str] = METRICS, *, specificity: float, threshold: float, bins: int
-) -> dict[str, float]:
-    """These metrics of METRICS, each in [0, 1]; NaN where it is undefined.
-
-    AP and AUC take one class against the rest. Macro: mean over the classes that have a lesion, for the AUC also one
-    lesion without; micro: over all N x C pairs, so that probability given to a class without lesions is an error.
-    accuracy: the whole answer is right, all classes of a multi-label task included. balanced_accuracy: mean recall of
-    the classes; in a multi-label task mean over them of (sensitivity + specificity) / 2. sensitivity: the largest at a
-    specificity of at least `specificity`, see `detection`. ece: see `calibration_gaps`. brier: mean squared error of
-    the probabilities over all pairs. Lower is better for the last two alone.
-    """
-    from sklearn import metrics as of  # a second, which those who only read metrics.csv need not spend
-
-    truth, probabilities, _, multilabel, _ = answers
-    decided = decisions(answers, threshold)
-    present = truth.any(axis=0)
-    both = present & ~truth.all(axis=0)
-
-    def balanced_accuracy() -> float:
-        if not multilabel:
-            labels, options = np.flatnonzero(present), {"average": "macro", "zero_division": 0.0}
-            return of.recall_score(truth.argmax(1), decided.argmax(1), labels=labels, **options)
-        halves = [of.balanced_accuracy_score(truth[:, c], decided[:, c]) for c in np.flatnonzero(both)]
-        return float(np.mean(halves)) if halves else np.nan
-
-    def macro_auc() -> float:
-        return of.roc_auc_score(truth[:, both], probabilities[:, both], average="macro") if both.any() else np.nan
-
-    def sensitivity() -> float:
-        found = [_sensitivity(*pair, specificity) for pair in detections(answers) if len(set(pair[0])) == 2]
-        return float(np.mean(found)) if found else np.nan
-
-    ways = {
-        "accuracy": lambda: of.accuracy_score(truth, decided),
-        "balanced_accuracy": balanced_accuracy,
-        "macro_ap": lambda: of.average_precision_score(truth[:, present], probabilities[:, present], average="macro"),
-        "micro_ap": lambda: of.average_precision_score(truth, probabilities, average="micro"),
-        "macro_auc": macro_auc,
-        "micro_auc": lambda: np.nan if truth.all() else of.roc_auc_score(truth, probabilities, average="micro"),
-        "sensitivity": sensitivity,
-        "ece": lambda: np.abs(calibration_gaps(answers, threshold, bins).mean(axis=0)).sum(),
-        "brier": lambda: of.mean_squared_error(truth, probabilities),
-    }
-    return {metric: ways[metric]() for metric in metrics}
 
 
 def decisions(answers: Answers, threshold: float) -> np.ndarray:
@@ -106,26 +60,19 @@ def right(answers: Answers, threshold: float) -> np.ndarray:
     return (decisions(answers, threshold) == answers.truth).all(axis=1)
 
 
-def detections(answers: Answers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Truth and score, both (N,), of each of the T targets that `sensitivity` is about, see `detection`."""
-    truth, score = detection(answers)
-    return zip(truth.T, score.T, strict=True)
+def detections(answers: Answers) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Truth and score, both (N,), of each target that `sensitivity` is about.
 
-
-def detection(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and score, both (N, T), of what `sensitivity` is about.
-
-    The positive classes, their score the sum of their probabilities (T = 1); without any nothing (T = 0). Of CBIS-DDSM
-    malignancy where the task tells it; else each class against the rest (T = C), and the sensitivity is the mean over
-    those that have lesions with and without.
+    The positive classes together, their score the sum of their probabilities; without any nothing. Of CBIS-DDSM
+    malignancy where the task tells it; else each class against the rest, and the sensitivity is the mean over those
+    that have lesions with and without.
     """
     named = answers.positive
     positive = np.array([name.startswith(MALIGNANT) if named is None else name in named for name in answers.classes])
-    if not positive.any():
-        none = slice(None) if named is None else slice(0)
-        return answers.truth[:, none], answers.probabilities[:, none]
-    truth = np.asarray(answers.truth[:, positive].any(axis=1, keepdims=True))
-    return truth, answers.probabilities[:, positive].sum(axis=1, keepdims=True)
+    if positive.any():
+        truth = np.asarray(answers.truth[:, positive].any(axis=1))
+        return [(truth, answers.probabilities[:, positive].sum(axis=1))]
+    return list(zip(answers.truth.T, answers.probabilities.T, strict=True)) if named is None else []
 
 
 def calibration_gaps(answers: Answers, threshold: float, bins: int) -> np.ndarray:
@@ -148,13 +95,15 @@ def confidences(answers: Answers, threshold: float) -> tuple[np.ndarray, np.ndar
     return answers.probabilities.max(axis=1, keepdims=True), right(answers, threshold)[:, None]
 
 
-def _sensitivity(truth: np.ndarray, score: np.ndarray, specificity: float) -> float:
-    from sklearn.metrics import roc_curve  # as above
-
-    false, true, _ = roc_curve(truth, score, drop_intermediate=False)
-    return true[1 - false >= specificity - ROUNDING].max()
-
-
 def confidence_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
     """The bin of each confidence, of so many of equal width."""
     return np.minimum((confidence * bins).astype(int), bins - 1)
+
+
+def calibration(networks: Sequence[Answers], threshold: float, bins: int) -> pd.DataFrame:
+    """Means of the non-empty bins of the calibration error, over all networks: confidence, right, and their count."""
+    pairs = [confidences(answers, threshold) for answers in networks]
+    confidence, outcome = (np.concatenate([np.ravel(own) for own in side]) for side in zip(*pairs, strict=True))
+    every = pd.DataFrame({"confidence": confidence, "right": outcome, "count": 1})
+    means = {"confidence": "mean", "right": "mean", "count": "sum"}
+    return every.groupby(confidence_bins(confidence, bins)).agg(means)

@@ -44,23 +44,31 @@ def interval(value: float, drawn: np.ndarray, confidence: float, min_draws_share
 
     A draw repeats lesions and so adds error, which raises metrics of absolute errors such as the ECE; moved back, the
     interval is around the value. Draws without a value do not count; NaN if fewer than `min_draws_share` have one, as
-    these would not be a sample of the patients.
+    these would not be a sample of the patients, and where the middle is one value: draws of lesions that are all
+    answered alike tell nothing of other patients. `draws_note` says which.
     """
-    if np.isnan(value) or not len(drawn) or np.isfinite(drawn).mean() < min_draws_share:
+    if np.isnan(value) or draws_note(drawn, "", confidence, min_draws_share).startswith(NO_INTERVAL):
         return math.nan, math.nan
-    low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) - np.nanmean(drawn) + value
+    low, high = _middle(drawn, confidence) - np.nanmean(drawn) + value
     return float(low), float(high)
 
 
-def draws_note(drawn: np.ndarray, metric: str, min_draws_share: float) -> str:
-    """Which of the draws, (R,), have no value, and whether that leaves no interval; empty where all have one."""
+def draws_note(drawn: np.ndarray, metric: str, confidence: float, min_draws_share: float) -> str:
+    """Why the draws, (R,), of a value leave no interval, or how many have no value; empty where all have one."""
     missing = int(np.isnan(drawn).sum())
     if not len(drawn):
         return ONE_PATIENT
-    if not missing:
-        return ""
-    too_few = f"{NO_INTERVAL}: " if 1 - missing / len(drawn) < min_draws_share else ""
-    return f"{too_few}{missing} of {len(drawn)} draws of patients have no {metric}"
+    lacking = f"{missing} of {len(drawn)} draws of patients have no {metric}"
+    if missing == len(drawn) or 1 - missing / len(drawn) < min_draws_share:
+        return f"{NO_INTERVAL}: {lacking}"
+    if np.ptp(_middle(drawn, confidence)) <= ROUNDING:
+        return f"{NO_INTERVAL} where the value is the same in at least {confidence:.0%} of the draws of patients"
+    return lacking if missing else ""
+
+
+def _middle(drawn: np.ndarray, confidence: float) -> np.ndarray:
+    """The limits of the middle `confidence` of the values drawn."""
+    return np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
 
 
 def classes_of_one_patient(truth: np.ndarray, patients: ArrayLike, classes: Sequence[str]) -> list[str]:

@@ -35,9 +35,15 @@ def weighted_scores(
     threshold: float,
     bins: int,
 ) -> dict[str, np.ndarray]:
-    """The metrics of `scores` with each column of `weights`, whole numbers (N, R): (R,) for each of `metrics`.
+    """These of METRICS with each column of `weights`, whole numbers (N, R): (R,) each, in [0, 1]; NaN where undefined.
 
-    A class without weight is left out of the means over classes; NaN if nothing is left.
+    AP and AUC take one class against the rest. Macro: mean over the classes that have a lesion, for the AUC also one
+    lesion without; micro: over all N x C pairs, so that probability given to a class without lesions is an error.
+    accuracy: the whole answer is right, all classes of a multi-label task included. balanced_accuracy: mean recall of
+    the classes; in a multi-label task mean over them of (sensitivity + specificity) / 2. sensitivity: the largest at a
+    specificity of at least `specificity`, see `scores.detections`. ece: see `scores.calibration_gaps`. brier: mean
+    squared error of the probabilities over all pairs. Lower is better for the last two alone. A lesion or class without
+    weight counts as absent.
     """
     options: Options = {"specificity": specificity, "threshold": threshold, "bins": bins}
     blocks = [weights[:, start : start + AT_ONCE] for start in range(0, weights.shape[1], AT_ONCE)]

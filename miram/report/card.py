@@ -10,7 +10,7 @@ from miram.evaluate.markdown import aligned, measured, paragraph
 from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.predictions import TEST
-from miram.report.page_tables import METRICS, NOTHING
+from miram.report.about import METRICS, NOTHING
 
 DATA = {  # what was learnt from, and its terms
     "demo": "a phantom archive: synthetic lesions in the tissue of 8 films of CBIS-DDSM (CC BY 3.0). The weights are a "

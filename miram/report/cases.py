@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from miram.evaluate.cases import ALL, NETWORK, Figures
 from miram.evaluate.markdown import aligned, measured, paragraph
@@ -16,11 +13,11 @@ from miram.evaluate.metrics import MAJORITY
 from miram.files import atomic_path
 from miram.looks import looks_of_classes
 from miram.report import charts
-from miram.report.page_tables import headings
+from miram.report.about import METRICS, headings
 from miram.report.svg import inline_svg
+from miram.report.template import as_html, render
 
-PAGE = Path(__file__).parent / "page"
-SHOWN = {"accuracy": "accuracy", "macro_auc": "macro AUC", "sensitivity": "sensitivity", "ece": "calibration error"}
+SHOWN = ("accuracy", "macro_auc", "sensitivity", "ece")  # of groups
 CALIBRATED = "Answers by their confidence. A calibrated network is right as often as it is sure."
 EXPLORATORY = (
     "Groups are few cases, chosen without a plan, and their intervals are not corrected for their number. A "
@@ -44,19 +41,9 @@ class About:
 def write_report(out: Path, figures: Figures, about: About) -> None:
     """Write report.md and report.html into `out`."""
     text = _markdown(figures, about)
-    bins = figures.calibration
-    look = looks_of_classes([NETWORK])[NETWORK]
-    chart = charts.reliability("calibration", bins["right"].to_numpy(), bins["confidence"].to_numpy(), look)
-    environment = Environment(
-        loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("cases.html").render(
-        title=about.title,
-        warning=about.warning,
-        body=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
-        figure=inline_svg(chart, "calibration", "share of right answers against confidence"),
-        style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
-    )
+    chart = charts.reliability("calibration", figures.calibration, looks_of_classes([NETWORK])[NETWORK])
+    figure = inline_svg(chart, "calibration", "share of right answers against confidence")
+    page = render("cases.html", title=about.title, warning=about.warning, body=as_html(text), figure=figure)
     for name, content in (("report.md", text), ("report.html", page)):
         with atomic_path(out / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -121,8 +108,8 @@ def _groups(rows: pd.DataFrame, column: str) -> str:
     for group, part in rows.groupby("group", sort=False):
         own = _by_metric(part)
         counts = {name: str(own["accuracy"][name]) for name in ("lesions", "patients")}
-        cells = {heading: measured(own[name]) for name, heading in SHOWN.items()}
-        table.append({column: str(group).replace("|", "/") or "(blank)", **counts, **cells})
+        cells = {METRICS[name][0]: measured(own[name]) for name in SHOWN}
+        table.append({column: str(group) or "(blank)", **counts, **cells})
     return aligned(table)
 
 

@@ -88,12 +88,12 @@ def forest(differences: pd.DataFrame, title: str, told: pd.Series) -> Figure:
     return figure
 
 
-def reliability(title: str, right: np.ndarray, confidence: np.ndarray, look: Look) -> Figure:
-    """Share of right answers against confidence of one method."""
+def reliability(title: str, means: pd.DataFrame, look: Look) -> Figure:
+    """Share of right answers against confidence of one method; `means`: columns right and confidence."""
     figure, axes = _panel(title, "confidence", "share right", SMALL, SMALL)
     with matplotlib.style.context(STYLE):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.6, alpha=0.5)
-        axes.plot(confidence, right, color=look.colour, marker=look.marker, ms=4.5)
+        axes.plot(means["confidence"], means["right"], color=look.colour, marker=look.marker, ms=4.5)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     return figure
 

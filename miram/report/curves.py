@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from miram.evaluate.scores import confidence_bins
 from miram.report.study import Run
 
 GRID = np.linspace(0, 1, 101)  # where curves of several seeds are averaged
@@ -58,14 +57,6 @@ def confusion(runs: Sequence[Run]) -> list[dict[str, object]]:
         {"truth": name, "lesions": int(lesions[place]), "shares": shares[place].tolist(), "place": place}
         for place, name in enumerate(classes)
     ]
-
-
-def calibration(runs: Sequence[Run], bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Share of right answers and mean confidence over all seeds, in the bins of the expected calibration error."""
-    every = pd.concat([given(run) for run in runs])
-    every["right"] = every["answer"] == every["label"]
-    means = every.groupby(confidence_bins(every["confidence"].to_numpy(), bins))[["right", "confidence"]].mean()
-    return means["right"].to_numpy(), means["confidence"].to_numpy()
 
 
 def confident_errors(runs: Runs, count: int) -> list[dict[Hashable, Any]]:

@@ -14,21 +14,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from miram.errors import MiramError
 from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.markdown import aligned, paragraph, subject
-from miram.evaluate.predictions import SECTION
+from miram.evaluate.predictions import of_section
 from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.kinds import FULL, NAIVE, OURS
 from miram.looks import PALE, Look, looks
 from miram.predictions import TEST
 from miram.provenance import record
+from miram.report.about import NOTHING
 from miram.report.charts import draw_growth
 from miram.report.figures import STYLE, save
 
 COSTS = {"kept_mib": "kept memory of a layer, MiB", "seconds": "time of a layer, s"}
 BYTES_PER_MIB = 2**20
-NOTHING = "-"
+COLUMNS = [
+    *("method", "accuracy_percent_value", "accuracy_percent_low", "accuracy_percent_high", "pretrain_seconds"),
+    *("pretrain_peak_memory_mib", "pretrain_peak_memory_kind", "pretrain_device", "pretrain_record"),
+]
 NO_BENCH = "No bench was made: `miram bench`."
 
 
@@ -84,27 +89,30 @@ def efficiency(
 
 def _table(metrics: pd.DataFrame, pretrained: Mapping[str, Path], headline: tuple[str, str, str]) -> pd.DataFrame:
     """A row a method: its accuracy over the seeds with its interval, in per cent, and what its pre-training took."""
-    wanted = dict(zip(SECTION, headline, strict=True), metric="accuracy", split=TEST)
-    own = metrics[(metrics[list(wanted)] == pd.Series(wanted)).all(axis=1) & metrics["seed"].isna()]
+    own = of_section(metrics[metrics["seed"].isna()], headline, metric="accuracy", split=TEST)
     accuracy = 100 * own.set_index("method")[["value", "low", "high"]]
     rows = []
     for method, path in pretrained.items():
-        if not path.exists():
-            continue
-        facts = record.read(path)["facts"]
-        found = accuracy.loc[method] if method in accuracy.index else pd.Series()
-        rows.append(
-            {
-                "method": method,
-                **{f"accuracy_percent_{part}": found.get(part) for part in ("value", "low", "high")},
-                "pretrain_seconds": facts["seconds"],
-                "pretrain_peak_memory_mib": facts["peak_memory_bytes"] / BYTES_PER_MIB,
-                "pretrain_peak_memory_kind": facts["peak_memory_kind"],
-                "pretrain_device": facts["device"],
-                "pretrain_record": str(path),
-            }
-        )
-    return pd.DataFrame(rows)
+        if path.exists():
+            found = accuracy.loc[method] if method in accuracy.index else pd.Series()
+            reached = {f"accuracy_percent_{part}": found.get(part) for part in ("value", "low", "high")}
+            rows.append({"method": method, **reached, **cost(path), "pretrain_record": str(path)})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def cost(path: Path) -> dict[str, object]:
+    """What a pre-training took, as its record tells; raises MiramError if it is damaged or lacks a fact."""
+    facts = record.read(path)["facts"]
+    try:
+        return {
+            "pretrain_parameters": facts["parameters"],
+            "pretrain_seconds": facts["seconds"],
+            "pretrain_peak_memory_mib": facts["peak_memory_bytes"] / BYTES_PER_MIB,
+            "pretrain_peak_memory_kind": facts["peak_memory_kind"],
+            "pretrain_device": facts.get("device"),
+        }
+    except KeyError as error:
+        raise MiramError(f"{path} lacks the fact {error}.", "Delete it and run the pre-training again.") from error
 
 
 def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
@@ -122,7 +130,8 @@ def verdicts(bench: Bench, limits: Limits) -> list[dict[str, str]]:
                 "attention": f"{grown['kind']}, {grown['form']}",
                 "kept ~ tokens^": f"{grown['kept']:.2f}",
                 "time ~ tokens^": f"{grown['time']:.2f}",
-                "linear": _is_linear(max(grown["kept"], grown["time"]), limits),
+                "memory linear": _is_linear(grown["kept"], limits),
+                "time linear": _is_linear(grown["time"], limits),
                 "keeps less than full from": NOTHING if place is None else f"{place.kept_mib} tokens",
                 "faster than full from": NOTHING if place is None else f"{place.seconds} tokens",
             }
@@ -179,10 +188,13 @@ def _markdown(
 
 
 def linear_text(limits: Limits) -> str:
-    """What `linear` means in `verdicts`."""
+    """What linear means in `verdicts`."""
     if limits.exponent is None:
         return "No claim says what is linear."
-    return f"Linear, as in the paper's claim: memory and time grow with tokens to a power of at most {limits.exponent}."
+    return (
+        f"Linear: it grows with tokens to a power of at most {limits.exponent}. The paper claims it of memory; that of "
+        "time is our question."
+    )
 
 
 def compared_text(limits: Limits) -> str:

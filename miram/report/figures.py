@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import subject
+from miram.evaluate.markdown import paragraph, subject
 from miram.evaluate.metrics import MAJORITY
 from miram.evaluate.pretrainings import extent
 from miram.files import atomic_path
 from miram.layout import FINETUNE, TRIVIAL
 from miram.looks import GREY, PALE, Look
+from miram.report.about import MAIN, METRICS
 
-PANELS = {"accuracy": "accuracy", "macro_auc": "macro AUC"}
 STYLE: list[str | dict[str, Any]] = [
     "default",
     {
@@ -35,6 +35,7 @@ STYLE: list[str | dict[str, Any]] = [
     },
 ]
 DOTS_PER_INCH = 150
+TITLE_LINE = 0.18  # inches
 # keywords of a line
 SEED_STYLE: dict[str, Any] = {"marker": "o", "ms": 4, "alpha": 0.6, "mew": 0}
 REFERENCE_STYLES: dict[str, dict[str, Any]] = {  # of what needs no model
@@ -69,22 +70,24 @@ def draw_comparison(
     mode = FINETUNE if FINETUNE in set(table["mode"]) else table["mode"].iloc[0]
     parts = {str(protocol): part for protocol, part in table[table["mode"] == mode].groupby("protocol", sort=False)}
     rows = max((~part["method"].isin(REFERENCE_STYLES)).sum() for part in parts.values())
+    title = f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{paragraph(extent(runs))}"
+    height = 1.8 + TITLE_LINE * (title.count("\n") - 2) + (0.3 + 0.45 * rows) * len(parts)
     with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(10, 1.8 + (0.3 + 0.45 * rows) * len(parts)), layout="constrained")
-        grid = figure.subplots(len(parts), len(PANELS), sharex="col", sharey=True, squeeze=False)
+        figure = Figure(figsize=(10, height), layout="constrained")
+        grid = figure.subplots(len(parts), len(MAIN), sharex="col", sharey=True, squeeze=False)
         for panels, (protocol, part) in zip(grid, parts.items(), strict=True):
             same = (runs["task"] == part["task"].iloc[0]) & (runs["mode"] == mode) & (runs["protocol"] == protocol)
             _draw_protocol(panels, part, runs[same], look, preset)
             panels[0].set_title(f"protocol {protocol}", loc="left")
-        for axes, label in zip(grid[-1], PANELS.values(), strict=True):
-            axes.set_xlabel(f"{label} on the test split, %")
+        for axes, metric in zip(grid[-1], MAIN, strict=True):
+            axes.set_xlabel(f"{METRICS[metric][0]} on the test split, %")
         figure.legend(
             handles=_comparison_keys(set(table["method"]), preset, confidence),
             loc="outside lower center",
             ncols=4,
             frameon=False,
         )
-        figure.suptitle(f"Comparison of methods, task {table['task'].iloc[0]}\n{subject(preset)}\n{extent(runs)}")
+        figure.suptitle(title)
         save(figure, path)
 
 
@@ -94,7 +97,7 @@ def _draw_protocol(
     """Draw the panels of one protocol, accuracy first."""
     is_reference = part["method"].isin(REFERENCE_STYLES)
     methods = part[~is_reference].reset_index(drop=True)
-    for axes, metric in zip(panels, PANELS, strict=True):
+    for axes, metric in zip(panels, MAIN, strict=True):
         _draw_methods(axes, methods, runs[(runs["metric"] == metric) & runs["seed"].notna()], metric, look)
         for name, value in zip(part["method"][is_reference], part[f"{metric}_percent_mean"][is_reference], strict=True):
             axes.axvline(value, **REFERENCE_STYLES[name])

@@ -4,13 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from miram.files import atomic_path
 from miram.report.pictures import png_uri
-from miram.report.report import PAGE
+from miram.report.template import as_html, render
 
 
 def write_check(html: Path, name: str, text: str, views: Iterable[tuple[str, str, np.ndarray]], fault: str) -> None:
@@ -23,14 +20,6 @@ def write_check(html: Path, name: str, text: str, views: Iterable[tuple[str, str
     for label, words, view in views:
         side = len(view)
         classes.setdefault(label, []).append((words, png_uri(view)))
-    environment = Environment(loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("check.html").render(
-        name=name,
-        fault=fault,
-        text=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text)),
-        classes=classes,
-        side=side,
-        style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
-    )
+    page = render("check.html", name=name, fault=fault, text=as_html(text), classes=classes, side=side)
     with atomic_path(html) as temporary:
         temporary.write_text(page, encoding="utf-8")

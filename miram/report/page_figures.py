@@ -9,22 +9,23 @@ import pandas as pd
 from markupsafe import Markup
 
 from miram.evaluate.claims import Limits
+from miram.evaluate.predictions import of_section
+from miram.evaluate.scores import calibration
 from miram.looks import Look, looks_of_classes
-from miram.predictions import TEST
 from miram.report import charts, curves
+from miram.report.about import MAIN, METRICS
 from miram.report.efficiency import COSTS, Bench, verdicts
 from miram.report.figures import RECONSTRUCTION_COLUMNS
-from miram.report.page_tables import between_methods, readable, select
+from miram.report.page_tables import between_methods
 from miram.report.pictures import overlay, png_uri, read_picture
 from miram.report.study import Study
 from miram.report.svg import inline_svg
+from miram.report.template import readable
 
-FOREST = {"accuracy": "Accuracy", "macro_auc": "Macro AUC"}
 KINDS = {  # of curve -> title, x, y, function
     "roc": ("ROC", "false alarms / lesions of other classes", "found / lesions of the class", curves.roc),
     "pr": ("precision-recall", "found / lesions of the class", "true / all alarms", curves.precision_recall),
 }
-BYTES_PER_MIB = 2**20
 ERRORS = 8  # pictures
 
 
@@ -33,8 +34,9 @@ def forests(differences: pd.DataFrame | None, headline: tuple[str, str, str], co
     if differences is None:
         return []
     figures = []
-    for metric, title in FOREST.items():
-        rows = between_methods(select(differences, headline, metric)).dropna(subset="difference")
+    for metric in MAIN:
+        title = METRICS[metric][0]
+        rows = between_methods(of_section(differences, headline, metric=metric)).dropna(subset="difference")
         rows = rows.assign(**{name: 100 * rows[name] for name in ("difference", "low", "high")})
         if len(rows):
             text = f"differences in {title} between {len(rows)} pairs of methods, with intervals"
@@ -80,10 +82,10 @@ def _curve(
 
 
 def reliabilities(runs: curves.Runs, looks: Mapping[str, Look], bins: int) -> list[Markup]:
-    """One panel per method, with the bins of its expected calibration error."""
+    """One panel per method, with the bins of its expected calibration error; of lesions that have one class each."""
     return [
         inline_svg(
-            charts.reliability(method, *curves.calibration(seeds, bins), looks[method]),
+            charts.reliability(method, calibration([run.answers for run in seeds], np.nan, bins), looks[method]),
             f"calibration-{method}",
             f"calibration of {method}",
         )
@@ -117,33 +119,24 @@ def losses(logs: Mapping[str, pd.DataFrame], looks: Mapping[str, Look]) -> list[
     ]
 
 
-def costs(
-    metrics: pd.DataFrame | None,
-    pretrainings: Mapping[str, Mapping[str, Any]],
-    looks: Mapping[str, Look],
-    headline: tuple[str, str, str],
-) -> list[Markup]:
-    """Accuracy against time and memory of pre-training, of the methods that have both."""
-    if metrics is None or not pretrainings:
-        return []
-    rows = select(metrics[metrics["seed"].isna() & (metrics["split"] == TEST)], headline, "accuracy")
-    rows = rows.dropna(subset="value").set_index("method")[["value", "low", "high"]] * 100
-    known = [method for method in pretrainings if method in rows.index]
+def costs(efficiency: pd.DataFrame | None, looks: Mapping[str, Look]) -> list[Markup]:
+    """Accuracy against time and memory of pre-training, from efficiency.csv, of the methods that have both."""
     measures = {
-        "seconds": ("time", "pre-training, s", 1),
-        "peak_memory_bytes": ("memory", "peak memory of pre-training, MiB", BYTES_PER_MIB),
+        "pretrain_seconds": ("time", "pre-training, s"),
+        "pretrain_peak_memory_mib": ("memory", "peak memory of pre-training, MiB"),
     }
-    figures = []
-    for fact, (name, label, unit) in measures.items():
-        cost = {m: pretrainings[m]["facts"][fact] / unit for m in known if fact in pretrainings[m]["facts"]}
-        if cost:
-            points = rows.loc[list(cost)].assign(cost=pd.Series(cost)).rename_axis("method").reset_index()
-            figures.append(
-                inline_svg(
-                    charts.cost(label, points, looks), f"cost-{name}", f"accuracy of each method against {label}"
-                )
-            )
-    return figures
+    if efficiency is None:
+        return []
+    known = efficiency.rename(columns=lambda name: name.removeprefix("accuracy_percent_")).dropna(subset="value")
+    return [
+        inline_svg(
+            charts.cost(label, known.rename(columns={column: "cost"}), looks),
+            f"cost-{name}",
+            f"accuracy of each method against {label}",
+        )
+        for column, (name, label) in measures.items()
+        if len(known)
+    ]
 
 
 def growth(bench: Bench, limits: Limits, number: int) -> dict[str, Any]:
@@ -185,6 +178,9 @@ def relevance(study: Study, relevance_npz: Path, crops: Path, runs: curves.Runs)
     lesions = []
     shown = [method for method in arrays if method in answers]
     for i, lesion_id in enumerate(arrays["lesion_id"] if shown else []):
+        if any(lesion_id not in answers[method].index for method in shown):
+            study.gaps.append(f"{relevance_npz} is outdated: the predictions have no test lesion {lesion_id}")
+            continue
         crop = read_picture(crops / f"{lesion_id}.png")
         if crop is None:
             study.gaps.append(f"the crop of {lesion_id} cannot be read")

@@ -6,32 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION
+from miram.evaluate.predictions import NOTE_SEPARATOR, SECTION, of_section
 from miram.files import sha256_file
-from miram.layout import FROM_SCRATCH, TRIVIAL
+from miram.layout import FINETUNE, FROM_SCRATCH, TRIVIAL
 from miram.predictions import TEST
+from miram.report.about import NOTHING, efforts, headings
 from miram.report.charts import Look
 from miram.report.study import Study
+from miram.report.template import as_html
 
-METRICS = {  # metric -> heading, meaning; in the order of the columns
-    "accuracy": ("accuracy", "share of lesions whose answer is right"),
-    "balanced_accuracy": ("balanced acc.", "mean over classes of the share found"),
-    "macro_auc": ("macro AUC", "area under the ROC curve, mean over classes"),
-    "micro_auc": ("micro AUC", "area under the ROC curve, over all pairs of lesion and class"),
-    "macro_ap": ("macro AP", "average precision, mean over classes"),
-    "micro_ap": ("micro AP", "average precision, over all pairs of lesion and class"),
-    "sensitivity": ("sensitivity", "share of malignant lesions found at the specificity that params.yaml fixes"),
-    "ece": ("calibration error", "how far confidence and share of right answers lie apart; lower is better"),
-    "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
-}
 KINDS = {"reproduced": "✓", "not reproduced": "✗", "cannot be told": "?"}  # verdict -> its sign
 AUDIT = "audit.md"
 DOCUMENTS = {AUDIT: "What the audit found", "set_aside.md": "Lesions that could not be used"}
-NOTHING = "-"
 SHORT_DIGEST = 10  # characters
 
 
@@ -75,17 +63,6 @@ def metric_groups(
     return [_group(group, parts[group], paper, looks, positive) for group in ordered]
 
 
-def headings(positive: Sequence[str] | None) -> dict[str, tuple[str, str]]:
-    """METRICS, where sensitivity is that of the positive classes, or left out where there is none."""
-    heads = dict(METRICS)
-    if positive:
-        name, meaning = METRICS["sensitivity"]
-        heads["sensitivity"] = name, meaning.replace("malignant lesions", f"lesions of class {' or '.join(positive)}")
-    elif positive is not None:
-        del heads["sensitivity"]
-    return heads
-
-
 def _group(
     group: tuple[str, str, str],
     part: pd.DataFrame,
@@ -97,7 +74,7 @@ def _group(
     heads = headings(positive)
     shown = [metric for metric in heads if (part["metric"] == metric).any()]
     published = paper[(paper["task"] == task) & (paper["metric"] == "accuracy")].set_index("method")["value"]
-    has_paper = mode == "finetune" and published.notna().any()
+    has_paper = mode == FINETUNE and published.notna().any()
     rows = []
     for method in [name for name in [*looks, *TRIVIAL, MAJORITY] if (part["method"] == name).any()]:
         own = part[(part["method"] == method) & part["seed"].isna()].set_index("metric")
@@ -141,11 +118,6 @@ def documents(study: Study, results: Path, overview_md: Path | None, *, audited:
     texts = {"What the images are": study.text(overview_md)} if overview_md else {}
     texts |= {title: study.text(results / name) for name, title in DOCUMENTS.items() if audited or name != AUDIT}
     return [{"title": title, "html": None if text is None else as_html(text)} for title, text in texts.items()]
-
-
-def as_html(markdown: str) -> Markup:
-    """Markdown as HTML; none of its own HTML is let through."""
-    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
 def stage_rows(records: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
@@ -205,7 +177,7 @@ def told_apart(
     """From how many of the rivals that it is compared with the reference method is told by accuracy; None without."""
     if differences is None:
         return None
-    rows = between_methods(select(differences, headline, "accuracy")).dropna(subset="difference")
+    rows = between_methods(of_section(differences, headline, metric="accuracy")).dropna(subset="difference")
     if rows.empty:
         return None
     told = int((rows["p_holm"] < 1 - confidence).sum())
@@ -221,17 +193,8 @@ def effort_rows(comparison: pd.DataFrame | None, headline: tuple[str, str, str])
     """A row a method: what its trainings see and compute."""
     if comparison is None:
         return []
-    own = comparison[(comparison[list(SECTION)] == list(headline)).all(axis=1)].dropna(subset="side")
-    columns = {  # of comparison.csv, and how many make one of what is shown
-        **{"side, px": ("side", 1), "batch": ("pretrain_batch", 1), "optimiser steps": ("pretrain_steps", 1)},
-        **{"images seen, M": ("pretrain_images", 1e6), "pre-training, PFLOP": ("pretrain_flops", 1e15)},
-        **{"one fine-tuning, PFLOP": ("finetune_flops", 1e15), "parameters, M": ("pretrain_parameters", 1e6)},
-    }
-    return [
-        {"method": row["method"]}
-        | {name: NOTHING if pd.isna(row[key]) else f"{row[key] / unit:,.6g}" for name, (key, unit) in columns.items()}
-        for row in own.to_dict("records")
-    ]
+    own = of_section(comparison, headline).dropna(subset="side")
+    return [{"method": row["method"]} | efforts(row) for row in own.to_dict("records")]
 
 
 def variance_rows(variances: pd.DataFrame | None, headline: tuple[str, str, str]) -> list[dict[str, str]]:
@@ -242,25 +205,14 @@ def variance_rows(variances: pd.DataFrame | None, headline: tuple[str, str, str]
     return [
         {"method": row["method"], "pre-trainings": f"{row['pretrainings']}", "fine-tunings": f"{row['seeds']}"}
         | {name: NOTHING if pd.isna(row[column]) else f"{100 * row[column]:.1f}" for name, column in sources.items()}
-        for row in select(variances, headline, "accuracy").to_dict("records")
+        for row in of_section(variances, headline, metric="accuracy").to_dict("records")
     ]
-
-
-def select(table: pd.DataFrame, headline: tuple[str, str, str], metric: str) -> pd.DataFrame:
-    """The rows of one metric and one (protocol, task, mode)."""
-    wanted = dict(zip(SECTION, headline, strict=True), metric=metric)
-    return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
 def between_methods(differences: pd.DataFrame) -> pd.DataFrame:
     """The rows of differences.csv of the reference, which are the first, without those from a trivial classifier."""
     rows = differences[~differences["second"].isin(TRIVIAL)]
     return rows[rows["first"] == rows["first"].iloc[0]] if len(rows) else rows
-
-
-def readable(name: str) -> str:
-    """A class or task as one says it: BENIGN_MASS is "benign mass"."""
-    return name.replace("_", " ").lower()
 
 
 def protocol_rows(groups: Sequence[Mapping[str, Any]], headline: tuple[str, str, str]) -> list[dict[str, Any]]:

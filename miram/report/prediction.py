@@ -7,9 +7,8 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
-from miram.files import atomic_path
 from miram.looks import ACCENT
-from miram.report.figures import DOTS_PER_INCH, STYLE
+from miram.report.figures import STYLE, save
 from miram.report.pictures import overlay
 
 
@@ -35,5 +34,4 @@ def draw_prediction(
         bars.invert_yaxis()
         figure.suptitle(title)
         figure.supxlabel(warning, fontsize=9, weight="bold")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        save(figure, path)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from miram.evaluate.claims import read_limits
@@ -19,16 +18,11 @@ from miram.layout import FINETUNE, Cell
 from miram.looks import Look, looks_of_kinds
 from miram.looks import looks as looks_of
 from miram.report import checklist, curves, page_figures, page_tables
+from miram.report.about import MODES
 from miram.report.efficiency import compared_text, linear_text, read_benches
 from miram.report.study import Run, Study
+from miram.report.template import as_html, render, verbatim
 from miram.report.trivial import against_trivial
-
-PAGE = Path(__file__).parent / "page"
-MODES = {
-    "finetune": "the whole network fine-tuned",
-    "linear": "a linear classifier on frozen features",
-    "knn": "nearest neighbours among frozen features",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +83,8 @@ def report(html: Path, checklist_md: Path, contents: Contents) -> dict[str, obje
         **_sources(contents, found),
     }
     gaps = list(dict.fromkeys(study.gaps))
-    environment = Environment(
-        loader=PackageLoader("miram.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["readable"] = page_tables.readable
     page |= {"looks": found.looks, "gaps": gaps}
-    text = environment.get_template("page.html").render(**page)
+    text = render("page.html", **page)
     with atomic_path(html) as temporary:
         temporary.write_text(text, encoding="utf-8")
     with atomic_path(checklist_md) as temporary:
@@ -117,8 +107,7 @@ def _heading(contents: Contents) -> dict[str, Any]:
         "level": f"{1 - contents.confidence:.2g}",
         "headline": contents.headline,
         "seeds": len({cell.seed for cell in contents.cells if cell[:3] == contents.headline}),
-        "style": Markup((PAGE / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((PAGE / "script.js").read_text(encoding="utf-8")),
+        "script": verbatim("script.js"),
     }
 
 
@@ -141,12 +130,17 @@ def _verdicts(contents: Contents, found: Found) -> dict[str, Any]:
         "efforts": page_tables.effort_rows(found.study.table(contents.results / "comparison.csv"), headline),
         "variances": page_tables.variance_rows(found.variances, headline),
         "reach": "" if found.metrics is None else extent(found.metrics),
-        "of_one": OF_ONE if found.metrics is not None and pretrainings_of(found.metrics).get(headline[0]) == 1 else "",
+        "of_one": "" if found.metrics is None else _of_one(found.metrics, headline[0]),
         "trivial": ""
         if found.metrics is None or found.differences is None
         else against_trivial(found.metrics, found.differences, headline, confidence),
         "forests": page_figures.forests(found.differences, headline, confidence),
     }
+
+
+def _of_one(metrics: pd.DataFrame, protocol: str) -> str:
+    """What results are about where each method was pre-trained once; empty elsewhere."""
+    return OF_ONE if set(pretrainings_of(metrics).get(protocol, {}).values()) == {1} else ""
 
 
 def _figures(contents: Contents, found: Found) -> dict[str, Any]:
@@ -175,7 +169,7 @@ def _figures(contents: Contents, found: Found) -> dict[str, Any]:
         "reliabilities": page_figures.reliabilities(answered, looks, contents.bins),
         "learning": page_figures.learning(_logs(study, tuned), looks),
         "losses": page_figures.losses(_loss_logs(study, contents.pretrained, found.pretrainings), looks),
-        "costs": page_figures.costs(found.metrics, found.pretrainings, looks, contents.headline),
+        "costs": page_figures.costs(study.table(contents.results / "efficiency.csv"), looks),
         "growths": [page_figures.growth(bench, limits, n) for n, bench in enumerate(benches)],
         "kind_looks": looks_of_kinds(kind for bench in benches for kind in bench.layers["kind"].unique()),
         "limit_text": f"{linear_text(limits)} {compared_text(limits)}",
@@ -207,7 +201,7 @@ def _sources(contents: Contents, found: Found) -> dict[str, Any]:
 
 def _cohort(contents: Contents, study: Study) -> Markup | None:
     text = study.text(contents.results / "cohort.md") if "cohort" in contents.stages else None
-    return None if text is None else page_tables.as_html(text)
+    return None if text is None else as_html(text)
 
 
 def _runs(study: Study, folders: Mapping[Cell, Path]) -> dict[str, curves.Runs]:

@@ -7,18 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from miram.errors import MiramError
 from miram.evaluate.markdown import aligned, subject
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.predictions import NOTE_SEPARATOR
+from miram.evaluate.predictions import NOTE_SEPARATOR, of_section
 from miram.evaluate.pretrainings import extent
 from miram.evaluate.scores import METRICS
 from miram.files import atomic_path
 from miram.layout import FINETUNE, TRIVIAL, Cell
 from miram.looks import looks
 from miram.predictions import TEST
-from miram.provenance import record
 from miram.report.about import about
+from miram.report.efficiency import cost
 from miram.report.figures import draw_comparison
 from miram.report.table_text import NOT_RUN, as_latex, as_markdown
 from miram.report.trivial import against_trivial
@@ -37,7 +36,6 @@ WHOLE_NUMBERS = (
     *("seeds", "pretrainings", "test_lesions", "classes_present", "pretrain_parameters"),
     *("side", "pretrain_batch", "pretrain_steps", "pretrain_images"),
 )
-BYTES_PER_MIB = 2**20
 STILL_RISING = 0.9  # of the epochs: a best epoch after these says that the curve has no top yet
 
 
@@ -77,7 +75,7 @@ def comparison(
     pretraining = {place: _pretraining(paths) for place, paths in pretrain_records.items()}
     rows = []
     for protocol, task, mode in dict.fromkeys(cell[:3] for cell in classifier_records):
-        section = runs.query("protocol == @protocol and task == @task and mode == @mode")
+        section = of_section(runs, (protocol, task, mode))
         cells = [cell for cell in classifier_records if cell[:3] == (protocol, task, mode)]
         trivial = [method for method in TRIVIAL if (section["method"] == method).any()]
         for method in [*dict.fromkeys(cell.method for cell in cells), *trivial, MAJORITY]:
@@ -163,18 +161,7 @@ def _pretraining(paths: Sequence[Path]) -> dict[str, object]:
     finished = [path for path in paths if path.exists()]
     if not finished:
         return {}
-    path = finished[0]
-    facts = record.read(path)["facts"]
-    try:
-        return {
-            "pretrain_parameters": facts["parameters"],
-            "pretrain_seconds": facts["seconds"],
-            "pretrain_peak_memory_mib": facts["peak_memory_bytes"] / BYTES_PER_MIB,
-            "pretrain_peak_memory_kind": facts["peak_memory_kind"],
-            "pretrain_record": NOTE_SEPARATOR.join(map(str, finished)),
-        }
-    except KeyError as error:
-        raise MiramError(f"{path} lacks the fact {error}.", "Delete it and run the pre-training again.") from error
+    return cost(finished[0]) | {"pretrain_record": NOTE_SEPARATOR.join(map(str, finished))}
 
 
 def _provenance(

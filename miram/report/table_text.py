@@ -6,22 +6,12 @@ import pandas as pd
 
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.metrics import MAJORITY
-from miram.layout import FINETUNE, TRIVIAL
+from miram.layout import TRIVIAL
+from miram.report.about import METRICS, MODES, efforts, formatted
 
 SECTION = ["task", "protocol", "mode"]  # what one table of methods is about
-LABELS = {  # of the first table of a section, and of the second
-    "accuracy": "accuracy, %",
-    "macro_ap": "macro AP, %",
-    "macro_auc": "macro AUC, %",
-}
-MORE_LABELS = {
-    "balanced_accuracy": "balanced acc., %",
-    "micro_ap": "micro AP, %",
-    "micro_auc": "micro AUC, %",
-    "sensitivity": "sensitivity, %",
-    "ece": "ECE, %",
-    "brier": "Brier, %",
-}
+FIRST = ("accuracy", "macro_ap", "macro_auc")  # metrics of the first table of a section, and of the second
+SECOND = ("balanced_accuracy", "micro_ap", "micro_auc", "sensitivity", "ece", "brier")
 DEMO_NOTE = (
     "The numbers show that the whole pipeline runs. The paper's accuracies stand beside them for completeness only: "
     "they are for real films and models of full size, and cannot be compared with these."
@@ -30,13 +20,11 @@ PROTOCOLS = {
     "strict": "no patient and no film in two splits",
     "published": "the authors' split, in which validation and some test lesions are of training patients",
 }
-MODES = {
-    FINETUNE: "Fine-tuning",
-    "linear": "Linear probe on frozen features",
-    "knn": "Nearest neighbours, frozen features",
+OWN_PROTOCOLS = {  # of own images, whose test set is the same under both
+    **PROTOCOLS,
+    "published": "validation is drawn image by image, the test set is that of strict",
 }
 NOT_RUN = "not run"  # of a training that has neither a record nor a log
-NOTHING = "-"
 
 
 def as_markdown(
@@ -56,7 +44,7 @@ def as_markdown(
         f"# Comparison of methods, preset {preset}",
         paragraph(f"**{subject(preset)}.**" + (f" {DEMO_NOTE}" if preset == "demo" else "")),
         *(paragraph(text) for text in words if text),
-        *(text for part in sections for text in _section(part)),
+        *(text for part in sections for text in _section(part, OWN_PROTOCOLS if overview else PROTOCOLS)),
         *(["## The images", overview] if overview else []),
         "## Pre-training",
         paragraph(
@@ -71,16 +59,16 @@ def as_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _section(part: pd.DataFrame) -> list[str]:
-    """The rows of one task, protocol and mode, under their heading."""
+def _section(part: pd.DataFrame, protocols: Mapping[str, str]) -> list[str]:
+    """The rows of one task, protocol and mode, under their heading; `protocols`: what each is."""
     first = part.iloc[0]
-    lesions = _text(part["test_lesions"].max(), "d")
+    lesions = formatted(part["test_lesions"].max(), "d")
     rows = [row for _, row in part.iterrows()]
     return [
-        f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']].lower()}",
-        f"{lesions} test lesions; {PROTOCOLS[first['protocol']]}.",
+        f"## Task {first['task']}, protocol {first['protocol']}: {MODES[first['mode']]}",
+        f"{lesions} test lesions; {protocols[first['protocol']]}.",
         aligned([_result_row(row) for row in rows]),
-        aligned([{"method": row["method"]} | _intervals(row, MORE_LABELS) for row in rows]),
+        aligned([{"method": row["method"], **{_label(m): _mean_and_interval(row, m) for m in SECOND}} for row in rows]),
     ]
 
 
@@ -102,9 +90,9 @@ def _notes(table: pd.DataFrame, paper: pd.DataFrame) -> list[str]:
 def _result_row(row: pd.Series) -> dict[str, str]:
     return {
         "method": row["method"],
-        **{label: _mean_and_interval(row, metric) + _spread(row, metric) for metric, label in LABELS.items()},
-        "seeds": _text(row["seeds"] or None, "d"),
-        "pre-trainings": _text(row["pretrainings"] or None, "d"),
+        **{_label(metric): _mean_and_interval(row, metric) + _spread(row, metric) for metric in FIRST},
+        "seeds": formatted(row["seeds"] or None, "d"),
+        "pre-trainings": formatted(row["pretrainings"] or None, "d"),
         "paper accuracy, %": _published_text(row["paper_accuracy_percent"], row["paper_status"]),
     }
 
@@ -143,36 +131,26 @@ def _pretraining_row(row: pd.Series) -> dict[str, str]:
     return {
         "protocol": row["protocol"],
         "method": row["method"],
-        "side, px": _text(row["side"], "d"),
-        "batch": _text(row["pretrain_batch"], "d"),
-        "steps": _text(row["pretrain_steps"], "d"),
-        "images seen, M": _text(row["pretrain_images"] / 1e6, ".3g"),
-        "PFLOP": _text(row["pretrain_flops"] / 1e15, ".3g"),
-        "PFLOP of a fine-tuning": _text(row["finetune_flops"] / 1e15, ".3g"),
-        "parameters, M": _text(row["pretrain_parameters"] / 1e6, ".2f"),
-        "time, s": _text(row["pretrain_seconds"], ".0f"),
-        "peak memory, MiB": _text(row["pretrain_peak_memory_mib"], ".0f"),
-        "record": _text(row["pretrain_record"], ""),
+        **efforts(row),
+        "time, s": formatted(row["pretrain_seconds"], ".0f"),
+        "peak memory, MiB": formatted(row["pretrain_peak_memory_mib"], ".0f"),
+        "record": formatted(row["pretrain_record"], ""),
     }
 
 
 def _published_text(value: float, status: str) -> str:
-    return _text(status, "") if pd.isna(value) else f"{value:.1f} ({status})"
+    return formatted(status, "") if pd.isna(value) else f"{value:.1f} ({status})"
 
 
-def _intervals(row: pd.Series, labels: Mapping[str, str]) -> dict[str, str]:
-    return {label: _mean_and_interval(row, metric) for metric, label in labels.items()}
+def _label(metric: str) -> str:
+    return f"{METRICS[metric][0]}, %"
 
 
 def _mean_and_interval(row: pd.Series, metric: str) -> str:
     mean, low, high = (row[f"{metric}_percent_{statistic}"] for statistic in ("mean", "low", "high"))
-    return _text(mean, ".1f") + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
+    return formatted(mean, ".1f") + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
 
 
 def _spread(row: pd.Series, metric: str) -> str:
     sd = row[f"{metric}_percent_sd"]
     return "" if pd.isna(sd) else f" ± {sd:.1f}"
-
-
-def _text(value: float | str | None, form: str) -> str:
-    return NOTHING if pd.isna(value) else format(value, form)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from miram.evaluate.metrics import MAJORITY, SEES
-from miram.evaluate.predictions import SECTION
+from miram.evaluate.predictions import of_section
 from miram.layout import FINETUNE, TRIVIAL
 from miram.predictions import TEST
 
@@ -17,8 +17,8 @@ def against_trivial(
 
     `metrics` and `differences` are the files of `evaluate`.
     """
-    own = _of(metrics[(metrics["split"] == TEST) & metrics["seed"].isna()], headline).dropna(subset="value")
-    accuracy = own[own["metric"] == "accuracy"].set_index("method").sort_values("value", ascending=False, kind="stable")
+    own = of_section(metrics[metrics["seed"].isna()], headline, split=TEST, metric="accuracy").dropna(subset="value")
+    accuracy = own.set_index("method").sort_values("value", ascending=False, kind="stable")
     plain = accuracy[accuracy.index.isin(TRIVIAL)]
     networks = accuracy[~accuracy.index.isin([*TRIVIAL, MAJORITY])]
     if plain.empty:
@@ -28,8 +28,7 @@ def against_trivial(
     said = (
         f"A classifier that sees of a crop only {SEES[name]}, {name}, gets {100 * row['value']:.1f} % right{interval}."
     )
-    pairs = _of(differences, headline)
-    pairs = pairs[(pairs["metric"] == "accuracy") & (pairs["second"] == name)].dropna(subset="difference")
+    pairs = of_section(differences, headline, metric="accuracy", second=name).dropna(subset="difference")
     if networks.empty or not (pairs["first"] == networks.index[0]).any():
         return said
     best = str(networks.index[0])
@@ -50,7 +49,3 @@ def _verdict(subject: str, pair: pd.Series, confidence: float) -> str:
 
 def _range(row: Mapping[str, float] | pd.Series, form: str) -> str:
     return f"{format(100 * row['low'], form)} to {format(100 * row['high'], form)}"
-
-
-def _of(table: pd.DataFrame, headline: tuple[str, str, str]) -> pd.DataFrame:
-    return table[(table[list(SECTION)] == list(headline)).all(axis=1)]

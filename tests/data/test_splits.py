@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miram.data.cbis_ddsm.cases import carried_lesions
-from miram.data.splits import pretraining_backgrounds, pretraining_lesions, split_lesions, with_test_set, write_splits
+from miram.data.splits import (
+    pretraining_backgrounds,
+    pretraining_lesions,
+    split_lesions,
+    training_labels,
+    with_test_set,
+    write_splits,
+)
 from miram.data.tasks import labels
 from miram.errors import MiramError
 
@@ -149,6 +156,18 @@ def test_pretraining_sees_no_lesion_of_a_test_patient_under_strict(real, tmp_pat
     of = real.set_index("lesion_id")
     test = set(of["patient_id"][of["official_split"] == "test"])
     assert len(seen) == 2781 and not set(of["patient_id"][seen]) & test and set(pictured) <= set(seen)
+
+
+def test_the_labels_of_the_training_lesions_are_those_that_are_known(real, tmp_path):
+    splits = split(real)
+    real.to_csv(tmp_path / "lesions.csv", index=False)
+    splits.to_csv(tmp_path / "splits.csv", index=False)
+    train = real[real["lesion_id"].isin(splits.loc[splits["split"] == "train", "lesion_id"])]
+    for task, separator in (("pathology_4class", None), ("mass_margins", "-")):
+        own, classes, joint = training_labels(tmp_path / "lesions.csv", tmp_path / "splits.csv", task)
+        assert joint == separator and {name for label in own for name in label.split("-")} <= set(classes)
+        masses = (train["abnormality"] == "mass").sum()
+        assert (len(own) == len(train)) if separator is None else (0.9 * masses < len(own) <= masses)
 
 
 def written(folder, lesions, **changes):

@@ -26,6 +26,10 @@ OPTIONS = {  # few draws, so that the tests are quick
     },
     **{"specificity": 0.9, "threshold": 0.5, "bins": 10, "compared": ["accuracy", "macro_auc"], "reference": "mae"},
 }
+MAJORITIES = {  # (protocol, task) -> the most frequent label of its training lesions
+    **{(protocol, "pathology_4class"): "BENIGN_MASS" for protocol in ("strict", "published")},
+    **{("strict", "pathology"): "BENIGN", ("strict", "mass_margins"): "CIRCUMSCRIBED"},
+}
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
 
 
@@ -62,7 +66,7 @@ def evaluated():
 
     def run(files, folder, **changed):
         tables = [folder / f"{name}.csv" for name in ("metrics", "differences", "variance")]
-        facts = evaluate(files, *tables, **{**OPTIONS, **changed})
+        facts = evaluate(files, *tables, **{**OPTIONS, "majority": MAJORITIES, **changed})
         return facts, *(pd.read_csv(table, keep_default_na=False, na_values=[""]) for table in tables[:2])
 
     return run

@@ -41,6 +41,14 @@ def test_the_interval_is_that_of_so_many_patients_however_many_lesions_each_has(
     assert (row["low"], row["high"]) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
 
 
+def test_cases_that_are_all_answered_right_have_no_interval_and_the_note_says_why(tmp_path):
+    row = accuracy(
+        measure_cases(asked(answered(np.ones(6), range(6))), [], tmp_path / "m.csv", options=OPTIONS, **DRAWS)
+    )
+    assert row["value"] == 1 and np.isnan(row["low"]) and np.isnan(row["high"])
+    assert "no interval where the value is the same in at least 95% of the draws of patients" in row["note"]
+
+
 def test_groups_have_their_own_figures_and_a_column_of_many_values_is_passed_over(tmp_path):
     table = answered(np.ones(40, int), np.arange(40)).assign(view=["CC", "MLO"] * 20, age=np.arange(40).astype(str))
     table.loc[table["view"] == "CC", ["prob_BENIGN", "prob_MALIGNANT"]] = [0.2, 0.8]  # and those are benign

@@ -143,8 +143,10 @@ def test_of_one_pre_training_nothing_is_claimed_about_the_method(verdict, claim,
     assert found == f"{REPRODUCED} (of this one pre-training)"
     assert "of this one pre-training" in row["evidence"] and "for the methods" not in row["evidence"]
     assert "nothing is claimed about the method" in (tmp_path / "claims.md").read_text()
+    assert "for other patients and pre-trainings" not in row["evidence"]
     found, row = verdict(claim, accuracies, starts=FIVE)
     assert found == REPRODUCED and "one pre-training" not in row["evidence"]
+    assert "for other patients and pre-trainings" in row["evidence"] and "over patients" not in row["evidence"]
     assert "pre-trained 5 times" in (tmp_path / "claims.md").read_text()
 
 
@@ -265,9 +267,18 @@ def test_a_claim_that_its_rule_cannot_read_is_named(verdict):
         ({"rule": "better"}, "the-claim lacks a known rule"),
         ({"over": None, "rule": "value"}, "the-claim: "),
         ({"method_": "mae"}, "method_"),
+        ({"over": ["miram-full"], "gain_points": None}, r"the-claim: paper\.csv has no accuracy of miram-full"),
+        ({"task": "pathology", "gain_points": None}, "has no accuracy of miram-nystrom, mae for task pathology"),
+        ({**VALUE, "method": "miram-full", "over": None}, r"the-claim: paper\.csv has no accuracy of miram-full"),
+        ({"rule": "unmeasured", "status": "ours", "needs": "n"}, "the-claim: .*a claim of ours names method and over"),
     ):
         with pytest.raises(MiramError, match=message):
-            verdict({**SUPERIORITY, **change}, RUNS, seeds=1, lesions=20)
+            claim = {key: own for key, own in {**SUPERIORITY, **change}.items() if own is not None}
+            if claim["rule"] == "value":
+                del claim["gain_points"]
+            if claim["rule"] == "unmeasured":
+                claim = {key: claim[key] for key in ("statement", "source", "status", "rule", "needs")}
+            verdict(claim, RUNS, seeds=1, lesions=20)
 
 
 def test_the_shipped_claims_hold_the_papers_and_are_judged_with_what_there_is(tmp_path, study, evaluated):

@@ -77,7 +77,7 @@ def test_the_rows_of_groups_add_up_and_their_intervals_are_those_of_so_many_pati
     weighted = (groups["value"] * groups["lesions"]).groupby(groups["column"]).sum() / 800
     assert weighted.to_numpy() == pytest.approx(0.75)
     rows = groups[groups["column"] == "density"].set_index("group")
-    assert rows.loc["4", ["value", "low", "high"]].to_list() == [1, 1, 1]
+    assert rows.loc["4", "value"] == 1 and rows.loc["4", ["low", "high"]].isna().all()  # all are right in every draw
     half = 1.96 * math.sqrt(0.5 * 0.5 / 200)
     found = rows.loc["unknown"]
     assert (found["value"], found["lesions"], found["patients"], found["sd"]) == (0.5, 400, 200, 0)

@@ -64,6 +64,13 @@ def test_lesions_that_are_all_answered_alike_have_no_interval(seen):
     assert limits.loc[SEEN].isna().all() and limits.loc[[OTHERS, GAP]].notna().all(axis=None)
 
 
+def test_a_few_seen_patients_all_answered_alike_have_no_interval_though_some_draws_have_none_of_them():
+    few = {"published": {"P0000", "P0001", "P0002"}}
+    table = leak_table({("mae", "published"): [answers(0.0, 0.7)]}, few, draws=DRAWS, limits=LIMITS)
+    row = table.set_index("group").loc[SEEN]
+    assert row["value"] == 0 and row["lesions"] == 3 and np.isnan(row["low"]) and np.isnan(row["high"])
+
+
 def test_the_text_has_a_row_per_method_and_says_whom_the_protocol_trains_on(seen):
     networks = {("mae", "strict"): [answers(0.5, 0.7)], ("mocov3", "strict"): [answers(0.5, 0.75)]}
     networks |= {("mae", "published"): [answers(0.9, 0.7)]}

@@ -8,7 +8,7 @@ from study_fixtures import write
 
 from miram.errors import MiramError
 from miram.evaluate.metrics import MAJORITY
-from miram.evaluate.predictions import answers_of
+from miram.evaluate.predictions import answers_of, most_frequent
 from miram.evaluate.scores import METRICS
 from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import weighted_scores
@@ -55,7 +55,10 @@ def test_the_metrics_are_a_long_table_of_seeds_and_of_their_means(study, tmp_pat
 def test_test_values_lie_in_their_intervals_and_those_of_more_networks_are_shorter(study, tmp_path, evaluated):
     _, table, _ = evaluated(study[0], tmp_path)
     test, validation = (table[table["split"] == split] for split in ("test", "validation"))
+    test, alike = test[test["low"].notna()], test[test["low"].isna()]
     assert test["low"].between(0, test["value"]).all() and test["high"].between(test["value"], 1).all()
+    assert set(alike["method"]) == {MAJORITY} and "accuracy" not in set(alike["metric"])  # its share of lesions varies
+    assert alike["note"].str.contains("no interval where the value is the same in at least 95% of the draws").all()
     assert validation[["low", "high"]].isna().all(axis=None)
     rows = of(test, metric="brier", method="mae")
     widths = rows["high"] - rows["low"]
@@ -102,8 +105,10 @@ def test_equal_answers_differ_by_nothing(study, tmp_path, evaluated):
     for seed in (0, 1):
         files[Cell(*STRICT, "miram-linformer", seed)] = files[Cell(*STRICT, "mae", seed)]
     row = of(evaluated(files, tmp_path)[2], metric="accuracy", second="miram-linformer").iloc[0]
-    assert row[["difference", "low", "high", "sd"]].eq(0).all()
-    assert row[["corrected_low", "corrected_high"]].isna().all()  # the same twice tells no spread of training
+    assert row[["difference", "sd"]].eq(0).all()
+    assert (
+        row[["low", "high", "corrected_low", "corrected_high"]].isna().all()
+    )  # in every draw the same: nothing is told
     assert (row["p_value"], row["design_effect"]) == (1, 1)
     assert np.isnan(row["lesions_needed"])
 
@@ -142,19 +147,23 @@ def test_a_class_of_one_patient_is_named_and_draws_without_a_value_leave_no_inte
     assert rows.at["accuracy", "note"] == "" and rows.at["accuracy", "low"] < rows.at["accuracy", "high"]
 
 
-def test_the_majority_class_is_that_of_each_split(study, tmp_path, evaluated):
+def test_the_majority_class_is_that_of_the_training_lesions_in_every_split(study, tmp_path, evaluated):
     files, _, _ = study
     for file in files.values():
         table = pd.read_parquet(file)
         table.loc[table["split"] == "test", "label"] = ["BENIGN_CALC"] * 18 + ["BENIGN_MASS"] * 6
         table.to_parquet(file)
-    table = evaluated(files, tmp_path)[1]
+    table = evaluated(files, tmp_path, majority={own[:2]: "BENIGN_MASS" for own in files})[1]
     table = table[(table["protocol"] == "strict") & (table["mode"] == "finetune")]
     majority = table[(table["method"] == MAJORITY) & (table["metric"] == "accuracy")].set_index("split")
     assert majority["seed"].isna().all()
-    assert majority["value"].to_dict() == pytest.approx({"test": 0.75, "validation": 0.4})
-    assert "BENIGN_CALC" in majority.at["test", "note"]
-    assert "MALIGNANT_CALC" in majority.at["validation", "note"]
+    assert majority["value"].to_dict() == pytest.approx({"test": 0.25, "validation": 0.2})
+    assert majority["note"].str.startswith("always answers BENIGN_MASS, the most frequent class of the training").all()
+
+
+def test_of_labels_that_are_as_frequent_the_first_in_the_order_of_the_classes_is_taken():
+    assert most_frequent(["b", "a", "c", "a", "b"], ("c", "b", "a"), None) == "b"
+    assert most_frequent(["b-a", "a", "c"], ("c", "b", "a"), "-") == "c"
 
 
 def test_an_absent_class_and_an_undefined_value_are_named_in_the_note(predictions, tmp_path, evaluated):

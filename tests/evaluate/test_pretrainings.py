@@ -1,11 +1,12 @@
 """The variance of patients, pre-trainings and fine-tunings is known in these simulations, and so is the truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import t as student
 
 from miram.evaluate.differences import difference_rows
-from miram.evaluate.pretrainings import OF_ONE, anew, interval_anew, p_value_anew, sources, variance_rows
+from miram.evaluate.pretrainings import OF_ONE, anew, extent, interval_anew, p_value_anew, sources, variance_rows
 from miram.evaluate.scores import Answers
 from miram.evaluate.statistics import interval, patient_resamples, training_margin, widened
 from miram.evaluate.weighted import Measured
@@ -79,7 +80,7 @@ def test_without_patients_the_interval_is_students_of_the_means_of_the_pre_train
     means = np.array([0.61, 0.71, 0.66])
     part = anew(networks, "accuracy")
     assert (part.observed, part.beyond, part.freedom) == pytest.approx([means.var(ddof=1) / 3] * 2 + [2])
-    drawn = np.full(4, 0.66)
+    drawn = 0.66 + np.array([-1e-9, 1e-9, -1e-9, 1e-9])  # next to nothing: draws that are all alike give no interval
     half = student.ppf(0.975, 2) * means.std(ddof=1) / np.sqrt(3)
     assert interval_anew(0.66, drawn, [part], 0.95, 0.9) == pytest.approx((0.66 - half, 0.66 + half))
     ratio = 0.66 / np.sqrt(means.var(ddof=1) / 3)
@@ -92,9 +93,44 @@ def test_what_the_draws_of_patients_hold_already_does_not_count_twice():
     assert part.observed == pytest.approx(0.0001 / 3) and part.beyond == 0.0
 
 
-def test_one_start_says_nothing_and_networks_that_were_not_pre_trained_each_have_their_own():
-    assert anew(several([0.6, 0.7], [3, 3]), "accuracy") is None
-    assert anew(several([0.6, 0.7], [None, None]), "accuracy").observed == pytest.approx(0.005 / 2)
+@pytest.mark.parametrize("start", [None, 3])
+def test_networks_without_several_pre_trainings_vary_by_their_fine_tunings(start):
+    assert anew(several([0.6, 0.7], [start, start]), "accuracy").observed == pytest.approx(0.005 / 2)
+    assert anew(several([0.6], [start]), "accuracy") is None
+
+
+def of_accuracies(weights, **methods):
+    """(method, seed) -> its network; each method has pairs of accuracy and start."""
+    return {
+        (name, seed): network(np.arange(len(OWNERS)) % 100 < 100 * accuracy, weights, start)
+        for name, own in methods.items()
+        for seed, (accuracy, start) in enumerate(own)
+    }
+
+
+def test_another_methods_pre_trainings_do_not_change_what_is_known_of_a_pair():
+    """A method whose second pre-training failed, as `so-far` shows it, beside one that has two."""
+    weights = patient_resamples(OWNERS, resamples=50, seed=0)
+    alone = of_accuracies(weights, a=[(0.6, 4), (0.7, 4)], scratch=[(0.5, None), (0.51, None)])
+    beside = alone | of_accuracies(weights, twice=[(0.55, 0), (0.6, 1)])
+    options = {**CHOICE, "resamples": 50, "seed": 0, "options": OPTIONS}
+    (expected,) = difference_rows(alone, list(alone), OWNERS, **options)
+    found, mixed = difference_rows(beside, list(beside), OWNERS, **options)
+    same = ("difference", "low", "high", "p_value", "note", "pretrainings")
+    assert [found[name] for name in same] == [expected[name] for name in same]
+    assert found["corrected_low"] <= expected["corrected_low"] < 0 < expected["corrected_high"]
+    assert (
+        mixed["note"] == OF_ONE and mixed["corrected_low"] < 0 < mixed["corrected_high"]
+    )  # 10 points, sd 1.4 and more
+
+
+def test_the_extent_names_the_methods_that_were_pre_trained_once():
+    rows = [("strict", "a", 0), ("strict", "a", 1), ("strict", "b", 0), ("strict", "c", None)]
+    metrics = pd.DataFrame(rows, columns=["protocol", "method", "pretrain_seed"])
+    said = extent(metrics)
+    assert said.startswith("Each method was pre-trained between 1 and 2 times: ") and f"those of b are {OF_ONE}" in said
+    more = pd.concat([metrics, pd.DataFrame([("strict", "b", 1), ("strict", "a", 2)], columns=metrics.columns)])
+    assert extent(more).startswith("Each method was pre-trained between 2 and 3 times: ") and OF_ONE not in extent(more)
 
 
 def test_pre_trainings_that_all_agree_say_nothing_of_another_one():

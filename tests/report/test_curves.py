@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-from miram.evaluate.scores import Answers, confidence_bins, scores
+from miram.evaluate.scores import Answers, calibration
+from miram.evaluate.weighted import weighted_scores
 from miram.report import curves
 from miram.report.study import Run
 
@@ -59,17 +60,18 @@ def test_answers_as_sure_as_they_are_right_lie_on_the_diagonal():
     random = np.random.default_rng(1)
     confidence = random.uniform(0.5, 1, 20_000)
     labels = np.where(random.random(20_000) < confidence, "A", "B")
-    right, given = curves.calibration([run_of(labels, np.c_[confidence, 1 - confidence, 0 * confidence])], bins=10)
-    assert len(right) == 5  # no answer has a confidence below one half
-    np.testing.assert_allclose(right, given, atol=0.02)
+    answers = run_of(labels, np.c_[confidence, 1 - confidence, 0 * confidence]).answers
+    means = calibration([answers], 0.5, bins=10)
+    assert len(means) == 5  # no answer has a confidence below one half
+    np.testing.assert_allclose(means["right"], means["confidence"], atol=0.02)
 
 
 def test_the_dots_of_calibration_are_the_bins_of_the_calibration_error(run):
-    right, confidence = curves.calibration([run], bins=15)
-    answers = curves.given(run)["confidence"].to_numpy()
-    shares = np.unique(confidence_bins(answers, 15), return_counts=True)[1] / len(answers)
-    error = scores(run.answers, specificity=0.9, threshold=0.5, bins=15)["ece"]
-    assert (shares * np.abs(right - confidence)).sum() == pytest.approx(error)
+    means, lesions = calibration([run.answers, run.answers], 0.5, bins=15), len(run.lesions)
+    options = {"specificity": 0.9, "threshold": 0.5, "bins": 15}
+    (error,) = weighted_scores(run.answers, np.ones((lesions, 1)), ["ece"], **options)["ece"]
+    shares = means["count"] / (2 * lesions)
+    assert (shares * (means["right"] - means["confidence"]).abs()).sum() == pytest.approx(error)
 
 
 def test_confident_errors_come_surest_first_each_lesion_once():

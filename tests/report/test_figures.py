@@ -82,6 +82,17 @@ def test_each_protocol_has_its_panels_and_another_mode_none(drawn, table, runs, 
     assert {48.0, 64.0} <= values[0] and not {48.0, 64.0} & values[2] and {49.0, 65.0} <= values[2]
 
 
+def test_all_of_the_title_is_in_the_picture(drawn, table, runs, tmp_path):
+    again = pd.concat([runs, runs.assign(pretrain_seed=1)])
+    every = pd.concat([table, table.assign(protocol="published")])
+    draw_comparison(every, pd.concat([again, runs.assign(protocol="published")]), tmp_path / "a.png", preset="small")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert "pre-trained 2 times" in figure._suptitle.get_text() and "pre-trained once" in figure._suptitle.get_text()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
 def test_each_seed_the_mean_the_majority_and_a_gap_are_drawn(drawn, table, runs, tmp_path):
     draw_comparison(table, runs, tmp_path / "a.png", preset="demo")
     values = [value for line in drawn[0].axes[0].lines for value in line.get_xdata()]

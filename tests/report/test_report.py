@@ -5,6 +5,7 @@ import shutil
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -229,6 +230,28 @@ def test_under_each_figure_stands_the_command_that_makes_it(page):
         assert "<code>miram --preset paper report</code>" in part[: part.index("</section>")], section
 
 
+def test_every_command_that_the_page_names_exists(page):
+    named = re.findall("<code>miram --preset paper ([^<]*)</code>", page[0].read_text())
+    assert set(named) <= {"bench", *(stage.name for stage in STAGES.values() if not stage.within)}
+    assert {"classify", "evaluate", "pretrain", "explain", "table", "claims", "cohort"} <= set(named)
+
+
+def test_a_lesion_that_the_predictions_lack_is_a_gap_and_the_others_are_explained(tmp_path):
+    def outdated():
+        path = Path("runs", "paper", "explain", "relevance.npz")
+        with np.load(path) as arrays:
+            found = dict(arrays)
+        crops = Path("data", "paper", "crops")
+        shutil.copy(crops / f"{found['lesion_id'][0]}.png", crops / "Mass-Test_P_99999_LEFT_CC_1.png")
+        found["lesion_id"] = np.array(["Mass-Test_P_99999_LEFT_CC_1", *found["lesion_id"][1:]])
+        np.savez(path, **found)
+
+    html, facts = made(tmp_path, "paper", outdated, **SMALL)
+    (gap,) = facts["gaps"]
+    assert "relevance.npz" in gap and "Mass-Test_P_99999_LEFT_CC_1" in gap
+    assert html.read_text().count('alt="relevance map of mae') == 3
+
+
 def test_missing_and_damaged_runs_are_named_and_the_rest_is_shown(tmp_path):
     runs = Path("runs", "paper", "strict")
     mocov3 = runs / "classifiers" / "pathology_4class" / "finetune" / "mocov3" / "seed-0"
@@ -263,6 +286,8 @@ def test_a_headline_without_any_result_is_a_gap_and_the_other_protocol_is_shown(
             table = pd.read_csv(path)
             table.loc[table["protocol"] == "strict", columns] = None
             table.to_csv(path, index=False)
+        path = Path("results", "paper", "efficiency.csv")
+        pd.read_csv(path).assign(accuracy_percent_value=None).to_csv(path, index=False)
 
     html, facts = made(tmp_path, "paper", spoil, **{**SMALL, "protocols": ["strict", "published"]})
     text = html.read_text()
@@ -285,7 +310,7 @@ def test_a_probe_shown_first_leaves_learning_curves_and_maps_to_fine_tuning(tmp_
     answers = tuned.idxmax(axis=1).str.removeprefix("prob_").str.replace("_", " ").str.lower()
     assert found == list(zip(answers, (100 * tuned.max(axis=1)).round().astype(int).astype(str), strict=True))
     relevance = text[text.index('id="relevance"') :]
-    assert relevance.index("the whole network fine-tuned") < relevance.index("Test lesions, first seed")
+    assert relevance.index("fine-tuning of the whole network") < relevance.index("Test lesions, first seed")
 
 
 def test_a_label_is_text_and_never_markup_an_id_or_a_formula(tmp_path, monkeypatch):
@@ -335,10 +360,13 @@ def test_of_own_images_the_page_tells_what_they_are(tmp_path):
     def understood():
         Path("overview.md").write_text("5 lesions on 4 images of 3 patients\n\n* pictures under several names: none\n")
 
-    text = made(tmp_path, "paper", understood, own={"overview_md": Path("overview.md"), "positive": []}, **SMALL)[
-        0
-    ].read_text()
+    kind = {**SMALL, "protocols": ["strict", "published"]}
+    own = {"overview_md": Path("overview.md"), "positive": []}
+    text = made(tmp_path / "own", "paper", understood, own=own | {"stages": {}}, **kind)[0].read_text()
     assert "What the images are" in text and "<li>pictures under several names: none</li>" in text
+    leaking = "some test patients also occur in training"
+    assert "What the protocol does" in text and leaking not in text
+    assert leaking in made(tmp_path / "films", "paper", **kind)[0].read_text()
 
 
 def test_sensitivity_is_called_that_of_the_positive_class_or_is_not_shown():
@@ -352,8 +380,8 @@ def test_sensitivity_is_called_that_of_the_positive_class_or_is_not_shown():
         (group,) = metric_groups(metrics, paper, looks, ("strict", "label", "finetune"), positive)
         return {metric["name"]: metric["meaning"] for metric in group["metrics"]}
 
-    assert "malignant lesions" in meanings(None)["sensitivity"]
-    assert "share of lesions of class 1 found" in meanings(["1"])["sensitivity"]
+    assert meanings(None)["sensitivity"].endswith("of malignancy, or the mean of the classes'")
+    assert meanings(["1"])["sensitivity"].endswith("of class 1")
     assert list(meanings([])) == ["accuracy"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from study_fixtures import write
 
 from miram.errors import MiramError
-from miram.evaluate.markdown import LINE_WIDTH
+from miram.evaluate.markdown import LINE_WIDTH, aligned
 from miram.evaluate.metrics import MAJORITY
 from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.report.table import comparison, write_set_aside
@@ -168,9 +168,9 @@ def test_both_protocols_have_their_table_the_first_one_first_and_the_modes_below
     compare(study)
     headings = [line for line in read_md().splitlines() if line.startswith("## Task")]
     assert headings == [
-        "## Task pathology_4class, protocol strict: fine-tuning",
-        "## Task pathology_4class, protocol published: fine-tuning",
-        "## Task pathology_4class, protocol strict: nearest neighbours, frozen features",
+        "## Task pathology_4class, protocol strict: fine-tuning of the whole network",
+        "## Task pathology_4class, protocol published: fine-tuning of the whole network",
+        "## Task pathology_4class, protocol strict: nearest neighbours among frozen features",
     ]
     values = [read_csv(protocol).at["mae", "accuracy_percent_mean"] for protocol in ("strict", "published")]
     assert values[0] != values[1] and all(f"{float(value):.1f} [" in read_md() for value in values)
@@ -290,6 +290,12 @@ def test_the_markdown_is_aligned_in_plain_text(compare, study):
     assert all(len(line) <= LINE_WIDTH for block in blocks if block not in tables for line in block)
 
 
+def test_a_label_with_a_bar_or_a_line_break_keeps_its_cell():
+    lines = aligned([{"class": "a|b\nc", "lesions": "1"}, {"class": "d", "lesions": "2"}]).splitlines()
+    assert [re.split(r"(?<!\\)\|", line)[1].strip() for line in lines] == ["class", "-" * 6, "a\\|b c", "d"]
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+
+
 def test_lesions_set_aside_are_listed_and_counted(tmp_path):
     pd.DataFrame(
         {
@@ -340,6 +346,8 @@ def test_of_own_images_the_counts_stand_in_the_comparison_and_no_claims_and_no_m
     compare(study, "demo on mine", positive=["BENIGN_CALC"], overview_md=overview)
     text = read_md()
     assert overview.read_text().strip() in text and "claims.md" not in text
+    assert "validation is drawn image by image, the test set is that of strict." in text
+    assert "of training patients" not in text
     assert "sensitivity is that of BENIGN_CALC, at a specificity of 90%" in " ".join(text.split())
     compare(study, "demo on mine", positive=[], overview_md=overview)
     words = " ".join(read_md().split())
@@ -347,4 +355,6 @@ def test_of_own_images_the_counts_stand_in_the_comparison_and_no_claims_and_no_m
         "sensitivity is not measured, as sources.images.positive names no class" in words and "malignancy" not in words
     )
     compare(study, "paper")
+    assert "some test lesions are of training patients" in read_md()
+    assert "what another training would change; variance.csv tells it by source" in " ".join(read_md().split())
     assert "claims.md" in read_md() and "sensitivity is that of malignancy" in " ".join(read_md().split())

@@ -83,7 +83,7 @@ def test_a_stored_network_gives_the_test_metrics_of_its_study_again(lesions, sto
     evaluate(
         {cell: tmp_path / "run" / "predictions.parquet"},
         *(tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")),
-        **{**DRAWS, **OPTIONS, "power": 0.8, "compared": [], "reference": "mae"},
+        **{**DRAWS, **OPTIONS, "power": 0.8, "compared": [], "reference": "mae", "majority": {cell[:2]: "BENIGN_MASS"}},
     )
     expected = pd.read_csv(tmp_path / "metrics.csv").query("split == 'test' and method == 'mae' and seed == 0")
     columns = ["value", "low", "high"]
@@ -265,7 +265,7 @@ def test_a_recipe_a_network_of_films_and_a_spreadsheets_dialect_go_together(hosp
     assert main(["test", "--network", "model.safetensors", "--table", "cases.csv", "--folder", "all-mias"]) == 0
     said = capsys.readouterr().out
     assert "9 lesions of 4 patients: BENIGN_MASS 4, MALIGNANT_CALC 1, MALIGNANT_MASS 4" in said
-    assert "share of malignant lesions found" in said and "| dense-glandular | " in said
+    assert "of malignancy, or the mean of the classes" in said and "| dense-glandular | " in said
     assert pd.read_csv("tested/predictions.csv")["image"].value_counts()["mdb008.pgm"] == 2
 
 
@@ -282,4 +282,4 @@ def test_sensitivity_is_that_of_the_class_that_the_parameters_name_or_is_not_tol
     assert "| sensitivity " not in said.partition("## Calibration")[0]
     Path("params.yaml").write_text(text.replace("positive: null", "positive: tumour"))
     assert main(asked) == 0
-    assert "share of lesions of class tumour found" in capsys.readouterr().out
+    assert "that params.yaml fixes: of class tumour" in capsys.readouterr().out

@@ -134,7 +134,7 @@ def judged(crops, tmp_path):
         tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
         options = {"resamples": 2000, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9, "power": 0.8}
         options |= {"specificity": 0.9, "threshold": 0.5, "bins": 15, "compared": ["macro_auc"], "reference": "mae"}
-        evaluate(predictions, *tables, **options)
+        evaluate(predictions, *tables, majority={HEADLINE[:2]: "BENIGN"}, **options)
         metrics, differences, _ = (pd.read_csv(table) for table in tables)
         return metrics, differences, against_trivial(metrics, differences, HEADLINE, 0.95)
 
@@ -180,7 +180,7 @@ def test_a_missing_trivial_classifier_is_a_gap_with_a_row(judged, tmp_path):
     tables = [tmp_path / f"{name}.csv" for name in ("metrics", "differences", "variance")]
     options = {"resamples": 100, "seed": 0, "confidence": 0.95, "min_draws_share": 0.9, "power": 0.8}
     options |= {"specificity": 0.9, "threshold": 0.5, "bins": 15, "compared": ["accuracy"], "reference": "mae"}
-    facts = evaluate(cells, *tables, **options)
+    facts = evaluate(cells, *tables, majority={("strict", "pathology"): "BENIGN"}, **options)
     assert facts["missing_cells"] == ["strict/pathology/trivial/trivial-size/seed-0"]
     rows = pd.read_csv(tables[0]).query("method == 'trivial-size' and split == 'test'")
     assert rows["value"].isna().all() and rows["note"].str.contains("no test predictions").all()

@@ -16,6 +16,7 @@ rule audit:
 
 rule evaluate:
     input:
+        [RECORD("splits", protocol) for protocol in PROTOCOLS],
         [RECORD("classify", *place) for place in CLASSIFIED],
         [RECORD("trivial", *place) for place in TRIVIAL],
     output:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from miram import params
-from miram.evaluate.conditions import differs_in
+from miram.evaluate.differences import differs_in
 
 ROOT = Path(__file__).parents[2]
 
