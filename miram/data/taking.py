@@ -14,7 +14,7 @@ from miram.data.case_lists import CROP_UIDS
 from miram.data.crop_rules import Taking
 from miram.data.cutting import reduced
 from miram.data.dicom import DicomError, Film, read_film, read_pixels
-from miram.data.pictures.survey import Reading
+from miram.data.pictures.survey import AS_STORED
 from miram.data.rows import rows_of
 from miram.data.transfer.receipt import RECEIPT
 from miram.errors import MiramError
@@ -23,7 +23,6 @@ from miram.files import sha256_pixels
 BOXES = "lesions.csv"  # in a folder of crops: the boxes of masks in film px, of an independent list
 BOX = ("mask_minx", "mask_miny", "mask_maxx", "mask_maxy")
 WIDER_PX = 41  # of a crop than its box, on both sides together: at most, in the 3,486 lesions where both are known
-AS_STORED = Reading("stored", None)  # all grey levels that the bits of a file can hold
 DOUBTFUL = "crop_doubtful"  # the word for it among the repairs
 
 Boxes = Mapping[str, tuple[int, int] | None]  # lesion_id -> columns and rows; None: the list has no box of it

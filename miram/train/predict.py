@@ -42,8 +42,8 @@ def predict(
     """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
 
     It is read like those that the network was trained on. The crop is `square`, around the lesion, or else the whole
-    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, or a network of
-    films gets neither a square nor a square picture.
+    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, a network of
+    films gets neither a square nor a square picture, or one of the archive's own crops gets a square.
     """
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(model_file)
@@ -92,6 +92,8 @@ def predict_folder(
 
 def look(picture: Path, square: Square | None, seen: Seen) -> tuple[np.ndarray, str]:
     """The crop of a picture as in training, (R, C) uint8, and why its grey levels should be checked, if any."""
+    if square is not None:
+        seen.require_boxes(picture)
     wide, note = seen.reading.read(picture)
     pixels = reduced(wide, 8)
     return seen.cut(pixels, None, picture) if square is None else cut_square(pixels, square, picture), note

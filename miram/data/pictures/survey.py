@@ -33,6 +33,7 @@ class Reading(NamedTuple):
         return scaled(picture, found.range), found.reason
 
 
+AS_STORED = Reading("stored", None)  # of the archive's own crops, and of masks, whose black may be another level
 FILMS = Reading("data", None)  # of CBIS-DDSM: 16 bits, and all of them used
 
 
