@@ -17,7 +17,7 @@ from miram.files import atomic_path, sha256_file
 from miram.layout import CASE_CSVS
 
 INDEX_COLLECTION = "cbis_ddsm"  # in the index of the Imaging Data Commons
-COLUMNS = ["series_uid", "role", "images", "bytes"]
+COLUMNS = ["series_uid", "images", "bytes"]
 
 
 def list_archive(
@@ -91,18 +91,8 @@ def columns_needed(settings: dict[str, Any]) -> list[str]:
 
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series], columns: list[str]) -> pd.DataFrame:
-    """One row per series in these columns of `lesions`, with the columns COLUMNS, sorted by UID.
-
-    `role`: its content according to the case lists: film, mask, crop, or crop+mask.
-    """
-    roles: dict[str, set[str]] = {}
-    for column in columns:
-        for uid in lesions[column]:
-            roles.setdefault(uid, set()).add(column.removesuffix("_uid"))
-    rows = []
-    for uid in sorted(roles):
-        one = listed.get(uid, Series(uid, 0, 0))
-        rows.append((uid, "+".join(sorted(roles[uid])), one.images, one.bytes))
+    """One row per series in these columns of `lesions`, with the columns COLUMNS, sorted by UID."""
+    rows = [listed.get(uid, Series(uid, 0, 0)) for uid in needed_series(lesions, columns)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

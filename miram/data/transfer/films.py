@@ -22,7 +22,7 @@ from miram.data.crop_rules import Cutting, Taking
 from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
 from miram.data.rows import remove_others, rows_of, write_rows
 from miram.data.taking import Boxes, read_boxes
-from miram.data.transfer.catalogue import no_answer
+from miram.data.transfer.catalogue import COLUMNS, columns_needed, no_answer
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.ledger import History, open_ledger, read_ledger
 from miram.data.transfer.lock import write_lock
@@ -60,13 +60,11 @@ def cut_films(
     not depend on interruptions. Raises MiramError if a series could not be downloaded, the disk is too
     small or full, or no lesion could be cut; finished work is kept.
     """
-    films, series = films_of(places.csv_dir), read_series(places.series_csv)
+    films, series = _catalogue(places, settings)
     boxes = _boxes(settings)
     keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     try:
         with open_ledger(places.ledger) as ledger:
-            for uid, one in series.items():
-                ledger.plan(uid, *one)
             left = _films_left(films, series, keys, ledger.history, places, keep_dicom)
             print(f"{len(films) - len(left)} of {len(films)} films are cut already", file=sys.stderr, flush=True)
             _tidy(films, left, places, keep_dicom)
@@ -93,7 +91,7 @@ def plan_films(
     places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting | Taking, workers: int, keep_dicom: bool
 ) -> None:
     """Print what `cut_films` would still do, changing nothing; raises MiramError if the disk is too small for it."""
-    films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
+    (films, series), history = _catalogue(places, settings), read_ledger(places.ledger)
     boxes = _boxes(settings)
     keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
@@ -115,8 +113,20 @@ def films_of(csv_dir: Path) -> Films:
 
 def read_series(series_csv: Path) -> dict[str, Needed]:
     """The table of `list_archive`, by UID."""
-    table = pd.read_csv(series_csv, dtype={"series_uid": str, "role": str})
-    return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
+    table = pd.read_csv(series_csv, usecols=COLUMNS, dtype={"series_uid": str})[COLUMNS]
+    return {uid: Needed(int(images), int(size)) for uid, images, size in table.itertuples(index=False)}
+
+
+def _catalogue(places: Places, settings: dict[str, Any]) -> tuple[Films, dict[str, Needed]]:
+    """The films of the case lists, and the series. Raises MiramError if these are not those that lesions need now."""
+    films, series = films_of(places.csv_dir), read_series(places.series_csv)
+    columns = columns_needed(settings)
+    if series.keys() != {lesion[name] for lesions in films.values() for lesion in lesions for name in columns}:
+        raise MiramError(
+            f"{places.series_csv} lists other series than crops.from: {settings.get('crops_from', 'films')} needs.",
+            "Run `miram catalogue` again.",
+        )
+    return films, series
 
 
 def _boxes(settings: dict[str, Any]) -> Boxes:

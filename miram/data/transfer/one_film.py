@@ -151,7 +151,7 @@ def _cut(work: Work, cutting: Cutting, lesions: list[dict[str, Any]], open_film:
     for background, patch in cut_backgrounds(found, dicom_dir, cutting, open_film=open_film):
         png = work.places.backgrounds_dir / f"{background['background_id']}.png"
         backgrounds.append(background | _save(patch, png))
-    _note(work, uids_of(lesions), found, backgrounds)
+    _note(work, [uid for uid in uids_of(lesions) if work.series[uid].images], found, backgrounds)
 
 
 def _saved(work: Work, found: Iterable[tuple[dict[str, Any], np.ndarray | None]]) -> Iterator[dict[str, Any]]:
