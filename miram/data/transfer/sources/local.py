@@ -75,23 +75,13 @@ class Local:
         return Fetched(self.origin, items)
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Whether a DICOM file is below a folder. Raises MiramError if it is no folder."""
-    _require_folder(folder)
-    return any(_is_dicom(_start(path)) for path in _files(folder))
-
-
-def _require_folder(folder: Path) -> None:
+def require_dicom(folder: Path) -> None:
+    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
     if not folder.is_dir():
         raise MiramError(
             f"{folder} is not a folder (sources.local.folder).",
             "Name the folder that holds the files of the archive, or mount it.",
         )
-
-
-def require_dicom(folder: Path) -> None:
-    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
-    _require_folder(folder)
     kinds: Counter[str] = Counter()
     for path in _files(folder):
         start = _start(path)
@@ -166,7 +156,8 @@ def _instead(kinds: Counter[str]) -> str:
     if kinds["JPEG"] or kinds["PNG"]:
         return (
             "Crops need the 16 bits of the DICOM films, which a mirror in JPEG or PNG has lost: take "
-            "source: tcia or idc, or name a folder with the DICOM files."
+            "source: tcia or idc, or name a folder with the DICOM files. With crops.from: archive, crops may be "
+            "pictures named by lesion, such as Mass-Training_P_00001_LEFT_CC_1.png."
         )
     return "Name the folder that holds the DICOM files, or take source: tcia or idc."
 
