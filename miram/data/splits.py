@@ -14,7 +14,7 @@ import pandas as pd
 
 from miram.data.tasks import OWN, strata
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
@@ -27,8 +27,7 @@ PICTURED = 4  # validation lesions in a reconstruction figure
 def write_splits(lesions_csv: Path, splits_csv: Path, **values: Any) -> dict[str, dict[str, int]]:
     """Split the lesions of `lesions_csv` into `splits_csv`, see `divide`; returns the counts."""
     splits, counts = divide(pd.read_csv(lesions_csv, dtype=str, keep_default_na=False), **values)
-    with atomic_path(splits_csv) as temporary:
-        splits.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(splits, splits_csv)
     return counts
 
 

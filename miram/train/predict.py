@@ -12,7 +12,7 @@ import pandas as pd
 from miram.data.cutting import reduced
 from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
-from miram.files import atomic_path, files_below
+from miram.files import files_below, write_csv
 from miram.kinds import AskedPrecision
 from miram.models.export import load_classifier
 from miram.predictions import PROBABILITY
@@ -85,8 +85,7 @@ def predict_folder(
         answers = pd.DataFrame(probabilities(logits, network.multi_label), list(views), columns)
     table = answers.reindex(sorted(notes.keys() | faults.keys())).rename_axis("image")
     table["note"] = [faults.get(name, notes.get(name, "")) for name in table.index]
-    with atomic_path(out_csv) as temporary:
-        table.to_csv(temporary, lineterminator="\n")
+    write_csv(table, out_csv, index=True)
     return faults
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from miram.data.case_lists import leak_in_words, read_lesions
 from miram.data.crop_rules import Cutting, Taking
 from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
-from miram.data.rows import remove_others, rows_of, write_rows
+from miram.data.rows import first_few, remove_others, rows_of, write_rows
 from miram.data.taking import Boxes, read_boxes
 from miram.data.transfer.catalogue import COLUMNS, columns_needed, no_answer
 from miram.data.transfer.http import Fault, Http
@@ -36,7 +36,6 @@ from miram.progress import track
 from miram.provenance.record import module_digest
 
 GIVE_UP_AFTER = 10  # consecutive films that failed after all attempts: then the source is down
-NAMED = 5  # failed series that a message names; the log has them all
 
 Films = dict[str, list[dict[str, Any]]]  # film UID -> the rows of the case lists for its lesions
 
@@ -237,10 +236,9 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
 
 
 def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:
-    named = "; ".join(f"{uid} ({failed[uid]})" for uid in sorted(failed)[:NAMED])
-    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    named = "; ".join(first_few([f"{uid} ({failed[uid]})" for uid in sorted(failed)]))
     return MiramError(
-        f"{len(failed)} series could not be downloaded: {named}{more}",
+        f"{len(failed)} series could not be downloaded: {named}",
         f"Run the same command again: what {ledger} lists as verified or cropped is kept and not downloaded again.",
     )
 
