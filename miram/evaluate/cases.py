@@ -12,7 +12,7 @@ from miram.evaluate.metrics import Draws, Limits, lesion_rows
 from miram.evaluate.predictions import answers_of
 from miram.evaluate.scores import Options, confidence_bins, confidences
 from miram.evaluate.subgroups import group_rows
-from miram.files import write_csv
+from miram.files import atomic_path
 from miram.predictions import Predictions
 
 NETWORK = "network"
@@ -62,7 +62,8 @@ def measure_cases(
         if column not in passed_over:
             every += [row for row in group_rows([answered], column, measure) if row["method"] == NETWORK]
     figures = pd.DataFrame(every, columns=COLUMNS)
-    write_csv(figures, metrics_csv, float_format="%.6f")
+    with atomic_path(metrics_csv) as temporary:
+        figures.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     here = {name for label in table["label"] for name in answered.question.classes_of(label)}
     absent = [name for name in answered.question.classes if name not in here]
     return Figures(figures, passed_over, _calibration(answered, options), absent)

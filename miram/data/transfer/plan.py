@@ -117,7 +117,7 @@ def describe(plan: Plan, series: dict[str, Needed], lesions: int, films: int, hi
         times = f"{_hours(plan, measured)} for one worker, as measured so far"
     else:
         times = ", ".join(_hours(plan, rate) for rate in LINE_RATES)
-    rows = f", and of {plan.by_rows} films the rows that are read, which bytes and time leave out" if plan.by_rows else ""
+    rows = f"; the rows that are read of {plan.by_rows} films come on top, in bytes and time" if plan.by_rows else ""
     return "\n".join(
         [
             f"needed: {lesions} lesions on {films} films: {len(series)} series, {total} bytes ({total / GB:.2f} GB)",

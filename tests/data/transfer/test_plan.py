@@ -54,7 +54,7 @@ def test_films_by_rows_neither_come_nor_lie_there(listed, tmp_path):
     assert found.transfer_bytes == sum(size[uid] for uid in size if uid.startswith("1.2.4."))
     assert found.dicom_bytes == with_zip(masks) + with_zip([size["1.2.4.1"]])
     told = describe(found, listed[1], 5, 4, History(), tmp_path)
-    assert "GB), and of 4 films the rows that are read, which bytes and time leave out" in told
+    assert "GB); the rows that are read of 4 films come on top" in told
     assert "rows" not in describe(plan(listed, tmp_path), listed[1], 5, 4, History(), tmp_path)
 
 
