@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_is_named_and_after_making_room_nothing_is_done_twi
             server.asked.clear()
             print(f"{left_kb} kB left, then {len(kept)} series are kept: {full.stderr.splitlines()[-2]}")
             if left_kb == 0:
-                require_message(miram(folder, "crops"), r"has 0\.00 GB free, and 0\.20 GB are needed", "Make room")
+                require_message(miram(folder, "crops"), r"has 0\.00 GB free, and 0\.20 GB are needed", "Free space")
             (disk / "ballast").unlink()
         done = miram(folder, "crops")
         assert done.returncode == 0, done.stderr
