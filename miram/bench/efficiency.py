@@ -23,7 +23,7 @@ from miram.bench.pipeline import measure_pipeline
 from miram.bench.timing import clock, device_slug, interleaved, machine, medians, timed
 from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
-from miram.files import write_csv
+from miram.files import atomic_path
 from miram.kinds import NAIVE, Precision
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import USABLE, least_images, memory_of
@@ -90,7 +90,8 @@ def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, command: st
     draw_attention(results, path.with_name(f"{name}_attention.png"))
     draw_steps(results, path.with_name(f"{name}_steps.png"))
     for part in ("attention", "steps"):
-        write_csv(pd.DataFrame(results[part]), path.with_name(f"{name}_{part}.csv"))
+        with atomic_path(path.with_name(f"{name}_{part}.csv")) as temporary:
+            pd.DataFrame(results[part]).to_csv(temporary, index=False, lineterminator="\n")
     return path
 
 
