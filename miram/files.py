@@ -14,6 +14,7 @@ from miram.errors import MiramError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of Lustre, NFS, FUSE, as mounted
 
@@ -40,6 +41,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the block's error is the one to report
             temporary.unlink()
+
+
+def write_csv(table: "pd.DataFrame", path: Path, *, index: bool = False, float_format: str | None = None) -> None:
+    """Write a table as CSV by `atomic_path`; raises as it does."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=index, float_format=float_format, lineterminator="\n")
 
 
 def sha256_file(path: Path) -> str:

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 from miram import layout, params
 from miram.cli import main
 from miram.cli.stage import do_stage, given_encoders, unfinished_logs
+from miram.errors import MiramError
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--protocol", "strict", "--task", "pathology_4class"]
@@ -48,6 +50,27 @@ def test_what_cannot_be_done_is_said_in_two_lines_with_its_remedy(folder, capsys
     message = capsys.readouterr().err
     assert named in message
     assert len(message.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "left"), [("demo", "never received"), ("small", "not fetched, as the crop was in another")]
+)
+def test_series_are_counted_by_the_records_as_a_pulled_clone_has_no_ledger(folder, monkeypatch, preset, left):
+    facts = {"catalogue": {"series": 482}, "crops": {"origins": {"tcia": 300, "idc": 78}}}
+    places = [("catalogue",), ("crops",), ("splits", "strict"), ("splits", "published")]
+    for stage, *place in places:
+        path = layout.record(stage, preset, *place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"inputs": {}, "outputs": {}, "facts": facts.get(stage, {})}))
+    told = {}
+
+    def describe(*_, listed, **__):
+        told.update(listed)
+        raise MiramError("enough", "seen")
+
+    monkeypatch.setattr("miram.evaluate.cohort.cohort", describe)
+    assert main(["--preset", preset, "cohort"]) == 1
+    assert told == {"series listed for these lesions": 482, f"of them {left}": 104}
 
 
 def with_encoder(folder):

@@ -16,7 +16,7 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
 def keys_of(kind, place=""):
     """Every key below a section's class, dotted."""
     for field in fields(kind):
-        name = f"{place}{field.name}"
+        name = f"{place}{field.name.rstrip('_')}"  # `crops.from` is no name in Python
         yield name
         for inner in (field.type, *get_args(field.type)):
             if is_dataclass(inner):

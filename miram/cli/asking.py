@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from miram.train.cases import Answered
 
 NO_DEVICE = "research software, not a medical device"
+THE_ARCHIVES = "the archive's own crops, as are these pictures."
 DECIDE_NOTHING = f"{NO_DEVICE.capitalize()}: do not use it for decisions about patients."
 
 
@@ -91,16 +92,18 @@ def test(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def _told_of_test(network: Path, table_csv: Path, found: "Answered", for_training: int) -> list[str]:
     """Sentences on the network, the cases, and how pictures were read."""
+    from miram.train.seen import WHOLE
+
     table, seen, encoder = found.table, found.seen, found.network.model.encoder
     counts = ", ".join(f"{name} {count}" for name, count in table["label"].value_counts().sort_index().items())
     cut = "lesions in films" if seen.films else "whole pictures, or their lesions"
+    cut += f"; crops: {seen.shape}, margin {seen.margin}, at least {seen.side_min} px."
     facts = [
         f"Network: {network}, SHA-256 {sha256_file(network)}.",
         f"Table: {table_csv}, SHA-256 {sha256_file(table_csv)}.",
         f"Cases: {len(table)} lesions of {table['patient_id'].nunique()} patients: {counts}.",
         f"As in training, by the network's file: side {encoder.side} px, {encoder.channels} channels, grey levels by "
-        f"the rule {seen.levels}; it was trained on {cut}; crops: {seen.shape}, margin {seen.margin}, at least "
-        f"{seen.side_min} px.",
+        f"the rule {seen.levels}; it was trained on {THE_ARCHIVES if seen.shape == WHOLE else cut}",
     ]
     return facts + ([f"Left out: {for_training} rows that are for training."] if for_training else [])
 

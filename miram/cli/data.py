@@ -149,9 +149,9 @@ def _check_images(chosen: params.Params, table: "Table", values: dict[str, Any])
     from miram.report.images_check import write_check
     from miram.train.augment import resize
 
-    own, side = chosen.splits, chosen.pretrain.side
-    division = {name: getattr(own, name) for name in ("validation_fraction", "test_fraction", "candidates", "seed")}
-    found = check_images(table, shown=SHOWN, divisions=dict.fromkeys(own.protocols, division), **values)
+    side, protocols = chosen.pretrain.side, chosen.splits.protocols
+    divisions = [params.stage_values(chosen, "splits", protocol) for protocol in protocols]
+    found = check_images(table, shown=SHOWN, divisions=divisions, **values)
     positive = chosen.sources.images.positive
     of = "no class" if positive is None else positive
     text = f"Sensitivity is measured for: {of} (sources.images.positive).\n\n{found.text}"
@@ -204,26 +204,15 @@ def splits(chosen: params.Params, arguments: argparse.Namespace) -> None:
     source, lesions = layout.record("crops", chosen.name), layout.data(chosen.name) / "lesions.csv"
     table = layout.splits(chosen.name, protocol)
     record.read(source)
-    own = chosen.splits
-
-    def work() -> dict[str, Any]:
-        return write_splits(
-            lesions,
-            table,
-            protocol=protocol,
-            validation_fraction=own.validation_fraction,
-            test_fraction=own.test_fraction,
-            candidates=own.candidates,
-            seed=own.seed,
-        )
-
-    do_stage(chosen, "splits", [source], [table], work, protocol)
+    values = params.stage_values(chosen, "splits", protocol)
+    do_stage(chosen, "splits", [source], [table], lambda: {**write_splits(lesions, table, **values)}, protocol)
 
 
 def audit(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Audit the lesions and their splits."""
     from miram.data.audit import audit as examine
 
+    _require_archive(chosen, "`miram images` says what leaks between their parts")
     run, data = chosen.name, layout.data(chosen.name)
     protocols = chosen.splits.protocols
     inputs = [layout.record("crops", run), *(layout.record("splits", run, name) for name in protocols)]
@@ -280,13 +269,15 @@ def _restore_archive(chosen: params.Params) -> None:
         record.read(layout.record("archive", chosen.name))
 
 
+def _require_archive(chosen: params.Params, instead: str) -> None:
+    if chosen.source == params.IMAGES:
+        raise ParameterError(f"source is images: {instead}.", "Allowed here: source: tcia, idc or local.")
+
+
 @contextmanager
 def _source(chosen: params.Params) -> Iterator[dict[str, Any]]:
     """The source and its settings; the embedded archive is served while the block runs."""
-    if chosen.source == params.IMAGES:
-        raise ParameterError(
-            "source is images: `miram images` reads them.", "Allowed here: source: tcia, idc or local."
-        )
+    _require_archive(chosen, "`miram images` reads them")
     values = params.stage_values(chosen, "catalogue")
     if not params.is_embedded(chosen):
         yield values

@@ -64,7 +64,6 @@ def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
 def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     """Describe the data, and measure groups of lesions."""
-    from miram.data.transfer.ledger import read_ledger
     from miram.evaluate.cohort import cohort as describe
 
     run, protocols = chosen.name, chosen.splits.protocols
@@ -75,13 +74,12 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     inputs += finished.values()
     for path in inputs:
         record.read(path)
-    history = read_ledger(layout.ledger(run))
-    left = "not fetched, as the crop was in another" if chosen.crops.from_ == params.ARCHIVE else "never received"
-    listed = {
-        "series listed for these lesions": len(history.states),
-        f"of them {left}": history.never_received,
-        "of them set aside": len(history.reasons),
-    }
+    listed = {}
+    if chosen.source != params.IMAGES:
+        needed, crops = (record.read(layout.record(stage, run))["facts"] for stage in ("catalogue", "crops"))
+        left = "not fetched, as the crop was in another" if chosen.crops.from_ == params.ARCHIVE else "never received"
+        absent = needed["series"] - sum(crops["origins"].values())
+        listed = {"series listed for these lesions": needed["series"], f"of them {left}": absent}
     csvs = (layout.data(run) / "lesions.csv", layout.data(run) / "set_aside.csv")
     splits: dict[str, Path] = {protocol: layout.splits(run, protocol) for protocol in protocols}
     predictions = {cell: path.parent / layout.PREDICTIONS for cell, path in finished.items()}
@@ -89,8 +87,7 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     del values["headline"]
 
     def work() -> dict[str, Any]:
-        known = {} if chosen.source == params.IMAGES else listed
-        return describe(*csvs, splits, predictions, outputs, listed=known, preset=chosen.title, **values)
+        return describe(*csvs, splits, predictions, outputs, listed=listed, preset=chosen.title, **values)
 
     do_stage(chosen, "cohort", inputs, outputs, work)
 

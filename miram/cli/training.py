@@ -147,9 +147,12 @@ def _seen(chosen: params.Params) -> "Seen":
     """How training pictures are read and cut; for own images according to their record."""
     from miram.data.crop_rules import WINDOW
     from miram.data.pictures.picture import Range
-    from miram.data.pictures.survey import FILMS
-    from miram.train.seen import Seen
+    from miram.data.pictures.survey import AS_STORED, FILMS
+    from miram.train.seen import WHOLE, Seen
 
+    if chosen.crops.from_ == params.ARCHIVE:
+        levels, ranges = AS_STORED
+        return Seen(levels=levels, ranges=ranges, films=False, component="union", shape=WHOLE, margin=0.0, side_min=1)
     if chosen.source != params.IMAGES:
         rule = {name: getattr(chosen.crops, name) for name in WINDOW}
         return Seen(levels=FILMS.levels, ranges=FILMS.ranges, films=True, **rule)

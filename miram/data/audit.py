@@ -147,7 +147,7 @@ def _borders(lesions: pd.DataFrame) -> pd.DataFrame:
     for (part, of_part), (name, text) in (
         (group, border) for group in lesions.groupby("official_split") for border in BORDERS.items()
     ):
-        share = pd.to_numeric(of_part[name]).dropna()  # own images have no film around them
+        share = pd.to_numeric(of_part[name])
         some = share[share > 0]
         rows.append(
             {

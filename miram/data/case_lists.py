@@ -84,6 +84,11 @@ def lesion_ids(cases: pd.DataFrame) -> pd.Series:
     return prefix.str.cat(parts, sep="_")
 
 
+def is_lesion_id(text: str) -> bool:
+    """Whether a text has the form of a lesion_id."""
+    return re.fullmatch(r"(Mass|Calc)-(Training|Test)_\w+_(LEFT|RIGHT)_(CC|MLO)_\d+", text, re.ASCII) is not None
+
+
 def needed_series(lesions: pd.DataFrame, columns: Sequence[str] = UIDS) -> list[str]:
     """The unique SeriesInstanceUIDs in these columns, from which the crops of `lesions` are made, sorted."""
     return sorted(set(lesions[list(columns)].to_numpy().ravel()))

@@ -6,12 +6,13 @@ correct errors of the archive are at the functions that apply them; lesions that
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from miram.data.backgrounds import sample_squares
-from miram.data.breast import find_areas, shares
+from miram.data.breast import Areas, find_areas, shares
 from miram.data.case_lists import COLUMNS as CATALOGUE_COLUMNS
 from miram.data.case_lists import PATHS
 from miram.data.crop_rules import Cutting
@@ -20,7 +21,7 @@ from miram.data.geometry import Box, cut_window, fit_mask, lesion_box, window_ar
 from miram.files import atomic_path, sha256_pixels
 
 # Some masks were drawn on a rescan at 50 um of a film at 43.5 um: 0.87 of its rows and columns. Of the 74 whose scale
-# # follows from the file size, all are within 0.0003 of that.
+# follows from the file size, all are within 0.0003 of that.
 RESCAN_SCALE = 0.87
 RESCAN_TOLERANCE = 0.005
 LESION_COLUMNS = [
@@ -33,23 +34,44 @@ BACKGROUND_COLUMNS = ["background_id", "patient_id", "film_uid", "official_split
 SET_ASIDE_COLUMNS = ["lesion_id", "patient_id", "official_split", "side", "view", "film_uid", "reason"]
 
 
+class Opened(NamedTuple):
+    """A film, its pixels (R, C) for reading windows, and its areas."""
+
+    film: Film
+    pixels: np.ndarray
+    areas: Areas
+
+
+def open_only(
+    dicom_dir: Path, film_uid: str, *, air: float, open_film: Callable[[Film], np.ndarray] = open_pixels
+) -> Opened:
+    """The film of a series; for `air` see `find_areas`. Raises DicomError unless it holds one usable film.
+
+    `open_film` returns something with a shape, a dtype and two-dimensional slices, also with steps.
+    """
+    files = series_files(dicom_dir, film_uid)
+    folder = Path(dicom_dir) / film_uid
+    if not files:
+        raise DicomError(f"{folder} is missing or empty: the lesion has no film")
+    if len(files) > 1:
+        raise DicomError(f"{folder} holds {len(files)} images, not one film")
+    film = read_film(files[0])
+    if film.bits != 16:
+        raise DicomError(f"{film.path} is a film of {film.bits} bits per pixel, not 16")
+    pixels = open_film(film)
+    return Opened(film, pixels, find_areas(pixels, air))
+
+
 def cut_film(
-    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
+    lesions: list[dict], opened: Opened, dicom_dir: Path, cutting: Cutting
 ) -> Iterator[tuple[dict, np.ndarray | None]]:
     """Yield each of the lesions of one film with its facts and its crop, or with its `reason` and None.
 
     The facts are the columns LESION_COLUMNS; crops are uint8 or uint16, by `bits`. For `component` see
-    `select_component`; for `shape`, `margin` and `side_min` `window_around`; for `air` `find_areas`. `open_film`
-    returns something with a shape, a dtype and two-dimensional slices, also with steps. An array is read whole
-    for its hash; otherwise `film_sha256` is empty: unknown.
+    `select_component`; for `shape`, `margin` and `side_min` `window_around`. Pixels that are an array are read whole
+    for their hash; otherwise `film_sha256` is empty: unknown.
     """
-    try:
-        film = _only_film(dicom_dir, lesions[0]["film_uid"])
-        pixels = open_film(film)
-        areas = find_areas(pixels, cutting.air)
-    except DicomError as error:
-        yield from (({**lesion, "reason": error.message}, None) for lesion in lesions)
-        return
+    film, pixels, areas = opened
     known = isinstance(pixels, np.ndarray)
     film_facts = {
         "film_rows": film.rows,
@@ -69,9 +91,7 @@ def cut_film(
         yield {**lesion, **film_facts, **mask_facts, **place, **border, "crop_sha256": sha256_pixels(crop)}, crop
 
 
-def cut_backgrounds(
-    lesions: list[dict], dicom_dir: Path, cutting: Cutting, *, open_film: Callable[[Film], np.ndarray] = open_pixels
-) -> Iterator[tuple[dict, np.ndarray]]:
+def cut_backgrounds(lesions: list[dict], opened: Opened, cutting: Cutting) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield patches of breast away from the lesions that `cut_film` located in a film, each with its facts.
 
     The facts are the columns BACKGROUND_COLUMNS; sides are those of the film's crops. A film of the test set gives
@@ -82,13 +102,12 @@ def cut_backgrounds(
         return
     if not cutting.backgrounds_per_film:
         return
-    film = _only_film(dicom_dir, lesions[0]["film_uid"])
-    pixels = open_film(film)
+    film, pixels, areas = opened
     windows = [
         Box(row["y0"], row["x0"], row["y0"] + row["crop_rows"], row["x0"] + row["crop_columns"]) for row in lesions
     ]
     squares = sample_squares(
-        find_areas(pixels, cutting.air),
+        areas,
         (film.rows, film.columns),
         avoid=windows,
         sides=[max(window.shape) for window in windows],
@@ -133,19 +152,6 @@ def _locate(lesion: dict, film: Film, dicom_dir: Path, component: str) -> tuple[
     if count > 1:
         repairs.append(f"components_{component}")
     return box, {"roi_uid": roi_uid, "repairs": ";".join(repairs)}
-
-
-def _only_film(dicom_dir: Path, film_uid: str) -> Film:
-    files = series_files(dicom_dir, film_uid)
-    folder = Path(dicom_dir) / film_uid
-    if not files:
-        raise DicomError(f"{folder} is missing or empty: the lesion has no film")
-    if len(files) > 1:
-        raise DicomError(f"{folder} holds {len(files)} images, not one film")
-    film = read_film(files[0])
-    if film.bits != 16:
-        raise DicomError(f"{film.path} is a film of {film.bits} bits per pixel, not 16")
-    return film
 
 
 def _find_mask(dicom_dir: Path, mask_uid: str, crop_uid: str, film: Film) -> Film:

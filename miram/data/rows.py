@@ -1,12 +1,14 @@
 """The tables of lesions, and the images that belong to their rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from miram.files import atomic_path
+from miram.files import write_csv
+
+FEW = 5  # that a message names
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -18,8 +20,7 @@ def write_rows(rows: Iterable[dict[str, Any]], columns: list[str], path: Path) -
     """Write rows as CSV with these columns, sorted by the first one; missing values are blank."""
     # as objects: whole numbers stay whole where others are unknown
     table = pd.DataFrame(rows, columns=columns, dtype=object).sort_values(columns[0])
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, path)
 
 
 def remove_others(folder: Path, names: set[str]) -> None:
@@ -27,6 +28,11 @@ def remove_others(folder: Path, names: set[str]) -> None:
     for png in folder.glob("*.png"):
         if png.stem not in names:
             png.unlink()
+
+
+def first_few(texts: Sequence[str]) -> list[str]:
+    """The first five of the texts and, if there are others, how many."""
+    return [*texts[:FEW], *[f"{len(texts) - FEW} more"] * (len(texts) > FEW)]
 
 
 def as_markdown(table: pd.DataFrame, index: str = "") -> str:

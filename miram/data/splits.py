@@ -7,13 +7,14 @@ occur on both sides. "strict" closes them.
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from miram.data.tasks import JOINT, MULTI_LABEL, OWN, classes, labels, strata
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 
 COLUMNS = ["lesion_id", "patient_id", "split", "reason"]
 SPLITS = ("train", "validation", "test", "excluded")
@@ -23,30 +24,10 @@ PRETRAIN = "pretrain"  # own images without a label: only for pre-training
 PICTURED = 4  # validation lesions in a reconstruction figure
 
 
-def write_splits(
-    lesions_csv: Path,
-    splits_csv: Path,
-    *,
-    protocol: str,
-    validation_fraction: float,
-    test_fraction: float,
-    candidates: int,
-    seed: int,
-) -> dict[str, dict[str, int]]:
-    """Split the lesions of `lesions_csv` into `splits_csv` and return how many of each class each split holds.
-
-    Raises MiramError if they cannot be divided such that training, model selection and testing are possible.
-    """
-    splits, counts = divide(
-        pd.read_csv(lesions_csv, dtype=str, keep_default_na=False),
-        protocol=protocol,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        candidates=candidates,
-        seed=seed,
-    )
-    with atomic_path(splits_csv) as temporary:
-        splits.to_csv(temporary, index=False, lineterminator="\n")
+def write_splits(lesions_csv: Path, splits_csv: Path, **values: Any) -> dict[str, dict[str, int]]:
+    """Split the lesions of `lesions_csv` into `splits_csv`, see `divide`; returns the counts."""
+    splits, counts = divide(pd.read_csv(lesions_csv, dtype=str, keep_default_na=False), **values)
+    write_csv(splits, splits_csv)
     return counts
 
 
@@ -61,7 +42,7 @@ def divide(
 ) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
     """The division of a table of lesions, columns COLUMNS, and how many of each class each split holds.
 
-    Raises as `write_splits`.
+    Raises MiramError if they cannot be divided such that training, model selection and testing are possible.
     """
     drawing = {"candidates": candidates, "seed": seed}
     lesions = with_test_set(lesions, test_fraction=test_fraction, **drawing)

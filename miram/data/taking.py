@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from miram.data.case_lists import CROP_UIDS
 from miram.data.crop_rules import Taking
 from miram.data.cutting import reduced
 from miram.data.dicom import DicomError, Film, read_film, read_pixels
-from miram.data.pictures.survey import Reading
-from miram.data.rows import rows_of
+from miram.data.own_images.dialect import read_sheet
+from miram.data.pictures.survey import AS_STORED
 from miram.data.transfer.receipt import RECEIPT
 from miram.errors import MiramError
 from miram.files import sha256_pixels
@@ -23,26 +22,40 @@ from miram.files import sha256_pixels
 BOXES = "lesions.csv"  # in a folder of crops: the boxes of masks in film px, of an independent list
 BOX = ("mask_minx", "mask_miny", "mask_maxx", "mask_maxy")
 WIDER_PX = 41  # of a crop than its box, on both sides together: at most, in the 3,486 lesions where both are known
-AS_STORED = Reading("stored", None)  # all grey levels that the bits of a file can hold
+REMEDY = "Give four numbers, or leave all four empty; or move the table out of the folder."
 DOUBTFUL = "crop_doubtful"  # the word for it among the repairs
 
 Boxes = Mapping[str, tuple[int, int] | None]  # lesion_id -> columns and rows; None: the list has no box of it
 
 
 def read_boxes(folder: Path) -> Boxes:
-    """The sizes of the boxes in the table BOXES of a folder; empty without such a table."""
+    """The sizes of the boxes in the table BOXES of a folder; empty where there is none.
+
+    Raises MiramError that names the table, and the column or the line that is wrong.
+    """
     path = Path(folder) / BOXES
     if not path.is_file():
         return {}
-    table = pd.read_csv(path)
-    if not {"image", *BOX} <= set(table):
-        return {}
-    return {
-        Path(row["image"]).stem: None
-        if any(pd.isna(row[name]) for name in BOX)
-        else (int(row["mask_maxx"] - row["mask_minx"]), int(row["mask_maxy"] - row["mask_miny"]))
-        for row in rows_of(table)
-    }
+    sheet = read_sheet(path, ("image", *BOX))
+    return {_lesion(path, line, cells): _size(path, line, cells) for line, cells in sheet.rows.items()}
+
+
+def _lesion(path: Path, line: int, cells: Mapping[str, str]) -> str:
+    if not cells["image"]:
+        raise MiramError(f"{path}: line {line}: image is empty.", REMEDY)
+    return Path(cells["image"]).stem
+
+
+def _size(path: Path, line: int, cells: Mapping[str, str]) -> tuple[int, int] | None:
+    """Columns and rows of the box of a line; None if it has none."""
+    edges = [cells[name] for name in BOX]
+    if not any(edges):
+        return None
+    try:
+        left, top, right, bottom = map(float, edges)
+        return int(right - left), int(bottom - top)
+    except (ValueError, OverflowError) as error:  # of infinity
+        raise MiramError(f"{path}: line {line}: {', '.join(BOX)} = {', '.join(edges)}.", REMEDY) from error
 
 
 def take_crops(

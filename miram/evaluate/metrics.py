@@ -43,7 +43,7 @@ from miram.evaluate.pretrainings import (
 from miram.evaluate.scores import METRICS, Options
 from miram.evaluate.statistics import interval, patient_resamples
 from miram.evaluate.weighted import Measured, weighted_scores
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.layout import TRIVIAL, TRIVIAL_MODE, Cell
 from miram.predictions import TEST, Predictions, read_predictions
 
@@ -291,5 +291,4 @@ def _rows(
 
 def _write(path: Path, rows: list[dict[str, object]], columns: list[str], whole_numbers: list[str]) -> None:
     table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(whole_numbers, "Int64"))
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    write_csv(table, path, float_format="%.6f")

@@ -6,9 +6,8 @@ from typing import Any
 
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.lists import case_list, holds_none
-from miram.data.transfer.sources import Idc, Tcia, own_settings, takes_crops
+from miram.data.transfer.sources import Idc, Tcia, named_crops, own_settings
 from miram.data.transfer.sources.local import require_dicom
-from miram.data.transfer.sources.named import count_pictures
 from miram.errors import MiramError
 from miram.layout import CASE_CSVS
 from miram.planning.finding import Finding
@@ -95,12 +94,10 @@ def _named(answers: Mapping[str, Fault | None]) -> str:
 
 
 def _check_local(_: Http, settings: Mapping[str, Any]) -> Finding:
-    folder = Path(settings["folder"])
-    pictures = count_pictures(folder) if takes_crops(settings) else 0
-    if pictures:
-        return Finding("ok", f"Source: {pictures} PNG or JPEG files in {folder}")
+    if pictures := named_crops(settings):
+        return Finding("ok", f"Source: {len(pictures)} PNG or JPEG files named by lesion in {settings['folder']}")
     try:
-        require_dicom(folder)
+        require_dicom(Path(settings["folder"]))
     except MiramError as error:
         return Finding("stop", error.message, error.remedy)
     return Finding("ok", f"Source: DICOM files in {settings['folder']}")

@@ -19,7 +19,7 @@ from miram.data.own_images.table import Lesion, read_table
 from miram.data.pictures.survey import summary, survey
 from miram.data.tasks import JOINT, targets
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.kinds import AskedPrecision
 from miram.models.export import Network, load_classifier
 from miram.predictions import COLUMNS, PROBABILITY, TEST
@@ -97,8 +97,7 @@ def answer_cases(
     table = predictions(split, probabilities(logits, network.multi_label), network.classes)
     groups = pd.DataFrame([case.groups for case in answered])
     table = pd.concat([table.assign(image=[case.lesion.image for case in answered]), groups], axis=1)
-    with atomic_path(predictions_csv) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, predictions_csv)
     return Answered(table, [str(name) for name in groups], aside, network, seen)
 
 

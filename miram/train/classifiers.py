@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 
 from miram.data import tasks
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.layout import PREDICTIONS
 from miram.models.export import load_weights
 from miram.models.timm_encoder import AnyEncoder, encoder_from
@@ -173,8 +173,7 @@ def write_outcome(
     out_dir: Path, question: Question, tables: Iterable[pd.DataFrame], log: list[dict[str, float]]
 ) -> None:
     """Write the predictions, and the log of the candidates."""
-    with atomic_path(out_dir / "log.csv") as temporary:
-        pd.DataFrame(log).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(pd.DataFrame(log), out_dir / "log.csv")
     write_predictions(out_dir / PREDICTIONS, Predictions(question, pd.concat(tables)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from miram.files import atomic_path
+from miram.files import write_csv
 
 
 @contextmanager
@@ -23,8 +23,7 @@ def journal(folder: Path) -> Iterator[Callable[[Sequence[Mapping[str, float]]], 
 
         def write(rows: Sequence[Mapping[str, float]]) -> None:
             nonlocal written
-            with atomic_path(folder / "log.csv") as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+            write_csv(pd.DataFrame(rows), folder / "log.csv")
             for row in rows[written:]:
                 for name, value in row.items():
                     if name != "epoch":

@@ -12,7 +12,7 @@ import pandas as pd
 from miram.data.cutting import reduced
 from miram.data.geometry import Box, cut_window
 from miram.errors import MiramError
-from miram.files import atomic_path, files_below
+from miram.files import files_below, write_csv
 from miram.kinds import AskedPrecision
 from miram.models.export import load_classifier
 from miram.predictions import PROBABILITY
@@ -42,8 +42,8 @@ def predict(
     """The prediction of the network in `model_file` for `picture`, a file that `miram.data.pictures` reads.
 
     It is read like those that the network was trained on. The crop is `square`, around the lesion, or else the whole
-    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, or a network of
-    films gets neither a square nor a square picture.
+    picture, see `Seen.cut`. Raises MiramError if a file cannot be read, the square misses the picture, a network of
+    films gets neither a square nor a square picture, or one of the archive's own crops gets a square.
     """
     fabric = one_device(accelerator, precision, threads)
     network = load_classifier(model_file)
@@ -85,13 +85,14 @@ def predict_folder(
         answers = pd.DataFrame(probabilities(logits, network.multi_label), list(views), columns)
     table = answers.reindex(sorted(notes.keys() | faults.keys())).rename_axis("image")
     table["note"] = [faults.get(name, notes.get(name, "")) for name in table.index]
-    with atomic_path(out_csv) as temporary:
-        table.to_csv(temporary, lineterminator="\n")
+    write_csv(table, out_csv, index=True)
     return faults
 
 
 def look(picture: Path, square: Square | None, seen: Seen) -> tuple[np.ndarray, str]:
     """The crop of a picture as in training, (R, C) uint8, and why its grey levels should be checked, if any."""
+    if square is not None:
+        seen.require_boxes(picture)
     wide, note = seen.reading.read(picture)
     pixels = reduced(wide, 8)
     return seen.cut(pixels, None, picture) if square is None else cut_square(pixels, square, picture), note

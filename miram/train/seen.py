@@ -14,12 +14,15 @@ from miram.data.pictures.survey import Reading
 from miram.errors import MiramError
 from miram.models.export import Network
 
+WHOLE = "whole"  # a further `shape`: pictures were crops of lesions already, which no window cuts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen(WindowRule):
     """The rule and the ranges of grey levels, see `Reading`, and how lesions were cut.
 
-    `films`: lesions were cut from films; otherwise a picture without a box was cut whole.
+    `films`: lesions were cut from films; otherwise a picture without a box was cut whole. With the `shape` WHOLE, of
+    the archive's own crops, the rest of the rule says nothing.
     """
 
     levels: str
@@ -51,9 +54,11 @@ class Seen(WindowRule):
     def cut(self, pixels: np.ndarray, box: Box | None, path: Path) -> np.ndarray:
         """The crop of a lesion in a box of a picture (R, C), or of the whole picture, zero outside it.
 
-        Raises MiramError for a film without a box that is not square.
+        Raises MiramError for a film without a box that is not square, and as `require_boxes`.
         """
         rows, columns = pixels.shape
+        if box is None and self.shape == WHOLE:
+            return pixels
         if box is None and self.films:
             if rows != columns:
                 raise MiramError(
@@ -61,6 +66,16 @@ class Seen(WindowRule):
                     "Say where the lesion is, in px.",
                 )
             return pixels
+        self.require_boxes(path)
         whole = Box(0, 0, rows, columns)
         window = window_around(box or whole, shape=self.shape, margin=self.margin, side_min=self.side_min)
         return cut_window(pixels, window)
+
+    def require_boxes(self, path: Path) -> None:
+        """Raise MiramError naming the picture if a box in it cannot be cut as the training pictures were."""
+        if self.shape == WHOLE:
+            raise MiramError(
+                f"{path}: no box can be cut as in training, which saw the archive's own crops, each with grey levels "
+                "of its own.",
+                "Give crops as pictures: the lesion with 20 px around it, stretched so that its maximum is white.",
+            )

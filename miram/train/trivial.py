@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from miram.data.tasks import MULTI_LABEL
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.layout import TRIVIAL, TRIVIAL_MODE, trivial_predictions
 from miram.predictions import Predictions, write_predictions
 from miram.recipe import Trivial
@@ -68,8 +68,7 @@ def classify_trivially(
             tables = [predictions(split, answer, labelled.classes) for split, answer in answers]
             write_predictions(trivial_predictions(out_dir, method), Predictions(asked, pd.concat(tables)))
     log = pd.concat([own.log.assign(method=method) for method, own in chosen.items()])
-    with atomic_path(out_dir / "log.csv") as temporary:
-        log.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(log, out_dir / "log.csv")
     return {
         "chosen": {method: own.candidate for method, own in chosen.items()},
         **lesions.counts(),

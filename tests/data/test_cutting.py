@@ -14,7 +14,7 @@ from tiny_runs import run_tiny, tcia
 from miram.data import cutting as crops
 from miram.data.case_lists import read_lesions
 from miram.data.crop_rules import Cutting
-from miram.data.cutting import cut_film
+from miram.data.cutting import cut_film, open_only
 from miram.data.dicom import open_pixels
 from miram.data.geometry import Box, fit_mask
 
@@ -124,7 +124,8 @@ def test_a_film_that_gives_slices_only_is_cut_alike_and_its_hash_is_unknown(arch
     on_film = lesions[lesions["film_uid"] == "1.2.3.1"].to_dict("records")
     cutting = Cutting(**VALUES, **BACKGROUNDS)
     (here, crop), (there, same) = (
-        next(cut_film(on_film, dicom_dir, cutting, open_film=open_film)) for open_film in (open_pixels, Remote)
+        next(cut_film(on_film, open_only(dicom_dir, "1.2.3.1", air=cutting.air, open_film=way), dicom_dir, cutting))
+        for way in (open_pixels, Remote)
     )
     assert np.array_equal(crop, same)
     assert here.pop("film_sha256") and there.pop("film_sha256") == "" and here == there

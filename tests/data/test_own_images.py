@@ -63,9 +63,9 @@ def run(own, rows=ROWS, **changes):
     return facts, lesions, aside, backgrounds
 
 
-def look(own, rows, shown=24, divisions=None, **changes):
+def look(own, rows, shown=24, divisions=(), **changes):
     named = {"folder": str(own), "table_csv": "images.csv", **VALUES, **changes}
-    return check_images(read(own, rows), shown=shown, divisions=divisions or {}, **named)
+    return check_images(read(own, rows), shown=shown, divisions=divisions, **named)
 
 
 def crop(own, name, place=""):
@@ -266,7 +266,7 @@ def leaking(own):
 
 def test_the_check_counts_classes_parts_patients_losses_and_leaks_and_writes_nothing(own):
     rows = leaking(own)
-    found = look(own, rows, divisions={name: DIVISION for name in ("strict", "published")})
+    found = look(own, rows, divisions=[{"protocol": name, **DIVISION} for name in ("strict", "published")])
     assert found.fault is None and not places_in(own).lesions_csv.exists() and not places_in(own).crops_dir.exists()
     lines = [" ".join(line.replace("|", " ").split()) for line in found.text.splitlines()]
     for expected in (
@@ -307,5 +307,5 @@ def test_the_check_tells_everything_before_what_would_stop_the_run(own):
     rows = leaking(own)
     found = look(own, rows, set_aside_max=0.0)
     assert "1 of 10 lesions of class malignant" in found.fault.message and "benign" in found.text
-    few = look(own, ROWS, divisions={"strict": DIVISION})
+    few = look(own, ROWS, divisions=[{"protocol": "strict", **DIVISION}])
     assert "cannot be divided" in few.fault.message and "cannot be divided" in few.text

@@ -67,6 +67,11 @@ def test_the_check_fails_where_the_run_would_stop_and_shows_everything_all_the_s
         assert "'Benign' is not a class of the table: 'benign', 'malignant'" in capfd.readouterr().err
 
 
+def test_the_audit_of_an_archive_is_not_made_of_own_images(project, capfd):
+    assert main(["audit"]) == 2
+    assert "source is images" in capfd.readouterr().err
+
+
 def test_the_table_is_read_once(project, monkeypatch):
     read, sheets = table.read_sheet, []
     monkeypatch.setattr(table, "read_sheet", lambda *given: sheets.append(given) or read(*given))

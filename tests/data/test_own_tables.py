@@ -120,6 +120,7 @@ def test_decimals_are_clear_where_one_number_can_be_nothing_else(own):
     [
         (("none.png", "P1", "cyst", "train"), r"line 3: image = 'none.png', which is not in .*: it does not exist"),
         (("../images.csv", "P1", "cyst", "train"), r"'../images.csv', which leads out of"),
+        ((r"..\images.csv", "P1", "cyst", "train"), r"images.csv', which leads out of"),
         (("/etc/hostname", "P1", "cyst", "train"), r"'/etc/hostname', which leads out of"),
         (("p{3}.png", "P1", "cyst", "train"), r"image = 'p\{3\}.png', but paths may not contain"),
         (("b.png", "P1", "", "train"), "line 3: label = '', which is empty"),

@@ -185,6 +185,9 @@ def test_the_window_of_a_file_is_used_where_it_is_asked_for(tmp_path):
     for name in list(files)[:4]:
         assert np.abs(read(paths[name], "window") - expected).max() <= 1.1, name
     assert same(read(paths["none.dcm"], "window")) and same(read(paths["window.dcm"], "data"))
+    files = {"window.dcm": dicom(twelve, stored=16, **window), "none.dcm": dicom(levels(14), stored=16)}
+    found = survey(write(tmp_path / "mixed", files), "window", iter)  # the window's own range widens none
+    assert [found.rows[name]["shown_to"] for name in files] == [65535, 16383]
 
 
 def test_a_voi_lut_is_used_where_it_is_asked_for_and_a_modality_lut_always(tmp_path):

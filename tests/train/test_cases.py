@@ -118,6 +118,8 @@ def test_what_cannot_be_used_is_set_aside_with_its_reason(model, picture, tmp_pa
     assert found.table["lesion_id"].tolist() == ["good"]
     assert "no crop of a lesion" in found.aside["film"] and "has 60 columns and 40 rows" in found.aside["beyond"]
     assert "cannot be decoded" in found.aside["notes"]
+    of_crops = answer_cases(model(shape="whole"), cases, tmp_path / "crops.csv", **MACHINE)  # the archive's own
+    assert of_crops.table["lesion_id"].tolist() == ["film"] and "no box can be cut" in of_crops.aside["good"]
     with pytest.raises(MiramError, match="None of the 3 cases can be used"):
         answer_cases(model(films=True), cases[:3], tmp_path / "none.csv", **MACHINE)
 

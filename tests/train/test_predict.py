@@ -10,14 +10,17 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from tiny_classifier import FOUR, SEEN, saved_classifier
 
-from miram import layout
+from miram import layout, params
 from miram.cli import main
+from miram.cli.training import _seen
+from miram.data.crop_rules import Taking
 from miram.data.pictures.picture import Range
 from miram.data.pictures.survey import FILMS
+from miram.data.taking import take_crops
 from miram.errors import MiramError
 from miram.models.export import load_classifier
 from miram.provenance import record
-from miram.train.augment import to_images
+from miram.train.augment import resize, to_images
 from miram.train.explain import relevance
 from miram.train.predict import cut_square, look, predict
 from miram.train.seen import Seen
@@ -91,6 +94,22 @@ def test_without_a_box_a_network_of_ones_own_images_sees_what_training_cut(tmp_p
     saved_classifier(tmp_path / "model.safetensors", seen=OWN.told())
     found = predict(tmp_path / "model.safetensors", tmp_path / "own.png", None, **COMPUTE)
     assert found.view.shape == (16, 16) and not found.note
+
+
+def test_a_network_of_the_archives_own_crops_sees_one_whole_as_in_training_and_takes_no_box(film, tmp_path):
+    saved_classifier(tmp_path / "small.safetensors", seen=_seen(params.load(ROOT / "params.yaml", "small")).told())
+    dark = tmp_path / "dark.png"  # which stays dark
+    Image.fromarray(film[1] >> 5).save(dark)
+    for path in (film[0], dark):
+        (tmp_path / path.stem).mkdir()
+        (tmp_path / path.stem / path.name).symlink_to(path)
+        lesion = {"lesion_id": "a", "crop_uid": path.stem, "mask_uid": path.stem, "repairs": ""}
+        [(_, crop)] = take_crops([lesion], tmp_path, Taking(bits=8, doubtful="keep"), {})
+        found = predict(tmp_path / "small.safetensors", path, None, **COMPUTE)
+        assert crop.shape == (40, 60)
+        np.testing.assert_array_equal(found.view, resize(crop, 16))
+        with pytest.raises(MiramError, match=f"{path.name}: no box can be cut .* archive's own crops"):
+            predict(tmp_path / "small.safetensors", path, (10, 5, 24), **COMPUTE)
 
 
 def test_what_lies_outside_the_picture_is_black(film):

@@ -15,7 +15,7 @@ import pandas as pd
 
 from miram.data.case_lists import ABNORMALITIES, CASES, PATHS, RENAMED, lesion_ids, lesions_of
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.layout import CASE_CSVS
 
 TABLE = Path(__file__).with_name("cases.csv.gz")
@@ -60,8 +60,7 @@ def write_case_lists(csv_dir: Path) -> None:
     for name in CASE_CSVS:
         kind, _, _, part, _ = name.split("_")
         own = rows[(rows["kind"] == kind) & (rows["official_split"] == part)]
-        with atomic_path(csv_dir / name) as temporary:
-            own[[*first, *middle, *last]].to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(own[[*first, *middle, *last]], csv_dir / name)
 
 
 def differences(cases: pd.DataFrame) -> tuple[list[str], list[str]]:

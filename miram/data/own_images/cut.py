@@ -14,12 +14,11 @@ from miram.data.cutting import place_facts, reduced
 from miram.data.geometry import Box, cut_window, lesion_box, window_around
 from miram.data.own_images.table import Lesion
 from miram.data.pictures.picture import PictureError
-from miram.data.pictures.survey import Reading, Survey, survey
+from miram.data.pictures.survey import AS_STORED, Reading, Survey, survey
 from miram.data.tasks import OWN
 from miram.files import sha256_pixels
 from miram.progress import track
 
-MASK = Reading("stored", None)  # black that is not black in its file
 TOLERANCE = 1  # px that a box may reach beyond its image: rounding
 
 
@@ -103,7 +102,7 @@ def located(lesion: Lesion, shape: tuple[int, ...], folder: Path, component: str
 
 
 def _box_of_mask(path: Path, shape: tuple[int, ...], component: str) -> tuple[Box, str]:
-    grey, _ = MASK.read(path)
+    grey, _ = AS_STORED.read(path)
     if grey.shape != shape:
         raise PictureError(
             f"{path} is a mask of {grey.shape[1]} x {grey.shape[0]} px, its image has {shape[1]} x {shape[0]}."

@@ -9,14 +9,13 @@ import pandas as pd
 
 from miram.data.own_images.cut import Found
 from miram.data.pictures.survey import summary
-from miram.data.rows import as_markdown
+from miram.data.rows import as_markdown, first_few
 from miram.data.splits import PRETRAIN
 from miram.data.tasks import OWN
 from miram.errors import MiramError
 
 NO_LABEL = "(no label)"
 NOT_GIVEN = "not given"  # the part of lesions from which a test set is drawn
-NAMED = 5  # examples of a finding
 SHOWN = 12  # reasons of a table; set_aside.csv has all
 PARTS = ("train", "test", NOT_GIVEN, PRETRAIN)
 
@@ -45,10 +44,8 @@ def require_enough(found: Found, table_csv: str, folder: Path, set_aside_max: fl
     for name, own in labelled.groupby(OWN):
         whole = len(own) + int((good[OWN] == name).sum())
         if len(own) > set_aside_max * whole:
-            reasons = "; ".join(
-                f"{row.lesions} of {row['class']}: {row.reason}"
-                for _, row in _reasons(labelled, folder).head(NAMED).iterrows()
-            )
+            rows = _reasons(labelled, folder).iterrows()
+            reasons = "; ".join(first_few([f"{row.lesions} of {row['class']}: {row.reason}" for _, row in rows]))
             raise MiramError(
                 f"{table_csv}: {len(own)} of {whole} lesions of class {name} are set aside, which is more than "
                 f"{set_aside_max:.0%}. {reasons}",
@@ -94,8 +91,7 @@ def leaks(lesions: pd.DataFrame) -> list[str]:
 
 
 def _told(found: list[str]) -> str:
-    more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return f"{len(found)} ({', '.join(found[:NAMED])}{more})" if found else "none"
+    return f"{len(found)} ({', '.join(first_few(found))})" if found else "none"
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The stage `images`: crops of own images instead of films; and a check of them before it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,12 +94,12 @@ def check_images(
     table_csv: str,
     set_aside_max: float,
     shown: int,
-    divisions: Mapping[str, Mapping[str, Any]],
+    divisions: Iterable[Mapping[str, Any]],
     **rule: Any,
 ) -> Check:
     """What `import_images` would do, without writing: its text, how the lesions divide, and crops of each class.
 
-    `divisions` are the keywords of `divide` by protocol, `shown` is the number of crops. Raises MiramError as
+    `divisions` are the keywords of `divide`, `shown` is the number of crops. Raises MiramError as
     `cut_images`.
     """
     cutting = Rule(**rule)
@@ -111,13 +111,13 @@ def check_images(
         fault = error
     parts = [_text(table, found, folder, cutting)]
     lesions = pd.DataFrame(found.rows, columns=[*LESION_COLUMNS, OWN])
-    for protocol, values in divisions.items() if fault is None else ():
+    for values in divisions if fault is None else ():
         try:
-            counts = divide(lesions, protocol=protocol, **values)[1]
+            counts = divide(lesions, **values)[1]
             told = "\n".join(f"* {part}: {_listed(own)}" for part, own in counts.items())
         except MiramError as error:
             fault, told = error, error.message
-        parts.append(f"Divided under protocol {protocol}:\n\n{told}\n")
+        parts.append(f"Divided under protocol {values['protocol']}:\n\n{told}\n")
     return Check("\n".join(parts), list(_samples(found, Path(folder), cutting, shown)), fault)
 
 

@@ -143,12 +143,12 @@ def _path(faults: _Faults, row: _Row, column: str, folder: Path) -> str:
     given = row.cells.get(column, "")
     if not given:
         return ""
-    if Path(given).is_absolute() or Path(os.path.normpath(given)).parts[:1] == ("..",):
-        faults.stop(row, column, f"which leads out of {folder}")
     if set("{}") & set(str(folder / given)):
         faults.stop(row, column, "but paths may not contain { or }")
     slashed = given.replace("\\", "/")
     ways = [given, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    if any(Path(way).is_absolute() or Path(os.path.normpath(way)).parts[:1] == ("..",) for way in ways):
+        faults.stop(row, column, f"which leads out of {folder}")
     for way in ways:
         if (folder / way).is_file():
             return os.path.normpath(way)

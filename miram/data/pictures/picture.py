@@ -44,7 +44,8 @@ class Facts:
     @property
     def kind(self) -> str:
         """Files of the same kind are expected to use the same grey levels: their headers agree."""
-        words = [self.format, f"{self.bits} bits" + " signed" * self.signed, self.manufacturer]
+        bits = f"{self.bits} bits" + " signed" * self.signed + " windowed" * self.shown
+        words = [self.format, bits, self.manufacturer]
         return ", ".join(filter(None, words))
 
     @property

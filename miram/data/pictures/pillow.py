@@ -10,7 +10,12 @@ from PIL.TiffImagePlugin import TiffImageFile
 from miram.data.pictures.picture import Picture, PictureError, picture_of
 from miram.errors import MiramError
 
-FORMATS = ("PNG", "TIFF", "JPEG", "PPM", "BMP", "JPEG2000")  # Pillow's words
+STARTS = {  # how the files begin, by Pillow's words for their formats
+    **{"PNG": (b"\x89PNG",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "JPEG": (b"\xff\xd8",)},
+    **{"PPM": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "BMP": (b"BM",)},
+    "JPEG2000": (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"),
+}
+FORMATS = tuple(STARTS)
 LAYERS = {"L": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "RGBa": 4}  # 8 bits each
 PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0  # of TIFF
 PNG_BITS = 24  # offset of the bits per channel in a PNG file

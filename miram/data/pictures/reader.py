@@ -4,16 +4,11 @@ from pathlib import Path
 
 from miram.data.pictures.levels import WINDOW
 from miram.data.pictures.picture import Picture, PictureError
-from miram.data.pictures.pillow import pillow_size, read_pillow
+from miram.data.pictures.pillow import STARTS, pillow_size, read_pillow
 from miram.errors import MiramError
 
-DICOM_MARK = (128, b"DICM")  # place and bytes of the mark of a DICOM file (PS3.10, 7.1)
+HEAD_BYTES = 132  # of a DICOM file, which end in a mark (PS3.10, 7.1)
 BARE = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")  # how data elements begin where the mark is missing
-PICTURES = {  # how the files begin that Pillow is asked about
-    **{"PNG": (b"\x89PNG",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "JPEG": (b"\xff\xd8",)},
-    **{"PPM": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "BMP": (b"BM",)},
-    "JPEG2000": (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"),
-}
 
 
 def read_picture(path: Path, levels: str) -> Picture:
@@ -44,17 +39,21 @@ def count_pixels(path: Path) -> int:
 
 def _is_dicom(path: Path) -> bool:
     """Whether a file is DICOM by its mark; otherwise Pillow is asked. Raises as `read_picture`."""
-    place, mark = DICOM_MARK
     try:
         with open(path, "rb") as stream:
-            head = stream.read(place + len(mark))
+            head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise MiramError(f"{path} {_fault(path, error)}", "Check its path, its permissions and its disk.") from error
-    if head[place:] == mark or head.startswith(BARE):
+    if has_mark(head) or head.startswith(BARE):
         return True
-    if not head.startswith(tuple(start for starts in PICTURES.values() for start in starts)):
+    if not head.startswith(tuple(start for starts in STARTS.values() for start in starts)):
         raise PictureError(f"{path} cannot be decoded: it is not DICOM, PNG, TIFF, JPEG or PGM.")
     return False
+
+
+def has_mark(head: bytes) -> bool:
+    """Whether the first HEAD_BYTES of a file are those of a DICOM file."""
+    return head[128:] == b"DICM"
 
 
 def why_absent(path: Path) -> str:

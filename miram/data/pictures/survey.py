@@ -11,13 +11,12 @@ import pandas as pd
 from miram.data.pictures.levels import scale_of, scaled, used_ranges, widened
 from miram.data.pictures.picture import Facts, PictureError, Range
 from miram.data.pictures.reader import read_picture
-from miram.data.rows import write_rows
+from miram.data.rows import first_few, write_rows
 
 COLUMNS = [
     *("image", "format", "manufacturer", "bits", "signed", "inverted", "padding_px", "lowest", "highest"),
     *("shown_from", "shown_to", "note"),
 ]
-NAMED = 5  # files that a summary names
 
 
 class Reading(NamedTuple):
@@ -33,6 +32,7 @@ class Reading(NamedTuple):
         return scaled(picture, found.range), found.reason
 
 
+AS_STORED = Reading("stored", None)  # of the archive's own crops, and of masks, whose black may be another level
 FILMS = Reading("data", None)  # of CBIS-DDSM: 16 bits, and all of them used
 
 
@@ -95,12 +95,11 @@ def summary(found: Survey, levels: str) -> str:
         turned = f"; {group['inverted'].sum()} of them inverted" if group["inverted"].any() else ""
         lines.append(
             f"  {len(group)} of {kind}: levels {group['lowest'].min()} to {group['highest'].max()}, "
-            f"shown {' or '.join(shown[:NAMED])}{turned}"
+            f"shown {' or '.join(first_few(shown))}{turned}"
         )
     for title, notes in (
         ("look at", {name: row["note"] for name, row in found.rows.items() if row["note"]}),
         ("set aside", found.aside),
     ):
-        lines += [f"  {title} {name}: {why}" for name, why in list(notes.items())[:NAMED]]
-        lines += [f"  {title} {len(notes) - NAMED} more"] if len(notes) > NAMED else []
+        lines += [f"  {title} {text}" for text in first_few([f"{name}: {why}" for name, why in notes.items()])]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ TABLE_COLUMNS = ("ID1", "LeftRight", "abnormality", "classification", "subtype")
 SEVERITIES = {"benign": BENIGN, "malignant": MALIGNANT}
 KINDS = {"mass": MASS, "calcification": CALC, "both": "BOTH"}
 VIEWS = {"399162004": "CC", "399368009": "MLO"}  # codes of SNOMED CT
-HEADER = ["PatientID", "ImageLaterality", "ViewPosition", "ViewCodeSequence", "Manufacturer"]
+HEADER = ["PatientID", "ImageLaterality", "ViewPosition", "ViewCodeSequence", "Rows"]
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
@@ -29,9 +29,14 @@ def findings(folder: Path) -> Iterator[Finding | str]:
     breasts, pictured = _breasts(only_file(folder, *NAMES)), set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
+            header: Dataset = dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
         except InvalidDicomError:
             continue  # the table, lists and licences
+        except Exception:  # a damaged header makes pydicom raise nearly anything
+            header = Dataset()
+        if not header.get("Rows"):
+            yield "its picture cannot be read"
+            continue
         breast = str(header.get("PatientID", "")), str(header.get("ImageLaterality", ""))
         if breast in breasts:
             pictured.add(breast)
@@ -49,14 +54,20 @@ def _breasts(path: Path) -> dict[tuple[str, str], tuple[str, str, str]]:
         table = checked(path, read_xlsx(path), TABLE_COLUMNS)
     else:
         table = read_csv(path, TABLE_COLUMNS)
-    found: dict[tuple[str, str], tuple[str, str, str]] = {}
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for line, row in enumerate(table.to_dict("records"), start=2):
         if not any(row.values()):
             continue
         breast, told = _told(path, line, row)
-        if found.setdefault(breast, told)[0] != told[0]:
+        found.setdefault(breast, []).append(told)
+        if found[breast][0][0] != told[0]:
             raise refused(path, line, f"{' '.join(breast)} is benign in one row and malignant in another")
-    return found
+    return {breast: _joined(rows) for breast, rows in found.items()}
+
+
+def _joined(rows: list[tuple[str, str, str]]) -> tuple[str, str, str]:
+    severities, kinds, subtypes = (list(dict.fromkeys(values)) for values in zip(*rows, strict=True))
+    return severities[0], kinds[0] if len(kinds) == 1 else KINDS["both"], ", ".join(filter(None, subtypes))
 
 
 def _told(path: Path, line: int, row: Mapping[Hashable, str]) -> tuple[tuple[str, str], tuple[str, str, str]]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
-from pydicom import dcmread
-
+from miram.data.pictures.dicom import dicom_size
 from miram.data.recipes.table import (
     BENIGN,
     CALC,
@@ -38,7 +37,7 @@ SINGLE = ("calcification", "calcifications")
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The outlined lesions of the films in the table. Raises MiramError naming the first wrong line."""
+    """The outlined lesions of the films in the table. Raises MiramError naming the first wrong line or picture."""
     table = only_file(folder, "INbreast.csv")
     films = {path.name.partition("_")[0]: path for path in sorted(folder.rglob("*.dcm"))}
     outlines = {path.stem: path for path in sorted(folder.rglob("*.xml"))}
@@ -60,7 +59,7 @@ def findings(folder: Path) -> Iterator[Finding | str]:
 
 
 def _lesions(film: Path, outline: Path, severity: str, groups: dict[str, str]) -> Iterator[Finding | str]:
-    header = dcmread(film, stop_before_pixels=True)
+    size = dicom_size(film)
     patient = film.name.split("_")[1] if "_" in film.name else film.stem
     for name, points in _regions(outline):
         if name.lower() in SINGLE:
@@ -69,7 +68,7 @@ def _lesions(film: Path, outline: Path, severity: str, groups: dict[str, str]) -
             yield "outline of fewer than 3 points"
         else:
             kind = KINDS.get(name.lower(), name.upper() or "UNNAMED")
-            box = box_of(points, header.Rows, header.Columns)
+            box = box_of(points, *size)
             yield Finding(film, patient, severity, kind, box, "", {**groups, "finding": kind.lower()})
 
 

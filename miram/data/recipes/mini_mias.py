@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
+from miram.data.pictures.pillow import pillow_size
 from miram.data.recipes.table import BENIGN, CALC, MALIGNANT, MASS, Finding, box_of, only_file, refused
 
 KINDS = {"CALC": CALC, "CIRC": MASS, "SPIC": MASS, "MISC": MASS, "ARCH": "DISTORTION", "ASYM": "ASYMMETRY"}
@@ -21,7 +20,7 @@ LINE = re.compile(r"mdb(\d{3})\b(.*)", re.IGNORECASE)
 
 
 def findings(folder: Path) -> Iterator[Finding | str]:
-    """The lesions of `Info.txt`. Raises MiramError naming a line with another format."""
+    """The lesions of `Info.txt`. Raises MiramError naming a line with another format, or a damaged picture."""
     info = only_file(folder, "Info.txt")
     films = {path.stem.lower(): path for path in folder.rglob("*") if path.suffix.lower() == ".pgm"}
     for number, text in enumerate(info.read_text(encoding="latin-1").splitlines(), start=1):
@@ -45,8 +44,7 @@ def _finding(info: Path, number: int, film: int, words: list[str], path: Path | 
         x, y, radius = (int(word) for word in rest[1:])
     except ValueError as error:
         raise refused(info, number, f"x, y, radius = {' '.join(rest[1:])!r}, which are not three numbers") from error
-    with Image.open(path) as image:
-        columns, rows = image.size
+    rows, columns = pillow_size(path)
     centre = rows - y  # the file counts from the bottom
     box = box_of([(x - radius, centre - radius), (x + radius, centre + radius)], rows, columns)
     groups = {"density": TISSUES[tissue], "finding": kind}

@@ -13,11 +13,11 @@ from miram.data.transfer.lists import bring_case_lists
 from miram.data.transfer.sources import SOURCES, Series, open_source, takes_crops
 from miram.data.transfer.sources.idc import crop_sizes, read_index
 from miram.errors import MiramError
-from miram.files import atomic_path, sha256_file
+from miram.files import sha256_file, write_csv
 from miram.layout import CASE_CSVS
 
 INDEX_COLLECTION = "cbis_ddsm"  # in the index of the Imaging Data Commons
-COLUMNS = ["series_uid", "role", "images", "bytes"]
+COLUMNS = ["series_uid", "images", "bytes"]
 
 
 def list_archive(
@@ -57,7 +57,7 @@ def list_archive(
         ]
     for uid in absent:
         print(f"absent: the source does not have series {uid}", file=sys.stderr, flush=True)
-    _write(table, series_csv)
+    write_csv(table, series_csv)
     return {
         "lesions": len(lesions),
         "films": lesions["film_uid"].nunique(),
@@ -82,7 +82,7 @@ def list_carried(csv_dir: Path, series_csv: Path, *, source: str, settings: dict
     listed = {uid: entry.series for uid, entry in entries.items()}
     if source == "idc" and takes_crops(settings):
         listed = crop_sizes(lesions, entries)
-    _write(series_table(lesions, listed, columns_needed(settings)), series_csv)
+    write_csv(series_table(lesions, listed, columns_needed(settings)), series_csv)
 
 
 def columns_needed(settings: dict[str, Any]) -> list[str]:
@@ -91,18 +91,8 @@ def columns_needed(settings: dict[str, Any]) -> list[str]:
 
 
 def series_table(lesions: pd.DataFrame, listed: dict[str, Series], columns: list[str]) -> pd.DataFrame:
-    """One row per series in these columns of `lesions`, with the columns COLUMNS, sorted by UID.
-
-    `role`: its content according to the case lists: film, mask, crop, or crop+mask.
-    """
-    roles: dict[str, set[str]] = {}
-    for column in columns:
-        for uid in lesions[column]:
-            roles.setdefault(uid, set()).add(column.removesuffix("_uid"))
-    rows = []
-    for uid in sorted(roles):
-        one = listed.get(uid, Series(uid, 0, 0))
-        rows.append((uid, "+".join(sorted(roles[uid])), one.images, one.bytes))
+    """One row per series in these columns of `lesions`, with the columns COLUMNS, sorted by UID."""
+    rows = [listed.get(uid, Series(uid, 0, 0)) for uid in needed_series(lesions, columns)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -115,8 +105,3 @@ def no_answer(source: str, settings: dict[str, Any], fault: Fault) -> MiramError
         f"Check sources.{source} in params.yaml and the network, or choose {others} there, then run again; "
         "verified series are kept.",
     )
-
-
-def _write(table: pd.DataFrame, series_csv: Path) -> None:
-    with atomic_path(series_csv) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

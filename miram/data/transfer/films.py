@@ -20,9 +20,9 @@ import pandas as pd
 from miram.data.case_lists import leak_in_words, read_lesions
 from miram.data.crop_rules import Cutting, Taking
 from miram.data.cutting import BACKGROUND_COLUMNS, LESION_COLUMNS, SET_ASIDE_COLUMNS
-from miram.data.rows import remove_others, rows_of, write_rows
+from miram.data.rows import first_few, remove_others, rows_of, write_rows
 from miram.data.taking import Boxes, read_boxes
-from miram.data.transfer.catalogue import no_answer
+from miram.data.transfer.catalogue import COLUMNS, columns_needed, no_answer
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.ledger import History, open_ledger, read_ledger
 from miram.data.transfer.lock import write_lock
@@ -36,7 +36,6 @@ from miram.progress import track
 from miram.provenance.record import module_digest
 
 GIVE_UP_AFTER = 10  # consecutive films that failed after all attempts: then the source is down
-NAMED = 5  # failed series that a message names; the log has them all
 
 Films = dict[str, list[dict[str, Any]]]  # film UID -> the rows of the case lists for its lesions
 
@@ -60,13 +59,11 @@ def cut_films(
     not depend on interruptions. Raises MiramError if a series could not be downloaded, the disk is too
     small or full, or no lesion could be cut; finished work is kept.
     """
-    films, series = films_of(places.csv_dir), read_series(places.series_csv)
+    films, series = _catalogue(places, settings)
     boxes = _boxes(settings)
     keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     try:
         with open_ledger(places.ledger) as ledger:
-            for uid, one in series.items():
-                ledger.plan(uid, *one)
             left = _films_left(films, series, keys, ledger.history, places, keep_dicom)
             print(f"{len(films) - len(left)} of {len(films)} films are cut already", file=sys.stderr, flush=True)
             _tidy(films, left, places, keep_dicom)
@@ -93,7 +90,7 @@ def plan_films(
     places: Places, *, source: str, settings: dict[str, Any], cutting: Cutting | Taking, workers: int, keep_dicom: bool
 ) -> None:
     """Print what `cut_films` would still do, changing nothing; raises MiramError if the disk is too small for it."""
-    films, series, history = films_of(places.csv_dir), read_series(places.series_csv), read_ledger(places.ledger)
+    (films, series), history = _catalogue(places, settings), read_ledger(places.ledger)
     boxes = _boxes(settings)
     keys = {uid: _key(lesions, settings, cutting, boxes) for uid, lesions in films.items()}
     left = _films_left(films, series, keys, history, places, keep_dicom)
@@ -115,8 +112,20 @@ def films_of(csv_dir: Path) -> Films:
 
 def read_series(series_csv: Path) -> dict[str, Needed]:
     """The table of `list_archive`, by UID."""
-    table = pd.read_csv(series_csv, dtype={"series_uid": str, "role": str})
-    return {uid: Needed(role, int(images), int(size)) for uid, role, images, size in table.itertuples(index=False)}
+    table = pd.read_csv(series_csv, usecols=COLUMNS, dtype={"series_uid": str})[COLUMNS]
+    return {uid: Needed(int(images), int(size)) for uid, images, size in table.itertuples(index=False)}
+
+
+def _catalogue(places: Places, settings: dict[str, Any]) -> tuple[Films, dict[str, Needed]]:
+    """The films of the case lists, and the series. Raises MiramError if these are not those that lesions need now."""
+    films, series = films_of(places.csv_dir), read_series(places.series_csv)
+    columns = columns_needed(settings)
+    if series.keys() != {lesion[name] for lesions in films.values() for lesion in lesions for name in columns}:
+        raise MiramError(
+            f"{places.series_csv} lists other series than crops.from: {settings.get('crops_from', 'films')} needs.",
+            "Run `miram catalogue` again.",
+        )
+    return films, series
 
 
 def _boxes(settings: dict[str, Any]) -> Boxes:
@@ -227,10 +236,9 @@ def _write_tables(history: History, films: Films, series: dict[str, Needed], pla
 
 
 def _failed(failed: dict[str, Fault], ledger: Path) -> MiramError:
-    named = "; ".join(f"{uid} ({failed[uid]})" for uid in sorted(failed)[:NAMED])
-    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    named = "; ".join(first_few([f"{uid} ({failed[uid]})" for uid in sorted(failed)]))
     return MiramError(
-        f"{len(failed)} series could not be downloaded: {named}{more}",
+        f"{len(failed)} series could not be downloaded: {named}",
         f"Run the same command again: what {ledger} lists as verified or cropped is kept and not downloaded again.",
     )
 

@@ -1,8 +1,8 @@
 """The ledger: one readable file with the history of every series and film, one JSON object per line.
 
-A series is planned, then verified (complete on disk, with hashes) or fetched (only the rows of a film that its crops
-need), then cropped; or it is set aside, with the reason. Lines are only appended, so a kill loses at most the line
-that was being written, and the next run continues from there.
+A series is verified (complete on disk, with hashes) or fetched (only the rows of a film that its crops need), then
+cropped; or it is set aside, with the reason. Lines are only appended, so a kill loses at most the line that was being
+written, and the next run continues from there.
 """
 
 import json
@@ -17,43 +17,31 @@ from typing import Any, BinaryIO
 from miram.data.transfer.receipt import Item
 from miram.errors import MiramError
 
-PLANNED = "planned"  # the state of a series before anything else
 UNTOLD = "untold"  # the origin of a series that was already on disk without a line in the ledger
 
 
 @dataclass
 class History:
-    """The content of a ledger: the last state of each series, verified files, cut films, the time of transfers."""
+    """The content of a ledger: verified files, cut films, the time of transfers."""
 
-    states: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)  # of series that are set aside
     verified: dict[str, list[Item]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # the kind of source that delivered a series
     films: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last line of each film that was cut
-    transferred_bytes: int = 0
+    transferred_bytes: int = 0  # in the seconds that follow
     transfer_seconds: float = 0.0
 
-    @property
-    def never_received(self) -> int:
-        """The number of series that the source has not delivered, and that have no reason to be set aside."""
-        return list(self.states.values()).count(PLANNED)
-
     def add(self, line: dict[str, Any]) -> None:
-        """Apply one line."""
+        """Apply one line; it changes nothing for a series that is set aside, or (of older versions) only planned."""
         state, series = line["state"], line["series"]
         if state == "cropped":
             self.films[line["film"]] = line
-            self.states.update(dict.fromkeys(series, state))
-            return
-        self.states[series] = state
-        if state == "set_aside":
-            self.reasons[series] = line["reason"]
         if state in ("verified", "fetched"):
             self.origins[series] = line.get("origin", UNTOLD)
         if state == "verified":
             self.verified[series] = [Item(**item) for item in line["files"]]
-            self.transferred_bytes += sum(item.bytes for item in self.verified[series])
-            self.transfer_seconds += line["seconds"]
+            if line["seconds"]:  # else it was already there
+                self.transferred_bytes += sum(item.bytes for item in self.verified[series])
+                self.transfer_seconds += line["seconds"]
 
 
 class Ledger:
@@ -65,11 +53,6 @@ class Ledger:
         self._stream = stream
         self._length = length
         self._lock = threading.Lock()
-
-    def plan(self, series: str, role: str, images: int, bytes: int) -> None:
-        """Enter a series that is needed, unless it is in the ledger."""
-        if series not in self.history.states:
-            self._add({"state": PLANNED, "series": series, "role": role, "images": images, "bytes": bytes})
 
     def fetched(self, series: str, origin: str, bytes: int) -> None:
         """Enter a film of which only the needed rows are fetched; its hash stays unknown."""

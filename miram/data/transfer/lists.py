@@ -7,6 +7,7 @@ import requests
 
 from miram.data.case_lists import read_cases
 from miram.data.cbis_ddsm.cases import differences, write_case_lists
+from miram.data.rows import first_few
 from miram.data.transfer.http import Fault, Http, beginning
 from miram.errors import MiramError
 from miram.files import atomic_path
@@ -14,7 +15,6 @@ from miram.layout import CASE_CSVS
 
 LONGEST_CSV_BYTES = 100_000_000
 CARRIED = "come with this software"
-NAMED = 5  # differences that a message names; the facts have all
 
 
 def bring_case_lists(http: Http, csv_url: str, csv_dir: Path, *, carried: bool) -> dict[str, object]:
@@ -49,18 +49,15 @@ def _compared(csv_url: str, csv_dir: Path) -> list[str]:
     missing, words = differences(read_cases(csv_dir))
     if missing and "://" in csv_url:
         raise MiramError(
-            f"The case lists of {csv_url} lack {len(missing)} lesions of CBIS-DDSM: {_named(missing)}",
+            f"The case lists of {csv_url} lack {len(missing)} lesions of CBIS-DDSM: {'; '.join(first_few(missing))}",
             "Run again: the transfer may have been cut short. To use these lists all the same, put them into "
             "a folder and set csv_url of the source to it.",
         )
     words = [f"{lesion}: not in these lists" for lesion in missing] + words
     if words:
-        print(f"case lists: {len(words)} differences from the carried: {_named(words)}", file=sys.stderr, flush=True)
+        named = "; ".join(first_few(words))
+        print(f"case lists: {len(words)} differences from the carried: {named}", file=sys.stderr, flush=True)
     return words
-
-
-def _named(found: list[str]) -> str:
-    return "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
 
 
 def case_list(http: Http, csv_url: str, name: str) -> bytes:

@@ -4,21 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from miram.data.rows import first_few
 from miram.data.transfer.receipt import Item
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 
 COLUMNS = ["series_uid", "sop_uid", "bytes", "sha256"]
 KEY = ["series_uid", "sop_uid"]
-NAMED = 5  # differences per kind that a message names
 
 
 def write_lock(verified: dict[str, list[Item]], path: Path) -> None:
     """Write the instances of all series to `path`, sorted by series and instance."""
     rows = [(uid, item.sop_uid, item.bytes, item.sha256) for uid, items in verified.items() for item in items]
     table = pd.DataFrame(sorted(rows), columns=COLUMNS)
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, path)
 
 
 def check_lock(own: Path, other: Path) -> int:
@@ -31,7 +30,7 @@ def check_lock(own: Path, other: Path) -> int:
         f"only in {other}": theirs.index.difference(mine.index),
         "with different SHA-256 or length": both.index[changed],
     }
-    told = [f"{len(found)} instances {what}{_named(found)}" for what, found in differences.items() if len(found)]
+    told = [f"{len(found)} instances {what}: {_named(found)}" for what, found in differences.items() if len(found)]
     if told:
         raise MiramError(
             f"{own} and {other} differ: {'; '.join(told)}",
@@ -41,10 +40,7 @@ def check_lock(own: Path, other: Path) -> int:
 
 
 def _named(index: pd.Index) -> str:
-    more = ", …" if len(index) > NAMED else ""
-    return (
-        ": " + ", ".join(f"{sop or 'no SOPInstanceUID'} of series {series}" for series, sop, _ in index[:NAMED]) + more
-    )
+    return ", ".join(first_few([f"{sop or 'no SOPInstanceUID'} of series {series}" for series, sop, _ in index]))
 
 
 def read_lock(path: Path) -> pd.DataFrame:

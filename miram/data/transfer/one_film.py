@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from miram.data.crop_rules import Cutting, Taking
-from miram.data.cutting import cut_backgrounds, cut_film, save_png
+from miram.data.cutting import cut_backgrounds, cut_film, open_only, save_png
 from miram.data.dicom import DicomError, open_pixels
 from miram.data.taking import Boxes, find_crop, take_crops
 from miram.data.transfer.http import Fault
@@ -146,12 +146,17 @@ def _require_same(known: list[Item] | None, items: list[Item], ledger: Path) -> 
 def _cut(work: Work, cutting: Cutting, lesions: list[dict[str, Any]], open_film: OpenFilm) -> None:
     """Write a film's crops and background patches, and note them in the ledger."""
     dicom_dir = work.places.dicom_dir
-    found = list(_saved(work, cut_film(lesions, dicom_dir, cutting, open_film=open_film)))
     backgrounds = []
-    for background, patch in cut_backgrounds(found, dicom_dir, cutting, open_film=open_film):
-        png = work.places.backgrounds_dir / f"{background['background_id']}.png"
-        backgrounds.append(background | _save(patch, png))
-    _note(work, uids_of(lesions), found, backgrounds)
+    try:
+        opened = open_only(dicom_dir, lesions[0]["film_uid"], air=cutting.air, open_film=open_film)
+    except DicomError as error:
+        found = [{**lesion, "reason": error.message} for lesion in lesions]
+    else:
+        found = list(_saved(work, cut_film(lesions, opened, dicom_dir, cutting)))
+        for background, patch in cut_backgrounds(found, opened, cutting):
+            png = work.places.backgrounds_dir / f"{background['background_id']}.png"
+            backgrounds.append(background | _save(patch, png))
+    _note(work, [uid for uid in uids_of(lesions) if work.series[uid].images], found, backgrounds)
 
 
 def _saved(work: Work, found: Iterable[tuple[dict[str, Any], np.ndarray | None]]) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from miram.data.case_lists import CROP_UIDS, PATHS
 from miram.data.transfer.ledger import History
 from miram.data.transfer.receipt import read_receipt
+from miram.data.transfer.sources import takes_crops
 from miram.errors import MiramError
 
 LINE_RATES = (5.0, 25.0, 100.0)  # MB/s, until a transfer has been measured
@@ -16,17 +17,20 @@ GB, MB = 1e9, 1e6
 
 
 class Needed(NamedTuple):
-    """A series that lesions need: its role in the case lists, its images and bytes (0: the source lacks it)."""
+    """A series that lesions need: its images and bytes (0: the source lacks it)."""
 
-    role: str
     images: int
     bytes: int
 
 
 class Plan(NamedTuple):
-    """What is left: films, series and bytes to transfer, and bytes of disk at the peak, for DICOM and for crops."""
+    """What is left: films, series and bytes to transfer, and bytes of disk at the peak, for DICOM and for crops.
+
+    `by_rows`: how many of the films are read by rows, whose bytes are not among those to transfer.
+    """
 
     films: int
+    by_rows: int
     series: int
     transfer_bytes: int
     dicom_bytes: int
@@ -45,25 +49,26 @@ def make_plan(
 ) -> Plan:
     """The plan for the films `left` (film UID -> its lesions).
 
-    A local source needs no space, nor do films that are read by rows; a zip needs space in addition to its files for a
-    moment. Crops are assumed as large as the archive's own (16 bits, not square), which is an upper estimate.
+    A local source transfers nothing and needs no space, nor do films that are read by rows; a zip needs space in
+    addition to its files for a moment. Crops are assumed as large as the archive's own (16 bits, not square), which is
+    an upper estimate.
     """
-    by_rows = settings.get("films") == "rows"
-    window, transfer, count, crops = [], 0, 0, 0
+    alone = takes_crops(settings)
+    window, transfer, count, crops, by_rows = [], 0, 0, 0, 0
     for lesions in left.values():
         film, others = film_series(lesions)
-        if film not in series:  # the archive's own crops alone are needed
-            others = [crop_series(lesion, series)[0] for lesion in lesions]
-        missing = [uid for uid in (film, *others) if uid in series and read_receipt(dicom_dir / uid) is None]
-        sizes = [series[uid].bytes for uid in missing if not (by_rows and uid == film)]
+        needed = [crop_series(lesion, series)[0] for lesion in lesions] if alone else [film, *others]
+        missing = [uid for uid in needed if series[uid].images and read_receipt(dicom_dir / uid) is None]
+        rows = [film] if settings.get("films") == "rows" and film in missing else []
+        sizes = [series[uid].bytes for uid in missing if source != "local" and uid not in rows]
         count += len(missing)
+        by_rows += len(rows)
         transfer += sum(sizes)
-        window.append(0 if source == "local" else sum(sizes) + max(sizes, default=0))
-        masks = len(lesions) * series[film].bytes // 2 if film in series else 0  # 8 of the film's 16 bits per pixel
-        crops += max(0, sum(series[uid].bytes for uid in others) - masks)
+        window.append(sum(sizes) + max(sizes, default=0))
+        masks = 0 if alone else len(lesions) * series[film].bytes // 2  # 8 of the film's 16 bits per pixel
+        crops += max(0, sum(series[uid].bytes for uid in needed if uid != film) - masks)
     widest = sum(heapq.nlargest(workers, window))
-    dicom = (transfer if source != "local" else 0) + widest // 2 if keep_dicom else widest
-    return Plan(len(left), count, transfer, dicom, crops)
+    return Plan(len(left), by_rows, count, transfer, transfer + widest // 2 if keep_dicom else widest, crops)
 
 
 def film_series(lesions: list[dict]) -> tuple[str, list[str]]:
@@ -112,15 +117,16 @@ def describe(plan: Plan, series: dict[str, Needed], lesions: int, films: int, hi
         times = f"{_hours(plan, measured)} for one worker, as measured so far"
     else:
         times = ", ".join(_hours(plan, rate) for rate in LINE_RATES)
+    rows = f"; the rows that are read of {plan.by_rows} films come on top, in bytes and time" if plan.by_rows else ""
     return "\n".join(
         [
             f"needed: {lesions} lesions on {films} films: {len(series)} series, {total} bytes ({total / GB:.2f} GB)",
             f"absent from the source: {absent} series",
             f"still to come: {plan.series} series of {plan.films} films, {plan.transfer_bytes} bytes "
-            f"({plan.transfer_bytes / GB:.2f} GB)",
+            f"({plan.transfer_bytes / GB:.2f} GB){rows}",
             f"disk at the peak: {peak_bytes(plan) / GB:.2f} GB ({plan.dicom_bytes / GB:.2f} GB of DICOM, about "
             f"{plan.crop_bytes / GB:.2f} GB of crops, and a reserve); {free_bytes(folder) / GB:.2f} GB are free",
-            f"time: {times}",
+            *([f"time: {times}"] if plan.transfer_bytes else []),
         ]
     )
 

@@ -272,6 +272,26 @@ def test_cmmd_gives_each_picture_the_row_of_its_breast(table_of, cmmd):
     assert table["label"].tolist() == ["BENIGN_CALC"] and "1 no class of pathology_4class: both" in said
 
 
+def test_a_breast_of_two_rows_of_cmmd_has_both_their_kinds_and_subtypes(table_of, cmmd):
+    more = [["D1-0001", "R", 44, 2, kind, "Benign", word] for kind, word in [("mass", "cyst"), ("calcification", "")]]
+    (cmmd / "CMMD_clinicaldata_revision.xlsx").write_bytes(xlsx([*CMMD, *more]))
+    table, _ = table_of("cmmd", cmmd)
+    assert table[["finding", "subtype"]].values.tolist() == [["both", "cyst"], ["both", "Luminal A"]]
+
+
+def test_a_damaged_picture_is_named_or_counted(table_of, mini_mias, inbreast, cmmd, capsys):
+    (mini_mias / "mdb002.pgm").write_bytes(b"P5\n4")
+    assert "mdb002.pgm cannot be decoded" in refusal("mini-mias", mini_mias, capsys)
+    film = next(inbreast.rglob("101_*.dcm"))
+    film.write_bytes(film.read_bytes()[:140])
+    assert "101_abc1_MG_L_MLO_ANON.dcm is not a DICOM file that can be decoded" in refusal("inbreast", inbreast, capsys)
+    film = next(cmmd.rglob("1-0.dcm"))
+    damaged = [film.read_bytes()[:140], film.read_bytes()[:132] + 99 * b"\xff", film.read_bytes()[:340]]
+    for number, body in enumerate(damaged):
+        film.with_name(f"{number}.dcm").write_bytes(body)
+    assert "4 its picture cannot be read" in table_of("cmmd", cmmd)[1]  # with that of INbreast, which lies below too
+
+
 def test_faults_of_the_table_of_cmmd_are_named(cmmd, capsys):
     file = cmmd / "CMMD_clinicaldata_revision.xlsx"
     file.write_bytes(xlsx([*CMMD, ["D2-0003", "L", 51, 2, "mass", "Benign", ""]]))

@@ -20,36 +20,27 @@ def lines(path):
 def test_a_series_goes_through_its_states_and_the_file_tells_them(tmp_path):
     path = tmp_path / "ledger.jsonl"
     with open_ledger(path) as ledger:
-        for uid in ("film", "mask", "lost", "asked for"):
-            ledger.plan(uid, "film", 1, 10)
         ledger.verified("film", "tcia", [ITEM], 2.0)
+        ledger.verified("there", "untold", [ITEM], 0.0)  # already on disk: no transfer
         ledger.fetched("mask", "idc", 10)
         ledger.set_aside("lost", "HTTP status 500")
         ledger.cropped("film", ["film", "mask"], "key", [{"lesion_id": "a"}], [], [])
         history = ledger.history
-    assert [line["state"] for line in lines(path)] == [*["planned"] * 4, "verified", "fetched", "set_aside", "cropped"]
-    assert history.states == {"film": "cropped", "mask": "cropped", "lost": "set_aside", "asked for": "planned"}
-    assert history.never_received == 1
-    assert history.reasons == {"lost": "HTTP status 500"}
-    assert history.verified == {"film": [ITEM]}
-    assert history.origins == {"film": "tcia", "mask": "idc"}
+    assert [line["state"] for line in lines(path)] == [*["verified"] * 2, "fetched", "set_aside", "cropped"]
+    assert lines(path)[3] == {"state": "set_aside", "series": "lost", "reason": "HTTP status 500"}
+    assert history.films == {"film": lines(path)[4]}
+    assert history.verified == {"film": [ITEM], "there": [ITEM]}
+    assert history.origins == {"film": "tcia", "there": "untold", "mask": "idc"}
     assert (history.transferred_bytes, history.transfer_seconds) == (10, 2.0)
     assert read_ledger(path) == history
 
 
-def test_a_ledger_of_before_that_tells_no_origin_is_read(tmp_path):
+def test_a_ledger_of_before_that_plans_series_and_tells_no_origin_is_read(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    path.write_text(
-        json.dumps({"state": "verified", "series": "film", "seconds": 1.0, "files": [ITEM._asdict()]}) + "\n"
-    )
+    planned = {"state": "planned", "series": "film", "role": "film", "images": 1, "bytes": 10}
+    verified = {"state": "verified", "series": "film", "seconds": 1.0, "files": [ITEM._asdict()]}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (planned, verified)))
     assert read_ledger(path).origins == {"film": "untold"}
-
-
-def test_a_series_is_planned_once(tmp_path):
-    for _ in range(2):
-        with open_ledger(tmp_path / "ledger.jsonl") as ledger:
-            ledger.plan("film", "film", 1, 10)
-    assert len(lines(tmp_path / "ledger.jsonl")) == 1
 
 
 def test_a_line_that_a_kill_tore_is_ignored_and_removed(tmp_path):
@@ -109,4 +100,4 @@ def test_threads_write_whole_lines_also_where_the_disk_takes_them_in_parts(tmp_p
             thread.start()
         for thread in write:
             thread.join(120)
-    assert len(lines(path)) == len(ledger.history.states) == 200
+    assert len({line["series"] for line in lines(path)}) == 200

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 from tiny_archive import FILM_SHAPE, mask_of
-from tiny_runs import CROPS, list_tiny, places_in, run_tiny, tcia
+from tiny_runs import CROPS, cut_tiny, list_tiny, places_in, run_tiny, tcia
 
 from miram.data.crop_rules import Cutting
 from miram.data.transfer.films import films_of, plan_films, read_series
@@ -53,11 +53,16 @@ def test_films_by_rows_neither_come_nor_lie_there(listed, tmp_path):
     masks = [size["1.2.4.0"], size["1.2.4.9"]]
     assert found.transfer_bytes == sum(size[uid] for uid in size if uid.startswith("1.2.4."))
     assert found.dicom_bytes == with_zip(masks) + with_zip([size["1.2.4.1"]])
+    told = describe(found, listed[1], 5, 4, History(), tmp_path)
+    assert "GB); the rows that are read of 4 films come on top" in told
+    assert "rows" not in describe(plan(listed, tmp_path), listed[1], 5, 4, History(), tmp_path)
 
 
 @pytest.mark.parametrize("keep_dicom", [False, True])
-def test_a_local_folder_takes_no_room(listed, tmp_path, keep_dicom):
-    assert plan(listed, tmp_path, source="local", keep_dicom=keep_dicom).dicom_bytes == 0
+def test_a_local_folder_takes_no_room_and_no_time_on_a_network(listed, tmp_path, keep_dicom):
+    found = plan(listed, tmp_path, source="local", keep_dicom=keep_dicom)
+    assert (found.series, found.transfer_bytes, found.dicom_bytes) == (9, 0, 0)
+    assert "time:" not in describe(found, listed[1], 5, 4, History(), tmp_path)
 
 
 def test_what_lies_there_is_neither_transferred_nor_counted(archive, server, tmp_path):
@@ -93,6 +98,18 @@ def test_the_time_is_told_at_the_measured_rate_else_at_stated_ones(listed, tmp_p
     measured = History(transferred_bytes=20_000_000, transfer_seconds=2.0)
     told = describe(found, listed[1], 5, 4, measured, tmp_path)
     assert "time: 1.0 h at 10.0 MB/s for one worker, as measured so far" in told
+
+
+@pytest.mark.parametrize("first", [{}, {"crops_from": "archive"}])
+def test_a_catalogue_of_the_other_crops_is_neither_planned_nor_cut(server, tmp_path, first):
+    where = tcia(server)
+    other = {**where, "settings": where["settings"] | ({} if first else {"crops_from": "archive"})}
+    list_tiny(tmp_path, {**where, "settings": where["settings"] | first})
+    with pytest.raises(MiramError, match=r"lists other series than crops\.from: (archive|films) needs") as refused:
+        plan_films(places_in(tmp_path), **other, cutting=Cutting(**CROPS), workers=2, keep_dicom=False)
+    assert "miram catalogue" in refused.value.remedy
+    with pytest.raises(MiramError, match="lists other series"):
+        cut_tiny(tmp_path, other)
 
 
 def test_planning_leaves_every_byte_of_the_folder(server, tmp_path, capsys):

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 from xml.etree import ElementTree
@@ -229,7 +228,6 @@ class RemotePixels:
         self._offset = offset
         self._read = read
         self._pool = pool
-        self._apart = cache(self._read_apart)  # crops and background patches use the same coarse view
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
         """The window (rows, columns); rows with a step are read one by one."""
@@ -237,7 +235,7 @@ class RemotePixels:
         rows = self._rows(top, bottom) if step == 1 else self._apart(range(top, bottom, step))
         return rows[:, window[1]]
 
-    def _read_apart(self, rows: range) -> np.ndarray:
+    def _apart(self, rows: range) -> np.ndarray:
         return np.concatenate(list(self._pool.map(lambda row: self._rows(row, row + 1), rows)))
 
     def _rows(self, top: int, bottom: int) -> np.ndarray:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from miram.data.pictures.pillow import STARTS
+from miram.data.pictures.reader import HEAD_BYTES, has_mark
 from miram.data.transfer.http import Fault, Http
 from miram.data.transfer.receipt import Item, Uids, hash_file, read_uids, write_receipt
 from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
 from miram.errors import MiramError
 from miram.progress import track
 
-PREAMBLE_BYTES = 128  # then the four letters DICM (PS3.10, 7.1)
-OTHERS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG", "ZIP": b"PK\x03\x04"}  # how the files of usual mirrors begin
+OTHERS = {"JPEG": STARTS["JPEG"], "PNG": STARTS["PNG"], "ZIP": (b"PK\x03\x04",)}  # files of usual mirrors
 
 
 class Found(NamedTuple):
@@ -75,27 +76,17 @@ class Local:
         return Fetched(self.origin, items)
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Whether a DICOM file is below a folder. Raises MiramError if it is no folder."""
-    _require_folder(folder)
-    return any(_is_dicom(_start(path)) for path in _files(folder))
-
-
-def _require_folder(folder: Path) -> None:
+def require_dicom(folder: Path) -> None:
+    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
     if not folder.is_dir():
         raise MiramError(
             f"{folder} is not a folder (sources.local.folder).",
             "Name the folder that holds the files of the archive, or mount it.",
         )
-
-
-def require_dicom(folder: Path) -> None:
-    """Raise MiramError that says what `folder` holds instead, unless a DICOM file is below it."""
-    _require_folder(folder)
     kinds: Counter[str] = Counter()
     for path in _files(folder):
         start = _start(path)
-        if _is_dicom(start):
+        if has_mark(start):
             return
         kinds[next((kind for kind, letters in OTHERS.items() if start.startswith(letters)), "other")] += 1
     counted = ", ".join(f"{kinds[kind]} {kind}" for kind in (*OTHERS, "other") if kinds[kind])
@@ -136,7 +127,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _read_uids(path: Path) -> Uids | None:
     """The UIDs in a DICOM file; None for other files."""
-    is_dicom = _is_dicom(_start(path))
+    is_dicom = has_mark(_start(path))
     try:
         uids = read_uids(path) if is_dicom else None
     except OSError as error:
@@ -150,13 +141,9 @@ def _start(path: Path) -> bytes:
     """Enough of a file to see whether it is DICOM."""
     try:
         with open(path, "rb") as stream:
-            return stream.read(PREAMBLE_BYTES + 4)
+            return stream.read(HEAD_BYTES)
     except OSError as error:
         raise _unreadable(error) from error
-
-
-def _is_dicom(start: bytes) -> bool:
-    return start[PREAMBLE_BYTES:] == b"DICM"
 
 
 def _instead(kinds: Counter[str]) -> str:
@@ -166,7 +153,8 @@ def _instead(kinds: Counter[str]) -> str:
     if kinds["JPEG"] or kinds["PNG"]:
         return (
             "Crops need the 16 bits of the DICOM films, which a mirror in JPEG or PNG has lost: take "
-            "source: tcia or idc, or name a folder with the DICOM files."
+            "source: tcia or idc, or name a folder with the DICOM files. With crops.from: archive, crops may be "
+            "pictures named by lesion, such as Mass-Training_P_00001_LEFT_CC_1.png."
         )
     return "Name the folder that holds the DICOM files, or take source: tcia or idc."
 

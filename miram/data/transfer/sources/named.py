@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
-from miram.data.case_lists import read_lesions
+from miram.data.case_lists import is_lesion_id, read_lesions
 from miram.data.transfer.http import Fault
 from miram.data.transfer.receipt import Item, hash_file, write_receipt
 from miram.data.transfer.sources.series import Fetched, OpenFilm, Series
@@ -27,7 +27,7 @@ class NamedCrops:
         self._folder = folder
         self._csv_dir = csv_dir
         self._pictures: dict[str, list[Path]] = {}
-        for path in _pictures_below(folder):
+        for path in named_pictures(folder):
             self._pictures.setdefault(path.stem, []).append(path)
 
     def list_series(self, uids: Iterable[str]) -> dict[str, Series]:
@@ -38,8 +38,8 @@ class NamedCrops:
         found = {uid: Series(uid, 1, path.stat().st_size) for uid in uids if (path := self._path(uid))}
         if not found:
             raise MiramError(
-                f"{self._folder} (sources.local.folder) holds {len(self._pictures)} PNG or JPEG files, and none "
-                f"has the name of a lesion, such as {next(iter(self._names.values()))}.",
+                f"{self._folder} (sources.local.folder) holds {len(self._pictures)} PNG or JPEG files named by "
+                f"lesion, and none is of the case lists: they have {next(iter(self._names.values()))} and others.",
                 "Name the folder that holds the archive's crops, as such pictures or as DICOM.",
             )
         return found
@@ -73,10 +73,7 @@ class NamedCrops:
         return paths[0] if paths else None
 
 
-def count_pictures(folder: Path) -> int:
-    """The number of PNG and JPEG files below a folder."""
-    return len(_pictures_below(folder))
-
-
-def _pictures_below(folder: Path) -> list[Path]:
-    return [path for path in files_below(folder.resolve()) if path.suffix.lower() in SUFFIXES]
+def named_pictures(folder: Path) -> list[Path]:
+    """The PNG and JPEG files below a folder that have the name of a lesion."""
+    below = files_below(folder.resolve())
+    return [path for path in below if path.suffix.lower() in SUFFIXES and is_lesion_id(path.stem)]

@@ -286,7 +286,7 @@ def test_the_real_index_has_every_series_of_the_real_case_lists_with_its_bytes(r
     lesions, table = real
     there = set(table.loc[table["images"] > 0, "series_uid"])
     resolved = lesions[["film_uid", "mask_uid", "crop_uid"]].isin(there).all(axis=1).sum()
-    films = table[table["role"] == "film"]
+    films = table[table["series_uid"].isin(lesions["film_uid"])]
     print(
         f"{resolved} of {len(lesions)} lesions resolve, {len(films)} films, {len(table)} series, "
         f"{table['images'].sum()} images, {table['bytes'].sum()} bytes, {films['bytes'].sum()} of them films"

@@ -19,7 +19,7 @@ def test_the_whole_list_is_asked_for_once(archive, server, tmp_path):
     assert facts["case_lists"] == {
         name: hashlib.sha256(body).hexdigest() for name, body in archive.case_lists().items()
     }
-    assert set(pd.read_csv(tmp_path / "series.csv")["role"]) == {"film", "crop+mask"}
+    assert pd.read_csv(tmp_path / "series.csv")["images"].tolist() == [1, 1, 1, 1, 2, 2, 2, 2]  # films; crop and mask
 
 
 def test_a_list_that_is_short_is_not_believed(server, tmp_path):
