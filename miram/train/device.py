@@ -1,5 +1,6 @@
 """The device that training runs on: settings of torch, and memory used."""
 
+import gc
 import os
 import platform
 import resource
@@ -73,8 +74,13 @@ def one_device(accelerator: str, precision: AskedPrecision, threads: int) -> Fab
 
 
 def prepare_torch(fabric: Fabric, threads: int) -> None:
-    """Set torch's CPU threads; forbid nondeterministic operations on the CPU; let a GPU take TF32 for float32."""
+    """Set torch's CPU threads; forbid nondeterministic operations on the CPU; let a GPU take TF32 for float32.
+
+    `peak_memory` of a GPU counts from here.
+    """
     on_cpu = fabric.device.type == "cpu"
+    if not on_cpu and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats(fabric.device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(on_cpu)
     # where training is mixed, what is left in float32 is what needs it: see `miram.models.float32`
@@ -129,6 +135,12 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
         return torch.cuda.max_memory_allocated(device), "cuda allocated"
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set"
+
+
+def release_memory() -> None:
+    """Free what an earlier training left that nothing refers to any more, of the GPU's memory as well."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class MemoryRanOut(MiramError):

@@ -122,7 +122,9 @@ def test_a_checkpoint_of_other_values_lesions_or_code_is_not_resumed(tune, inter
             if name == "code":
                 other.setattr(module, "code_digest", lambda stage: "of another")
             made = tune(name, **changed)
-        assert "belongs to other parameters, lesions or code: fine-tuning starts over" in capsys.readouterr().err
+        assert (
+            "belongs to other parameters, lesions, code or device: fine-tuning starts over" in capsys.readouterr().err
+        )
         assert made == tune("fresh", **changed)
 
 
