@@ -6,7 +6,6 @@ bytes per number in every precision.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -167,7 +166,7 @@ def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
     return kept, max(workspace, whole.block)
 
 
-def _seen(recipe: str, images: int) -> Forward:
+def _seen(recipe: Recipe, images: int) -> Forward:
     """What a forward pass with this many images allocates, by a line through the measurements with MEASURED_IMAGES.
 
     Exact except for one image, where some tensors are views, and for MoCo-v3, whose products between all images grow
@@ -178,9 +177,9 @@ def _seen(recipe: str, images: int) -> Forward:
     return Forward(*(a + beyond * (b - a) for a, b in zip(few, more, strict=True)))
 
 
-def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -> str:
-    """The recipe as text, as a cache key, with fixed values for everything that does not change the memory."""
-    deciding = dataclasses.replace(
+def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -> Recipe:
+    """The recipe as a cache key, with fixed values for everything that does not change the memory."""
+    return dataclasses.replace(
         recipe,
         seed=0,
         batch=1,
@@ -191,20 +190,18 @@ def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -
         recompute=recompute,
         compile=False,
     )
-    return json.dumps(dataclasses.asdict(deciding), sort_keys=True)
 
 
 @lru_cache(RECIPES)
-def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
+def _fake_model(recipe: Recipe) -> tuple[FakeTensorMode, nn.Module]:
     mode = FakeTensorMode()
     with mode:
-        return mode, build_pretrainer(Recipe.of(json.loads(text)))
+        return mode, build_pretrainer(recipe)
 
 
 @lru_cache(2 * RECIPES)
-def _forward(text: str, images: int) -> Forward:
-    recipe = Recipe.of(json.loads(text))
-    mode, model = _fake_model(text)
+def _forward(recipe: Recipe, images: int) -> Forward:
+    mode, model = _fake_model(recipe)
     mixed = recipe.precision != "32-true"
     with mode, SavedTensors() as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         watch = _Watch(model, saved)

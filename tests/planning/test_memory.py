@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_values import of_values
 
 from benchmarks.predicted import compare
 from miram import params
@@ -29,7 +30,7 @@ SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width":
 def recipe_of(method, sizes, **changes):
     values = params.stage_values(PAPER, "pretrain", "strict", method, 0)
     parts = {name: values[name] | part for name, part in sizes.items() if name in values}
-    return Recipe.of({**values, "accumulate": 1, **parts, **changes})
+    return of_values(Recipe, {**values, "accumulate": 1, **parts, **changes})
 
 
 def forward_of(model, recipe, images):
