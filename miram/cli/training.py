@@ -222,4 +222,4 @@ def _require_accelerator(chosen: params.Params) -> None:
     """Stop a training of a preset that needs a GPU if there is none: a cluster's preflight runs elsewhere."""
     from miram.planning.gpu import require_accelerator
 
-    require_accelerator(chosen.compute.accelerator, chosen.preset)
+    require_accelerator(chosen.compute.accelerator, chosen.encoder)

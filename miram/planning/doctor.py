@@ -35,7 +35,7 @@ def examine(
     accelerator: str | None,
     devices: int,
     elsewhere: bool,
-    preset: str,
+    encoder: Encoder,
     crops_bytes: float,
     made_gb: float,
     keep_dicom: bool,
@@ -45,15 +45,15 @@ def examine(
     """Print one line per check and return the findings; raises MiramError if one of them is a stop.
 
     `source`, `settings`: as in `check_source`, with an empty block for a source that is not read; `methods` are the
-    pre-trainings; `accelerator` is None if nothing is trained; `elsewhere`: another machine trains and
-    downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`: those of all
-    trainings, by measured device.
+    pre-trainings, `encoder` is that of all; `accelerator` is None if nothing is trained; `elsewhere`: another machine
+    trains and downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`:
+    those of all trainings, by measured device.
     """
     disk = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
     remote = bool(settings) and source in REMOTE
     findings = []
     if accelerator is not None and not elsewhere:
-        findings.append(find_accelerator(accelerator, devices, preset))
+        findings.append(find_accelerator(accelerator, devices, encoder))
         if methods:
             findings.append(check_memory(methods, devices, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
     findings += [

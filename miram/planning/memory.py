@@ -91,8 +91,8 @@ def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) 
             return Fit(share // accumulate, accumulate, memory)
     needed = (memory.peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"One image at a time at side {recipe.side}, with all crops, takes {needed:.1f} GB; there are only "
-        f"{vram_bytes / 1e9:.1f}.",
+        f"One image at a time at side {recipe.side}{', with all crops,' if crops_bytes else ''} takes {needed:.1f} GB; "
+        f"there are only {vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
 
@@ -122,10 +122,10 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
             sizes = {part: f"{size / 1e9:.2f}" for part, size in found.memory._asdict().items()}
             divided = {"batch": recipe.batch, "at once": found.images, "accumulate": found.accumulate}
             rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
-    precision = next(iter(methods.values())).precision
+    precision, kept = next(iter(methods.values())).precision, bytes_kept(crops_bytes, vram_bytes)
     return (
         f"Pre-training in precision {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of "
-        f"which {USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        f"which {USABLE:.0%} are used, {kept / 1e9:.2f} GB of it for the crops; predicted GB.\n"
         "This is what `accumulate: auto` takes: batch and learning rate do not change.\n"
         "It changes results only by rounding: MoCo-v3 contrasts the whole batch whatever its division. Where there is "
         "one, it encodes each view once more, in about a quarter of a step's time.\n\n"
