@@ -14,12 +14,12 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         f"# {host['gpu'] or host['processor']}",
         f"`{results['command']}`, {host['threads']} CPU threads, torch {host['torch']}, Python {host['python']}, in "
         f"{results['minutes']:.1f} minutes. Medians of interleaved calls. Time was too short for: {left_out}.",
-        *_section(
+        *section(
             "The same small training on the CPU in float32 and here",
             "Relative differences of the losses of all steps, and of the change of the weights by them.",
             results["agreement"],
         ),
-        *_section(
+        *section(
             "A step of pre-training in each precision, ms",
             "",
             [
@@ -27,7 +27,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
                 for row in results["steps"]
             ],
         ),
-        *_section(
+        *section(
             "Peak memory, MiB",
             "",
             [
@@ -35,7 +35,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
                 for row in results["steps"]
             ],
         ),
-        *_section(
+        *section(
             f"What bounds a step in {results['precision']}, ms",
             "host: until all operations are started. views: made from crops that the device holds.",
             [
@@ -43,13 +43,13 @@ def as_markdown(results: Mapping[str, Any]) -> str:
                 for row in results["steps"]
             ],
         ),
-        *_section("A step of fine-tuning", "", results["finetuning"]),
-        *_section(
+        *section("A step of fine-tuning", "", results["finetuning"]),
+        *section(
             "With torch.compile",
             "",
             [{**_place(row), "times faster": row["times_faster"]} for row in results["compiled"]],
         ),
-        *_section("Not measured", "", results["faults"]),
+        *section("Not measured", "", results["faults"]),
         *(f"Hours of the headline on {device}: {words}." for device, words in results.get("hours", {}).items()),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -59,8 +59,7 @@ def _place(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {name: measured[name] for name in ("method", "side", "images")}
 
 
-def _section(title: str, text: str, rows: list[dict[str, Any]]) -> list[str]:
+def section(title: str, text: str, rows: list[dict[str, Any]] | pd.DataFrame, digits: str = ".4g") -> list[str]:
     """A table below its title; nothing without rows."""
-    if not rows:
-        return []
-    return [f"## {title}", text, pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4g")]
+    table = pd.DataFrame(rows)
+    return [] if table.empty else [f"## {title}", text, table.to_markdown(index=False, floatfmt=digits)]

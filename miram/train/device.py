@@ -119,11 +119,18 @@ def device_facts(fabric: Fabric) -> dict[str, object]:
     }
 
 
+def memory_left(device: torch.device) -> int:
+    """Bytes that may still be taken: of the GPU, with those that torch holds in reserve, or of the machine."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
+
+
 def free_memory(fabric: Fabric) -> int:
     """Bytes that each process may take: what is free on its GPU, or its share of the machine's; the least of all."""
     device, processes = fabric.device, fabric.world_size
-    on_gpu = device.type == "cuda"
-    own = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available // processes
+    own = memory_left(device) // (1 if device.type == "cuda" else processes)
     if processes == 1:
         return own
     return int(cast(Tensor, fabric.all_reduce(torch.tensor(own, device=device), reduce_op="min")))
