@@ -8,7 +8,7 @@ import pandas as pd
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """The results so far as tables."""
-    host = results["machine"]
+    host, steps = results["machine"], results["steps"]
     left_out = "; ".join(results["left_out"]) or "nothing"
     parts = [
         f"# {host['gpu'] or host['processor']}",
@@ -19,29 +19,16 @@ def as_markdown(results: Mapping[str, Any]) -> str:
             "Relative differences of the losses of all steps, and of the change of the weights by them.",
             results["agreement"],
         ),
-        *section(
-            "A step of pre-training in each precision, ms",
-            "",
-            [
-                {**_place(row), **{name: 1e3 * value for name, value in row["seconds"].items()}}
-                for row in results["steps"]
-            ],
-        ),
+        *section("A step of pre-training in each precision, ms", "", [_ms(row, "seconds") for row in steps]),
         *section(
             "Peak memory, MiB",
             "",
-            [
-                {**_place(row), "predicted": row["predicted_peak_mib"], "here": row["peak_mib"]}
-                for row in results["steps"]
-            ],
+            [{**_place(row), "predicted": row["predicted_peak_mib"], "here": row["peak_mib"]} for row in steps],
         ),
         *section(
             f"What bounds a step in {results['precision']}, ms",
             "host: until all operations are started. views: made from crops that the device holds.",
-            [
-                {**_place(row), **{name: 1e3 * value for name, value in row["parts"].items()}, "bound": row["bound"]}
-                for row in results["steps"]
-            ],
+            [{**_ms(row, "parts"), "bound": row["bound"]} for row in steps],
         ),
         *section("A step of fine-tuning", "", results["finetuning"]),
         *section(
@@ -57,6 +44,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
 
 def _place(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {name: measured[name] for name in ("method", "side", "images")}
+
+
+def _ms(measured: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {**_place(measured), **{name: 1e3 * value for name, value in measured[part].items()}}
 
 
 def section(title: str, text: str, rows: list[dict[str, Any]] | pd.DataFrame, digits: str = ".4g") -> list[str]:

@@ -116,7 +116,7 @@ def measure_attention(
     own = [(own, own.attention, own.decoder) for own in methods.values() if own.attention and own.decoder]
     most = min(NAIVE_BYTES, USABLE * memory_left(torch.device(device)))
     layers = {
-        (kind, form): _in_autocast(attention_layer(recipe, form, tokens, device), recipe.precision, device)
+        (kind, form): autocast(device, recipe.precision)(attention_layer(recipe, form, tokens, device).forward)
         for recipe, kind, decoder in own
         for form in forms_of(recipe)
         if form != NAIVE or 3 * 4 * decoder.heads * tokens**2 <= most
@@ -136,14 +136,6 @@ def measure_attention(
             }
         )
     return rows
-
-
-def _in_autocast(layer: Callable, precision: str, device: str) -> Callable:
-    def call(x: torch.Tensor) -> torch.Tensor:
-        with autocast(device, precision):
-            return layer(x)
-
-    return call
 
 
 def measure_step(

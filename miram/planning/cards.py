@@ -66,29 +66,24 @@ def is_named(card: str, gpu: str) -> bool:
     return re.search(rf"(^|-){card}(?!-({SIBLINGS})\b)(-|$)", name) is not None
 
 
-class Measured(NamedTuple):
-    """The hours of each scope by a bench that was run on a card."""
-
-    card: str
-    precision: str
-    hours: Mapping[str, float]
+Measured = tuple[str, str, dict[str, float]]  # a card, the precision of a bench on it, scope -> hours
 
 
 def measured_hours(
     scopes: Mapping[str, list[Job]], encoder: Encoder, benches: Iterable[Path], cards: Iterable[str]
 ) -> list[Measured]:
     """One for each bench that `miram bench` made of one of `cards`; a partly measured scope is left out."""
-    found = []
+    found = list[Measured]()
     for path in benches:
         plans = {scope: plan for scope, jobs in scopes.items() for plan in hours(jobs, encoder, [path]).values()}
         whole = {scope: float(plan["hours"].sum()) for scope, plan in plans.items() if plan["hours"].notna().all()}
         bench = json.loads(path.read_text(encoding="utf-8")) if whole else {}
         named = [card for card in cards if whole and is_named(card, bench["machine"]["gpu"] or "")]
-        found += [Measured(card, bench["precision"], whole) for card in named]
+        found += [(card, bench["precision"], whole) for card in named]
     return found
 
 
-def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: Iterable[Measured]) -> str:
+def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: list[Measured]) -> str:
     """The hours of each scope, given by its operations, on each card, and by the benches that were run on it."""
     rows = []
     for name, card in cards.items():
@@ -97,9 +92,9 @@ def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: It
             place = {"precision": card.dtype if precision == "mixed" else precision}
             hours = {f"{scope}, h": f"{flops / rate / HOUR:,.1f}" for scope, flops in scopes.items()}
             rows.append(own | place | {"TFLOP/s": f"{rate / TERA:.0f}"} | hours | {"rate": "predicted"})
-        for bench in (bench for bench in measured if bench.card == name):
-            hours = {f"{scope}, h": f"{value:,.1f}" for scope, value in bench.hours.items()}
-            rows.append(own | {"precision": bench.precision} | hours | {"rate": "measured"})
+        for _, precision, sums in (bench for bench in measured if bench[0] == name):
+            hours = {f"{scope}, h": f"{value:,.1f}" for scope, value in sums.items()}
+            rows.append(own | {"precision": precision} | hours | {"rate": "measured"})
     sizes = ", ".join(f"{scope} {flops / EXA:.2f}" for scope, flops in scopes.items())
     return (
         f"Operations of matrix products (1e18): {sizes}. Hours of one card, without the input pipeline and the "
