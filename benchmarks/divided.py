@@ -13,8 +13,8 @@ import torch
 from benchmarks import parser_of
 from miram import params
 from miram.bench.memory import peak_of
-from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
+from miram.bench.step import pretraining_step
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.recipe import Recipe
 
@@ -32,7 +32,7 @@ def main() -> None:
     recipe = params.recipe_of(params.load(arguments.params, "paper"), "mocov3")
     results = {
         "command": f"python -m benchmarks.divided --device {arguments.device} --images {arguments.images}",
-        "machine": machine(),
+        "machine": machine(arguments.device),
         "side": recipe.side,
         "images": arguments.images,
         "steps": measure(recipe, arguments.images, arguments.device),
@@ -44,7 +44,7 @@ def main() -> None:
 
 def measure(recipe: Recipe, images: int, device: str) -> list[dict[str, Any]]:
     """One row per number of parts: seconds, and what a step allocates at its peak, each beside the undivided batch."""
-    steps = {parts: pretraining_step(recipe, images, device, accumulate=parts)[1] for parts in PARTS}
+    steps = {parts: pretraining_step(recipe, images, device, accumulate=parts) for parts in PARTS}
     calls = interleaved({parts: timed(step) for parts, step in steps.items()}, ROUNDS, float("inf"))
     rows = []
     for parts, step in steps.items():

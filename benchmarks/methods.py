@@ -17,9 +17,10 @@ from benchmarks import parser_of
 from benchmarks.mocov3_plain import straightforward_loss
 from miram import params
 from miram.bench.growth import crossovers
-from miram.bench.models import attention_layer, forward_and_backward, in_form, loss_of, pretraining_step
+from miram.bench.models import attention_layer, forward_and_backward, in_form
 from miram.bench.output import write_results
 from miram.bench.pipeline import CROP_SIDE, CROPS, measure_pipeline
+from miram.bench.step import loss_of, pretraining_step
 from miram.bench.timing import interleaved, machine, medians, timed
 from miram.planning.kept import kept_bytes
 from miram.recipe import Recipe
@@ -62,7 +63,7 @@ def main() -> None:
     layers = measure_layers(methods)
     results = {
         "command": "python -m benchmarks.methods",
-        "machine": machine(),
+        "machine": machine("cpu"),
         "steps": measure_steps(methods),
         "layers": layers,
         "crossovers": crossovers(layers),
@@ -91,10 +92,10 @@ def measure_steps(methods: Mapping[str, Recipe]) -> list[dict[str, Any]]:
                 fused_adamw=False,
             ),
         }
-        kept = {form: kept_bytes(forward) / MIB for form, (forward, _) in forms.items()}
-        calls = interleaved({form: timed(step) for form, (_, step) in forms.items()}, STEP_ROUNDS, float("inf"))
+        kept = {form: kept_bytes(step.forward) / MIB for form, step in forms.items()}
+        calls = interleaved({form: timed(step) for form, step in forms.items()}, STEP_ROUNDS, float("inf"))
         seconds = {form: medians(own)["seconds"] for form, own in calls.items()}
-        products = products_share(forms["ours"][1]) * seconds["ours"]
+        products = products_share(forms["ours"]) * seconds["ours"]
         rows.append(
             {
                 "method": method,

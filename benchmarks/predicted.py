@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import torch
 
 from benchmarks import parser_of
 from miram import params
-from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
+from miram.bench.step import pretraining_step
 from miram.bench.timing import machine
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import least_images, memory_of
@@ -30,7 +29,7 @@ def main() -> None:
     methods = {name: replace(params.recipe_of(paper, name), precision="32-true") for name in paper.methods}
     results = {
         "command": "python -m benchmarks.predicted",
-        "machine": machine(),
+        "machine": machine("cpu"),
         "kept": [row for name, recipe in methods.items() for row in compare(name, recipe)],
     }
     text = as_markdown(results)
@@ -44,9 +43,8 @@ def compare(method: str, recipe: Recipe) -> list[dict[str, Any]]:
     for side in SIDES:
         own = replace(recipe, side=side)
         for images in (least_images(own), 2 * least_images(own)):
-            torch.manual_seed(0)
-            forward, _ = pretraining_step(own, images, "cpu")
-            measured, predicted = kept_bytes(forward), memory_of(own, images).kept
+            step = pretraining_step(own, images, "cpu")
+            measured, predicted = kept_bytes(step.forward), memory_of(own, images).kept
             sizes = {"measured_mib": measured / MIB, "predicted_mib": predicted / MIB}
             rows.append(
                 {

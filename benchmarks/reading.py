@@ -47,7 +47,7 @@ def main() -> None:
     summary = {name: median(row[name] for row in rows) for name in rows[0] if name != "film"}
     results = {
         "command": f"python -m benchmarks.reading --rounds {arguments.rounds}",
-        "machine": machine(),
+        "machine": machine("cpu"),
         "side": SIDE,
         "films": rows,
         "median": summary,

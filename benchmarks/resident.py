@@ -15,8 +15,8 @@ import torch
 
 from benchmarks import parser_of
 from miram import params
-from miram.bench.models import pretraining_step
 from miram.bench.output import write_results
+from miram.bench.step import pretraining_step
 from miram.bench.timing import clock, machine
 from miram.planning.memory import FULL, memory_of
 from miram.recipe import Recipe
@@ -38,7 +38,7 @@ def main() -> None:
                 own = replace(params.recipe_of(preset, method), side=side, recompute=recompute)
                 row = {"method": method, "form": form, "side": side, "recompute": recompute}
                 rows.append(row | predicted(own, form) | (in_a_process(own, form) if side == MEASURED_SIDE else {}))
-    results = {"command": "python -m benchmarks.resident", "machine": machine(), "resident": rows}
+    results = {"command": "python -m benchmarks.resident", "machine": machine("cpu"), "resident": rows}
     text = as_markdown(results)
     write_results(arguments.out / "resident.json", results, text)
     print(text)
@@ -66,7 +66,7 @@ def measure(recipe: Recipe, form: str) -> dict[str, float]:
     """Seconds of the second step with one image, and the largest resident memory so far; before it, of torch alone."""
     torch.manual_seed(0)
     before = peak_memory(torch.device("cpu"))[0]
-    _, step = pretraining_step(recipe, 1, "cpu", naive=form == "naive")
+    step = pretraining_step(recipe, 1, "cpu", naive=form == "naive")
     step()
     start = clock()
     step()

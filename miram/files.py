@@ -113,6 +113,17 @@ def _take(stream: BinaryIO, folder: Path) -> None:
 
 
 def files_below(folder: Path | str) -> list[Path]:
-    """All files in a folder and its subfolders, by name; links are followed, hidden files do not count."""
-    found = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    """All files in a folder and its subfolders, by name; hidden files do not count.
+
+    Links are followed, but each folder is entered once, by the first of its paths.
+    """
+    found, entered = list[Path](), set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+        else:
+            entered.add(real)
+            found += [Path(place, name) for name in names]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

@@ -202,13 +202,3 @@ def load(build: str) -> Callable[..., Any]:
     """The function or class that an entry names as "module:name"."""
     module, _, name = build.partition(":")
     return getattr(import_module(module), name)
-
-
-def is_masked(objective: str) -> bool:
-    """Whether a model of this objective reconstructs masked patches."""
-    return OBJECTIVES[objective].masked
-
-
-def has_attention(objective: str) -> bool:
-    """Whether an objective has a second decoder, whose attention is chosen."""
-    return "attention" in OBJECTIVES[objective].reads

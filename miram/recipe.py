@@ -4,11 +4,9 @@ Names, units and sources are those of params.yaml. Neither room imports the othe
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from miram import kinds
@@ -101,17 +99,8 @@ class LearningRates:
     published: Annotated[list[Positive], Field(min_length=1)]
 
 
-class FromValues:
-    """A dataclass that can be read from plain values, such as a record's; unknown names are left out."""
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """The same from plain values."""
-        return TypeAdapter(cls).validate_json(json.dumps(values))
-
-
 @dataclasses.dataclass(frozen=True)
-class Recipe(FromValues):
+class Recipe:
     """Everything that decides the pre-trained weights of a method; None: the objective does not read it."""
 
     objective: str
@@ -140,6 +129,9 @@ class Recipe(FromValues):
     options: dict[str, Any] | None = None
     moco: Moco | None = None
 
+    def __hash__(self) -> int:
+        return hash(repr(self))  # `options` has no hash of its own
+
     @property
     def name(self) -> str:
         """Objective and attention, for messages."""
@@ -148,7 +140,7 @@ class Recipe(FromValues):
     @property
     def masked(self) -> bool:
         """Whether the model reconstructs masked patches; otherwise it gets two views of an image."""
-        return kinds.is_masked(self.objective)
+        return kinds.OBJECTIVES[self.objective].masked
 
     @property
     def divides_batch(self) -> bool:
@@ -208,7 +200,7 @@ class Recipe(FromValues):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifying(FromValues):
+class Classifying:
     """What decides every classifier of lesions, and its device."""
 
     task: str
@@ -269,7 +261,7 @@ class NeighbourProbe(Classifying):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trivial(FromValues):
+class Trivial:
     """What decides the classifiers that see no lesion."""
 
     task: str
@@ -283,7 +275,7 @@ class Trivial(FromValues):
 
 
 @dataclasses.dataclass(frozen=True)
-class Explaining(FromValues):
+class Explaining:
     """What decides the relevance maps and the maps of features, and where they are computed."""
 
     task: str

@@ -195,7 +195,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         **{"_lazy_init": None, "is_available": True, "device_count": 1, "current_device": 0, "set_device": None},
         **{"get_device_name": "Pretended", "get_device_capability": (8, 0), "is_bf16_supported": True},
         **{"max_memory_allocated": 0, "memory_allocated": 0, "reset_peak_memory_stats": None, "synchronize": None},
-        **{"mem_get_info": (8e9, 8e9), "manual_seed_all": None},
+        **{"mem_get_info": (8e9, 8e9), "memory_reserved": 0, "manual_seed_all": None},
     }
     for name, value in said.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, _value=value, **__: _value)

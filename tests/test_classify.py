@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from argparse import Namespace
 from pathlib import Path
 
@@ -160,6 +161,25 @@ def test_one_that_fails_is_named_and_does_not_stop_the_others(job, capsys):
     job.fault = None
     assert job.run() == ALL[:1]
     assert layout.record("classify", "demo", *PLACE).exists()
+
+
+def test_what_one_that_fails_held_is_free_before_the_next_begins(job, monkeypatch):
+    class Network:
+        pass
+
+    def train(out, *_, **__):
+        held.append(weakref.ref(network := Network()))
+        left.append([one() for one in held[:-1]])
+        network.itself = network  # as modules with hooks: freed by the collector alone
+        try:
+            raise RuntimeError("CUDA out of memory")
+        except RuntimeError as error:
+            raise MiramError("It broke.", "Mend it.") from error
+
+    held, left = [], []
+    monkeypatch.setattr("miram.train.finetune.finetune", train)
+    assert main(COMMAND) == 1
+    assert left == [[], [None]]
 
 
 def test_a_later_seed_takes_the_learning_rate_that_the_first_has_chosen(job):

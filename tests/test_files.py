@@ -9,7 +9,7 @@ import time
 import pytest
 
 from miram.errors import MiramError
-from miram.files import atomic_path, sole_writer
+from miram.files import atomic_path, files_below, sole_writer
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -94,6 +94,18 @@ def test_a_disk_that_takes_no_number_of_the_writer_is_named(tmp_path):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_folder_with_links_to_itself_has_each_file_once(tmp_path):
+    for name in ("b/c/two.png", "one.png", ".hidden/three.png"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "four.png").write_text("")
+    for link, target in {"root/self": ".", "root/b/up": "..", "root/other": "../elsewhere", "root/same": "b"}.items():
+        (tmp_path / link).symlink_to(target)
+    found = [path.relative_to(tmp_path / "root").as_posix() for path in files_below(tmp_path / "root")]
+    assert found == ["b/c/two.png", "one.png", "other/four.png"]
 
 
 def test_the_old_file_is_replaced_as_a_whole_and_never_written_over(tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from plain_values import of_values
 from tiny_classifier import SEEN
 
 from miram.evaluate.claims import judge
@@ -72,7 +73,7 @@ def trained(tmp_path_factory):
     for method, (noise, seeds) in METHODS.items():
         for number, seed in enumerate(seeds):
             out = folder / method / str(number)
-            finetune(out, data[noise], None, Tuning.of({**TRAINING, "seed": seed}), seen=Seen(**SEEN))
+            finetune(out, data[noise], None, of_values(Tuning, {**TRAINING, "seed": seed}), seen=Seen(**SEEN))
             path = predictions[Cell("strict", "pathology", "finetune", method, number)] = out / "predictions.parquet"
             table = pd.read_parquet(path)
             table.attrs["seed"] = number  # of the cell

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from plain_values import of_values
 
 from miram import layout, params
 from miram.cli import main
@@ -339,9 +340,9 @@ def test_the_record_of_a_training_holds_what_its_stage_is_given(preset):
     chosen = params.load(ROOT / "params.yaml", preset)
     for name in chosen.methods:
         values_of = params.stage_values(chosen, "pretrain", "strict", name, 0)
-        assert Recipe.of(values_of) == params.recipe_of(chosen, name)
+        assert of_values(Recipe, values_of) == params.recipe_of(chosen, name)
     for cell in params.kept(chosen):
-        assert Tuning.of(params.stage_values(chosen, "finetune", *cell)) == params.tuning_of(chosen, cell)
+        assert of_values(Tuning, params.stage_values(chosen, "finetune", *cell)) == params.tuning_of(chosen, cell)
 
 
 def test_a_method_in_the_file_has_no_section_pretrain(tmp_path):

@@ -64,7 +64,7 @@ def test_yaml_makes_no_objects(tmp_path):
 def test_a_checkpoint_runs_no_code(tmp_path):
     torch.save({"model": Trap(tmp_path / "made")}, tmp_path / "checkpoint.pt")
     with pytest.raises(MiramError, match="not a checkpoint"):
-        checkpoint.load(tmp_path / "checkpoint.pt", {"model"})
+        checkpoint.load(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "made").exists()
 
 

@@ -1,5 +1,7 @@
 """A recipe by the values that build its model."""
 
+from plain_values import of_values
+
 from miram.recipe import Recipe
 
 TRAINING = {
@@ -17,4 +19,4 @@ VIEWS = {
 def recipe(objective: str, **values) -> Recipe:
     """The recipe of so many values, with some training; of `moco` the three that build the model are enough."""
     moco = values.pop("moco", None)
-    return Recipe.of({**TRAINING, "objective": objective, **values, "moco": moco and {**VIEWS, **moco}})
+    return of_values(Recipe, {**TRAINING, "objective": objective, **values, "moco": moco and {**VIEWS, **moco}})

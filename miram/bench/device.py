@@ -5,12 +5,10 @@ leaves what was measured; what time was too short for is named. Times are median
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,28 +16,26 @@ from torch import Tensor, nn
 
 from miram.bench.device_page import as_markdown
 from miram.bench.finetuning import measure_finetuning
-from miram.bench.memory import peak_of
-from miram.bench.models import loss_of, shrunk
-from miram.bench.output import write_results
+from miram.bench.memory import MIB, peak_of
+from miram.bench.models import shrunk
+from miram.bench.output import add, write_results
+from miram.bench.step import TF32, Step, check_device, loss_of, mixed, pretraining_step
 from miram.bench.timing import Phases, clock, device_slug, interleaved, machine, medians, timed
 from miram.errors import MiramError
-from miram.kinds import OURS, Precision
+from miram.kinds import OURS
 from miram.models.build import build_pretrainer
 from miram.planning.memory import fit, least_images, memory_of
 from miram.recipe import Recipe
 from miram.train.augment import draw_moco_view, draw_view
-from miram.train.device import out_of_memory_as, prepare_compiler
+from miram.train.device import memory_left, prepare_compiler
 from miram.train.device_views import render_batch
-from miram.train.loop import parameter_groups
 from miram.train.recipe import random_inputs
 
-TF32 = "tf32"
 STEPS, IMAGES, RATE = 4, 16, 1e-2  # of the training on both devices
 BOUNDS = {"32-true": 1e-3, "bf16-mixed": 5e-2}  # of the relative differences from the CPU in float32
 ROUNDS = 7
 CPU_PATCHES = 784  # of all images of a step together on a CPU, which is slow
 CROP_SIDE = 600  # px, as the median of CBIS-DDSM
-MIB = 2**20
 HOST_BOUND = 0.9  # share of a step's time that starting its operations takes
 Hours = Callable[[Path], dict[str, str]]  # of a file of this bench: the hours of a scope, in words
 
@@ -51,10 +47,9 @@ def measure_device(
 
     Returns the path of the JSON. Raises MiramError if `device` is cuda and there is none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MiramError("There is no CUDA device.", "Run the bench with --device cpu.")
+    check_device(device)
     start = clock()
-    host, precision = machine(), _mixed(device)
+    host, precision = machine(device), mixed(device)
     encoder = asdict(next(iter(methods.values())).encoder)
     results: dict[str, Any] = {"command": command, "machine": host, "encoder": encoder, "precision": precision}
     results |= {"agreement": [], "steps": [], "finetuning": [], "compiled": [], "faults": [], "left_out": []}
@@ -63,22 +58,13 @@ def measure_device(
         if clock() - start >= 60 * minutes:
             results["left_out"].append(what)
         else:
-            try:
-                with out_of_memory_as(what, "It needs a device with more memory."):
-                    results[part] += measured()
-            except MiramError as error:
-                results["faults"].append({"part": what, "fault": error.message})
+            add(results, part, what, measured)
         results["minutes"] = (clock() - start) / 60
         write_results(path, results, as_markdown(results))
         if results["steps"]:
             results["hours"] = hours(path)
             write_results(path, results, as_markdown(results))
     return path
-
-
-def _mixed(device: str) -> Precision:
-    """The precision of a training there: as `usable_precision` takes it, but for fp16, which needs a scaled loss."""
-    return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def _parts(
@@ -88,7 +74,7 @@ def _parts(
     for name, recipe in methods.items():
         yield "agreement", f"agreement of {name}", partial(agreement, name, shrunk(recipe), device)
     sides = sorted({recipe.side for recipe in methods.values()})
-    recipes = {name: replace(recipe, precision=_mixed(device)) for name, recipe in methods.items()}
+    recipes = {name: replace(recipe, precision=mixed(device)) for name, recipe in methods.items()}
     tuning = partial(measure_finetuning, recipes, tuple(sides), ROUNDS, left() / 20, device)
     yield "finetuning", "a step of fine-tuning", tuning
     for count, (name, recipe) in enumerate(methods.items()):
@@ -103,7 +89,7 @@ def agreement(name: str, recipe: Recipe, device: str) -> list[dict[str, Any]]:
     images = max(IMAGES, least_images(recipe))
     loss, weights = _trained(recipe, images, "cpu", "32-true")
     rows = []
-    for precision in {"32-true": 0, _mixed(device): 0}:
+    for precision in {"32-true": 0, mixed(device): 0}:
         own_loss, own_weights = _trained(recipe, images, device, precision)
         found = {
             "loss": float((own_loss - loss).norm() / loss.norm()),
@@ -126,97 +112,57 @@ def _trained(recipe: Recipe, images: int, device: str, precision: str) -> tuple[
     trained = [p for p in model.parameters() if p.requires_grad]
     before = torch.cat([p.detach().flatten() for p in trained])
     optimizer = torch.optim.SGD(trained, lr=RATE)  # Adam makes large steps of gradients that are rounding errors
-    losses = []
+    losses: list[Tensor] = []
+
+    def loss(own: nn.Module) -> Tensor:
+        found = loss_of(own, *inputs)
+        losses.append(found.detach())
+        return found
+
+    step = Step(model, loss, optimizer, device, precision)
     for _ in range(STEPS):
-        with _computing_in(precision, device):
-            loss = loss_of(model, *inputs)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
+        step()
     change = torch.cat([p.detach().flatten() for p in trained]) - before
     return torch.stack(losses).float().cpu(), change.cpu()
 
 
-@contextmanager
-def _computing_in(precision: str, device: str) -> Iterator[None]:
-    torch.set_float32_matmul_precision("high" if precision == TF32 else "highest")
-    try:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-class Step:
-    """A step of pre-training on random images; its parts can be timed one by one."""
-
-    def __init__(self, recipe: Recipe, images: int, device: str) -> None:
-        torch.manual_seed(0)
-        self.device, self.model = device, build_pretrainer(replace(recipe, accumulate=1)).to(device)
-        groups = parameter_groups(self.model, recipe.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=True)
-        self.inputs = random_inputs(recipe, images, device)
-
-    def run(self, precision: str, model: nn.Module | None = None) -> None:
-        """Take it, without waiting for the device."""
-        with _computing_in(precision, self.device):
-            loss = loss_of(self.model if model is None else model, *self.inputs)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def parts(self, precision: str) -> Phases:
-        """Seconds of its parts, and of starting it all (`host`), for which nothing is waited for."""
-        times = [clock()]
-        with _computing_in(precision, self.device):
-            loss = loss_of(self.model, *self.inputs)
-        times.append(clock())
-        loss.backward()
-        times.append(clock())
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        times.append(clock())
-        return dict(zip(("forward", "backward", "optimiser"), np.diff(times).tolist(), strict=True))
-
-    def started(self, precision: str) -> Phases:
-        """Seconds until all operations of a step are started."""
-        clock()
-        start = perf_counter()
-        self.run(precision)
-        return {"host": perf_counter() - start}
-
-
 def measure_step(name: str, recipe: Recipe, device: str, budget_seconds: float) -> list[dict[str, Any]]:
     """A step of pre-training of the method's size in each precision; its parts and memory in that of a training."""
-    images, precision = images_at_once(recipe, device), _mixed(device)
-    step = Step(recipe, images, device)
+    precision = mixed(device)
+    recipe = replace(recipe, precision=precision)
+    images = images_at_once(recipe, device)
+    step = pretraining_step(recipe, images, device)
     precisions = dict.fromkeys(["32-true"] if device == "cpu" else ["32-true", TF32, precision])
-    seconds = _medians({own: timed(partial(step.run, own)) for own in precisions}, budget_seconds / 2)
-    calls = {"parts": partial(step.parts, precision), "host": partial(step.started, precision)}
-    found = interleaved(calls, ROUNDS, budget_seconds / 4)
+    seconds = _medians({own: timed(replace(step, precision=own)) for own in precisions}, budget_seconds / 2)
+    found = interleaved({"parts": step.parts, "host": step.started}, ROUNDS, budget_seconds / 4)
     parts = {part: medians(own)[part] for own in found.values() for part in own[0]}
     parts["views"] = _views_seconds(recipe, images, device)
-    memory = memory_of(replace(recipe, precision=precision, recompute=False), images)
-    peak = memory.weights + memory.moments + peak_of(partial(step.run, precision), device)
+    memory = memory_of(recipe, images)
+    peak = memory.weights + memory.moments + peak_of(step, device)
     return [
         {
             **{"method": name, "form": OURS, "side": recipe.side, "images": images, "seconds": seconds},
             **{"images_per_second": images / (seconds[precision] + parts["views"]), "parts": parts},
-            **{"bound": bound_of(seconds[precision], parts)},
+            **{"bound": bound_of(seconds[precision], parts, device)},
             **{"peak_mib": peak / MIB, "predicted_peak_mib": memory.peak / MIB},
         }
     ]
 
 
 def measure_compiled(name: str, recipe: Recipe, device: str, budget_seconds: float) -> list[dict[str, Any]]:
-    """How many times faster torch.compile makes that step."""
+    """How many times faster torch.compile makes that step. Raises MiramError if it does not compile."""
     prepare_compiler()
-    images, precision = images_at_once(recipe, device), _mixed(device)
-    step = Step(recipe, images, device)
-    forms: dict[str, Any] = {"eager": step.model, "compiled": torch.compile(step.model)}
-    step.run(precision, forms["compiled"])  # compiles, which no short budget may take for the time of a step
-    seconds = _medians({form: timed(partial(step.run, precision, own)) for form, own in forms.items()}, budget_seconds)
+    recipe = replace(recipe, precision=mixed(device))
+    images = images_at_once(recipe, device)
+    step = pretraining_step(recipe, images, device)
+    compiled = replace(step, model=cast(nn.Module, torch.compile(step.model)))
+    forms = {"eager": timed(step), "compiled": timed(compiled)}
+    try:
+        compiled()  # compiles, which no short budget may take for the time of a step
+        seconds = _medians(forms, budget_seconds)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise MiramError(f"torch.compile fails: {reason}", "Leave compute.compile false.") from error
     times_faster = seconds["eager"] / seconds["compiled"]
     return [{"method": name, "side": recipe.side, "images": images, "seconds": seconds, "times_faster": times_faster}]
 
@@ -230,8 +176,7 @@ def images_at_once(recipe: Recipe, device: str) -> int:
     """Images of a measured step: on a GPU those of a micro-batch of the preset, or the most that fit by the model."""
     if device == "cpu":
         return max(least_images(recipe), CPU_PATCHES // recipe.patches)
-    mixed = replace(recipe, precision=_mixed(device))
-    most = fit(mixed, torch.cuda.mem_get_info()[1], devices=1, crops_bytes=0).images
+    most = fit(recipe, memory_left(torch.device(device)), devices=1, crops_bytes=0).images
     return most if recipe.accumulate == "auto" else min(recipe.batch // recipe.parts, most)
 
 
@@ -253,8 +198,8 @@ def _views_seconds(recipe: Recipe, images: int, device: str) -> float:
     return medians([timed(make)() for _ in range(3)][1:])["seconds"]
 
 
-def bound_of(seconds: float, parts: Mapping[str, float]) -> str:
+def bound_of(seconds: float, parts: Mapping[str, float], device: str) -> str:
     """What takes longest: the views, a part of the step, or on a GPU the host, which starts its operations."""
-    if parts["host"] > HOST_BOUND * seconds and torch.cuda.is_available():
+    if device == "cuda" and parts["host"] > HOST_BOUND * seconds:
         return "host"
     return max(("views", "forward", "backward", "optimiser"), key=lambda part: parts[part])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from miram.bench.models import finetuning_step
+from miram.bench.step import finetuning_step
 from miram.bench.timing import interleaved, medians, timed
 from miram.recipe import Recipe
 

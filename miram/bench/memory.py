@@ -6,6 +6,8 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+MIB = 2**20
+
 
 def peak_bytes(fn: Callable[[], object]) -> int:
     """Call `fn` and return the peak bytes of the CPU's tensors beyond those allocated before."""

@@ -1,23 +1,14 @@
-"""What is measured: an attention layer, a step of pre-training, a step of fine-tuning, at the sizes of a preset."""
+"""The forms and sizes of what is measured, and an attention layer at the sizes of a preset."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from miram import kinds
 from miram.bench.timing import Phases, clock
 from miram.models.attention import build_stack
-from miram.models.build import build_pretrainer
-from miram.models.classifier import Classifier
-from miram.models.encoder import Encoder
 from miram.recipe import Recipe
-from miram.train.loop import parameter_groups
-from miram.train.recipe import random_inputs
-
-CLASSES = 4  # of the fine-tuning step
 
 
 def forms_of(recipe: Recipe) -> tuple[str, ...]:
@@ -60,17 +51,13 @@ def attention_layer(recipe: Recipe, form: str, tokens: int, device: str) -> nn.M
     )
     layer = stack.get_submodule(kinds.ATTENTION[recipe.attention].first_layer).to(device)
     if form == kinds.NAIVE:
-        _make_naive(layer)
+        make_naive(layer)
     return layer
 
 
-def _make_naive(layer: nn.Module) -> None:
+def make_naive(layer: nn.Module) -> None:
+    """Have full attention store the matrix of all pairs of tokens."""
     layer.fused_attn = False  # type: ignore[assignment]  # timm's switch, which torch's types do not know
-
-
-def loss_of(model: nn.Module, *inputs: Tensor | float) -> Tensor:
-    """The loss of a model on its inputs."""
-    return model(*inputs).loss
 
 
 def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Phases:
@@ -80,56 +67,3 @@ def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Phases
     middle = clock()
     output.backward()
     return {"forward": middle - start, "backward": clock() - middle}
-
-
-def pretraining_step(
-    recipe: Recipe,
-    images: int,
-    device: str,
-    *,
-    loss: Callable[..., Tensor] = loss_of,
-    fused_adamw: bool = True,
-    naive: bool = False,
-    accumulate: int = 1,
-) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """The forward pass of a method on this many random images, and its whole training step.
-
-    `loss` is called with the model and its inputs. With `naive` the high-resolution decoder's full attention stores the
-    matrices of all pairs of tokens. A model that divides its batch itself does so by `accumulate`.
-    """
-    model = build_pretrainer(replace(recipe, accumulate=accumulate)).to(device)
-    if naive:
-        for block in model.get_submodule("highres").get_submodule("stack").children():
-            _make_naive(block.get_submodule("attn"))
-    groups = parameter_groups(model, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(recipe.beta1, recipe.beta2), fused=fused_adamw)
-    inputs = random_inputs(recipe, images, device)
-
-    def forward() -> Tensor:
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            return loss(model, *inputs)
-
-    def step() -> None:
-        forward().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return forward, step
-
-
-def finetuning_step(recipe: Recipe, images: int, device: str) -> Callable[[], None]:
-    """A training step of the classifier on this many random images."""
-    encoder = Encoder(side=recipe.side, **asdict(recipe.encoder), drop_path=0.1)
-    model = Classifier(encoder, classes=CLASSES, pool="mean", head_init_std=0.01).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
-    pixels = torch.randn(images, recipe.encoder.channels, recipe.side, recipe.side, device=device)
-    labels = torch.randint(CLASSES, (images,), device=device)
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            loss = cross_entropy(model(pixels), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step

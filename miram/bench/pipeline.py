@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from miram.bench.timing import interleaved, medians, timed
+from miram.recipe import IMAGENET_MEAN, IMAGENET_STD
 from miram.train.augment import draw_view, render, stream, to_images
 from miram.train.store import INDEX_COLUMNS, Store, pack
 
@@ -79,7 +80,7 @@ def _from_store(store: Store, side: int) -> torch.Tensor:
 
 def _from_png(paths: list[Path], side: int) -> torch.Tensor:
     """Like the reference: decode, three channels, crop and resize, flip, tensor, normalise, one by one."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     images = []
     for number, path in enumerate(paths):
         random = np.random.default_rng(number)

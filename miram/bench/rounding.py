@@ -5,7 +5,7 @@ mantissa while torch's setting allows it, so that regions which forbid it are le
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-TF32 = "tf32"
+from miram.bench.step import TF32, products_in
+
 PRECISIONS = ("float32", TF32, "bf16", "fp16")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm}
@@ -54,16 +55,12 @@ def sharpened(layer: nn.Module, factor: float) -> nn.Module:
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
     """In the block float32 modules on the CPU compute, forward and backward, as in one of PRECISIONS."""
-    with torch.autocast("cpu", AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST):
-        if precision != TF32:
-            yield
-            return
-        torch.set_float32_matmul_precision("high")
-        try:
-            with sdpa_kernel(SDPBackend.MATH), EmulatedTf32():  # of single products, which can be seen
-                yield
-        finally:
-            torch.set_float32_matmul_precision("highest")
+    cast = torch.autocast("cpu", AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
+    with cast, products_in(precision), ExitStack() as emulated:
+        if precision == TF32:
+            emulated.enter_context(sdpa_kernel(SDPBackend.MATH))  # of single products, which can be seen
+            emulated.enter_context(EmulatedTf32())
+        yield
 
 
 def errors(layer: nn.Module, x: Tensor, weights: Tensor, precisions: Sequence[str]) -> list[dict[str, Any]]:

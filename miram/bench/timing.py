@@ -63,11 +63,11 @@ def medians(calls: list[Phases]) -> Phases:
     return {**parts, "spread": (max(totals) - min(totals)) / median(totals), "calls": len(calls)}
 
 
-def machine() -> dict[str, object]:
-    """Processor, GPU, threads and versions."""
+def machine(device: str) -> dict[str, object]:
+    """Processor, GPU (None if `device` is cpu), threads and versions."""
     return {
         "processor": processor_name(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

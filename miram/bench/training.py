@@ -12,21 +12,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 
-from miram.bench.models import forms_of, in_form, pretraining_step
+from miram.bench.memory import MIB
+from miram.bench.models import forms_of, in_form
 from miram.bench.pipeline import write_store
+from miram.bench.step import pretraining_step
 from miram.bench.timing import interleaved, medians, timed
 from miram.data.cbis_ddsm.cases import carried_lesions
 from miram.errors import MiramError
 from miram.kinds import OURS
 from miram.planning.memory import fit, parts_that_fit
 from miram.recipe import Recipe
+from miram.train.device import memory_left
 from miram.train.pretrain import pretrain
 
 BARE_STEPS = 20
-MIB = 2**20
 
 
 def crops_of_cbis_ddsm() -> int:
@@ -64,7 +65,7 @@ def measure_training(
 
 def _at_once(recipe: Recipe, crops_bytes: int, device: str) -> int:
     own = recipe.batch // recipe.fewest_parts
-    free = torch.cuda.mem_get_info()[1] if device == "cuda" else psutil.virtual_memory().available
+    free = memory_left(torch.device(device))
     return min(own, fit(recipe, free, devices=1, crops_bytes=crops_bytes).images)
 
 
@@ -73,8 +74,6 @@ def _measured(recipe: Recipe, images: int, store: tuple[Path, Path], steps: int,
     epochs = max(2, round(steps / (len(ids) // images)))  # the first warms up
     whole = dataclasses.replace(recipe, batch=images, accumulate=1, epochs=epochs, warmup_epochs=epochs)
     with TemporaryDirectory() as out:
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         facts = pretrain(
             Path(out),
             *store,
@@ -88,7 +87,7 @@ def _measured(recipe: Recipe, images: int, store: tuple[Path, Path], steps: int,
             divide=parts_that_fit,
         )
         speed = median(pd.read_csv(Path(out, "log.csv"))["images_per_second"][1:])
-    _, step = pretraining_step(recipe, images, device)
+    step = pretraining_step(recipe, images, device)
     bare = medians(interleaved({"step": timed(step)}, min(steps, BARE_STEPS), float("inf"))["step"])["seconds"]
     return {
         "steps": facts["steps"],

@@ -39,7 +39,7 @@ def doctor(chosen: params.Params, arguments: argparse.Namespace) -> None:
         "accelerator": chosen.compute.accelerator if any(STAGES[name].on_gpu for name in stages) else None,
         "devices": chosen.compute.devices if "pretrain" in stages else 1,
         "elsewhere": arguments.elsewhere,
-        "preset": chosen.preset,
+        "encoder": chosen.encoder,
         "crops_bytes": crops_bytes,
         "made_gb": max(0.0, all_made - sum(map(held_gb, made_in))),
         "keep_dicom": chosen.transfer.keep_dicom,
@@ -103,7 +103,8 @@ def _of_cards(chosen: params.Params, name: str) -> str:
     from miram.planning.flops import finetuning_flops, pretraining_flops
 
     check_known("card", name, [*cards.CARDS, "all"])
-    scopes = {"headline": _jobs(chosen, params.headline_jobs(chosen)), "whole": _jobs(chosen, params.jobs(chosen))}
+    placed = {"headline": params.headline_jobs(chosen), "whole": params.jobs(chosen)}
+    scopes = {scope: _jobs(chosen, jobs, devices=1) for scope, jobs in placed.items()}
     own = recipes(chosen)
     flops = {(f"pre-training {method}", recipe.side): pretraining_flops(recipe) for method, recipe in own.items()}
     for side in {recipe.side for recipe in own.values()} | {chosen.pretrain.side}:
@@ -120,11 +121,11 @@ def _plans(chosen: params.Params, jobs: Iterable[params.Placed]) -> "dict[str, p
     """The result of `miram.planning.hours.hours` for the trainings among these jobs."""
     from miram.planning.hours import hours
 
-    return hours(_jobs(chosen, jobs), chosen.encoder, layout.benches())
+    return hours(_jobs(chosen, jobs, chosen.compute.devices), chosen.encoder, layout.benches())
 
 
-def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
-    """The trainings among the jobs of a preset, as `miram.planning.hours` takes them."""
+def _jobs(chosen: params.Params, jobs: Iterable[params.Placed], devices: int) -> "list[Job]":
+    """The trainings among the jobs of a preset, a pre-training on so many devices, for `miram.planning.hours`."""
     from miram.planning.hours import classifier_job, pretraining_job
 
     extra = len(layout.extra_files(chosen.pretrain.extra_images))
@@ -144,7 +145,7 @@ def _jobs(chosen: params.Params, jobs: Iterable[params.Placed]) -> "list[Job]":
             seen = images[protocol].lesions + images[protocol].backgrounds + extra
             recipe = params.recipe_of(chosen, name, seed)
             like = params.first_like(chosen, name)
-            found.append(pretraining_job(name, recipe, seen, chosen.compute.devices, path, like))
+            found.append(pretraining_job(name, recipe, seen, devices, path, like))
     return found
 
 
@@ -203,7 +204,7 @@ def _headline_hours(chosen: params.Params, bench_json: Path) -> dict[str, str]:
     from miram.planning.hours import hours, totals
 
     try:
-        jobs = _jobs(chosen, params.headline_jobs(chosen))
+        jobs = _jobs(chosen, params.headline_jobs(chosen), chosen.compute.devices)
     except (MiramError, ModuleNotFoundError):
         return {}
     return totals(hours(jobs, chosen.encoder, [bench_json]))

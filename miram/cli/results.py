@@ -152,7 +152,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     rebuilt = {  # of one protocol: reconstructions hardly differ
         method: path.parent / "reconstructions.npz"
         for (protocol, method), path in first.items()
-        if protocol == protocols[0] and kinds.is_masked(chosen.methods[method].objective)
+        if protocol == protocols[0] and kinds.OBJECTIVES[chosen.methods[method].objective].masked
     }
     logs = {"/".join(place): path.parent / "log.csv" for place, path in first.items()}
 

@@ -97,6 +97,7 @@ def _classified(chosen: params.Params, parts: list[params.Part]) -> dict[str, An
     Raises MiramError that names those that failed.
     """
     from miram.train.classifiers import Lesions, resized_to
+    from miram.train.device import release_memory
 
     left, faults = drop_outdated(chosen, parts), {}
     for _, cell in (part for part in parts if part not in left):
@@ -107,10 +108,11 @@ def _classified(chosen: params.Params, parts: list[params.Part]) -> dict[str, An
             tables = layout.data(chosen.name) / "lesions.csv", layout.splits(chosen.name, cell.protocol)
             view = resized_to(params.side_of(chosen, cell.method))
             lesions = Lesions(*store_of(chosen), *tables, cell.task, view)
+        release_memory()
         try:
             _classifier(chosen, stage.name, cell, lesions)
         except MiramError as fault:
-            faults[cell] = fault
+            faults[cell] = MiramError(fault.message, fault.remedy)  # its traceback would hold network and activations
             print(f"{cell}: {fault}", file=sys.stderr, flush=True)
     if faults:
         raise MiramError(
@@ -223,4 +225,4 @@ def _require_accelerator(chosen: params.Params) -> None:
     """Stop a training of a preset that needs a GPU if there is none: a cluster's preflight runs elsewhere."""
     from miram.planning.gpu import require_accelerator
 
-    require_accelerator(chosen.compute.accelerator, chosen.preset)
+    require_accelerator(chosen.compute.accelerator, chosen.encoder)

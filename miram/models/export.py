@@ -134,18 +134,19 @@ def save_classifier(
 
 
 def load_classifier(path: Path) -> Network:
-    """A saved classifier. Raises MiramError if there is none."""
+    """A saved classifier. Raises MiramError if there is none, or none that can be built here."""
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})[CLASSIFIER_KEY])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, KeyError) as error:
+        encoder = encoder_from(told["encoder"], drop_path=0.0)
+        model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
+        model.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MiramError(
-            f"{path} holds no classifier: {error}", "Delete its folder and run that fine-tuning again."
+            f"{path} holds no classifier that can be built here: {error}",
+            "Correct the path, or give a model.safetensors of a fine-tuning.",
         ) from error
-    encoder = encoder_from(told["encoder"], drop_path=0.0)
-    model = Classifier(encoder, classes=len(told["classes"]), pool=told["pool"], head_init_std=0.0)
-    model.load_state_dict(state)
     return Network(model.eval(), tuple(told["classes"]), told["multi_label"], told.get("seen"))
 
 

@@ -109,7 +109,7 @@ def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
         common = {key: value for key, value in merged["pretrain"].items() if key in pretrain_names}
         pretrain = _validated(Pretrain, {**common, **own[name]}, path, place)
         _check_unread(method, own[name], path, place)
-        if kinds.has_attention(method.objective):
+        if "attention" in kinds.OBJECTIVES[method.objective].reads:
             _check_attention(method, path, place)
         resolved[name] = Method(**{f.name: getattr(method, f.name) for f in fields(WrittenMethod)}, pretrain=pretrain)
     values = {f.name: getattr(written, f.name) for f in fields(WrittenParams)}

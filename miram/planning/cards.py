@@ -5,6 +5,8 @@ waits for the memory. Both are fitted to rates that such networks are said to su
 TFLOP/s in float32 and 16 mixed, on an A100 14, 70 in TF32 and 120 mixed, on an H100 40 and 250; within 20 % of each.
 """
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from miram.recipe import Encoder
 
 SHARE = 0.6  # of the peak
 INTENSITY = 170.0  # operations per byte
+SIBLINGS = "ti|super|d|laptop"  # words after a card's name that make it another one
 TERA, GIGA, EXA = 1e12, 1e9, 1e18
 
 
@@ -57,21 +60,31 @@ def operations(jobs: Iterable[Job], flops: Mapping[tuple[str, int], float]) -> f
     return sum(job.images * flops[job.what, job.side] for job in jobs)
 
 
+def is_named(card: str, gpu: str) -> bool:
+    """Whether a GPU, as its driver names it, is that card, and not a sibling such as its Ti."""
+    name = re.sub("[^a-z0-9]+", "-", gpu.lower())
+    return re.search(rf"(^|-){card}(?!-({SIBLINGS})\b)(-|$)", name) is not None
+
+
+Measured = tuple[str, str, dict[str, float]]  # a card, the precision of a bench on it, scope -> hours
+
+
 def measured_hours(
     scopes: Mapping[str, list[Job]], encoder: Encoder, benches: Iterable[Path], cards: Iterable[str]
-) -> dict[str, dict[str, float]]:
-    """Card -> scope -> hours, for the cards that `miram bench` was run on; a partly measured scope is left out."""
-    benches, found = list(benches), dict[str, dict[str, float]]()
-    for scope, jobs in scopes.items():
-        for device, plan in hours(jobs, encoder, benches).items():
-            for card in cards:
-                if card in device.lower().replace(" ", "-") and plan["hours"].notna().all():
-                    found.setdefault(card, {})[scope] = float(plan["hours"].sum())
+) -> list[Measured]:
+    """One for each bench that `miram bench` made of one of `cards`; a partly measured scope is left out."""
+    found = list[Measured]()
+    for path in benches:
+        plans = {scope: plan for scope, jobs in scopes.items() for plan in hours(jobs, encoder, [path]).values()}
+        whole = {scope: float(plan["hours"].sum()) for scope, plan in plans.items() if plan["hours"].notna().all()}
+        bench = json.loads(path.read_text(encoding="utf-8")) if whole else {}
+        named = [card for card in cards if whole and is_named(card, bench["machine"]["gpu"] or "")]
+        found += [(card, bench["precision"], whole) for card in named]
     return found
 
 
-def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: Mapping[str, Mapping[str, float]]) -> str:
-    """The hours of each scope, given by its operations, on each card; `measured`: card -> scope -> hours of a bench."""
+def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: list[Measured]) -> str:
+    """The hours of each scope, given by its operations, on each card, and by the benches that were run on it."""
     rows = []
     for name, card in cards.items():
         own = {"card": name, "GB": f"{card.memory:g}"}
@@ -79,9 +92,9 @@ def as_text(scopes: Mapping[str, float], cards: Mapping[str, Card], measured: Ma
             place = {"precision": card.dtype if precision == "mixed" else precision}
             hours = {f"{scope}, h": f"{flops / rate / HOUR:,.1f}" for scope, flops in scopes.items()}
             rows.append(own | place | {"TFLOP/s": f"{rate / TERA:.0f}"} | hours | {"rate": "predicted"})
-        if name in measured:
-            hours = {f"{scope}, h": f"{value:,.1f}" for scope, value in measured[name].items()}
-            rows.append(own | {"precision": card.dtype} | hours | {"rate": "measured"})
+        for _, precision, sums in (bench for bench in measured if bench[0] == name):
+            hours = {f"{scope}, h": f"{value:,.1f}" for scope, value in sums.items()}
+            rows.append(own | {"precision": precision} | hours | {"rate": "measured"})
     sizes = ", ".join(f"{scope} {flops / EXA:.2f}" for scope, flops in scopes.items())
     return (
         f"Operations of matrix products (1e18): {sizes}. Hours of one card, without the input pipeline and the "

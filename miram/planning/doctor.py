@@ -18,7 +18,6 @@ from miram.planning.sources import REMOTE, check_source
 from miram.recipe import Encoder, Recipe, Timm
 from miram.train.views import bytes_kept
 
-OLDEST_PYTHON = (3, 11)  # requires-python of pyproject.toml
 CONTAINERS = ("docker", "apptainer", "singularity")
 LINE_RATES = (5, 25, 100)  # MB/s, to estimate the time of a download
 # ESTIMATE: 8 bits per pixel, squares of 1.5 times their boxes, of which 3,160 take 0.84 GB in that index
@@ -36,7 +35,7 @@ def examine(
     accelerator: str | None,
     devices: int,
     elsewhere: bool,
-    preset: str,
+    encoder: Encoder,
     crops_bytes: float,
     made_gb: float,
     keep_dicom: bool,
@@ -46,15 +45,15 @@ def examine(
     """Print one line per check and return the findings; raises MiramError if one of them is a stop.
 
     `source`, `settings`: as in `check_source`, with an empty block for a source that is not read; `methods` are the
-    pre-trainings; `accelerator` is None if nothing is trained; `elsewhere`: another machine trains and
-    downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`: those of all
-    trainings, by measured device.
+    pre-trainings, `encoder` is that of all; `accelerator` is None if nothing is trained; `elsewhere`: another machine
+    trains and downloads; `crops_bytes`: size of the packed crops; `made_gb`: disk space still to be filled; `hours`:
+    those of all trainings, by measured device.
     """
     disk = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
     remote = bool(settings) and source in REMOTE
-    findings = [check_python(sys.version_info[:2])]
+    findings = []
     if accelerator is not None and not elsewhere:
-        findings.append(find_accelerator(accelerator, devices, preset))
+        findings.append(find_accelerator(accelerator, devices, encoder))
         if methods:
             findings.append(check_memory(methods, devices, None if accelerator == "cpu" else _gpu_bytes(), crops_bytes))
     findings += [
@@ -79,15 +78,6 @@ def examine(
             f"{len(stops)} of {len(findings)} checks stop this preset.", "Follow the remedy below each `stop` above."
         )
     return findings
-
-
-def check_python(version: tuple[int, int]) -> Finding:
-    """A Python that the locked packages support."""
-    text = f"Python {version[0]}.{version[1]}"
-    if version >= OLDEST_PYTHON:
-        return Finding("ok", text)
-    oldest = ".".join(map(str, OLDEST_PYTHON))
-    return Finding("stop", f"{text} is older than {oldest}.", f"Remove .venv and run `make PYTHON=python{oldest}`.")
 
 
 def _gpu_bytes() -> int | None:

@@ -1,7 +1,6 @@
 """Operations of matrix products of a training, counted on torch's tensors without values, in seconds."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -22,12 +21,11 @@ IMAGES = 2  # on which is counted
 def pretraining_flops(recipe: Recipe) -> float:
     """Of a training step of the model, per image."""
     counted = dataclasses.replace(recipe, batch=1, accumulate=1, encoder_init=None)  # these do not change the count
-    return _of_recipe(json.dumps(dataclasses.asdict(counted), sort_keys=True))
+    return _of_recipe(counted)
 
 
 @lru_cache
-def _of_recipe(text: str) -> float:
-    recipe = Recipe.of(json.loads(text))
+def _of_recipe(recipe: Recipe) -> float:
     return _counted(lambda: build_pretrainer(recipe)(*random_inputs(recipe, IMAGES, "meta")).loss)
 
 

@@ -9,8 +9,10 @@ import torch
 
 from miram.errors import MiramError
 from miram.planning.finding import Finding
+from miram.recipe import Encoder
 
 TORCH = f"torch {torch.__version__}"
+LARGE = 1e6  # depth x width^2 of an encoder, a twelfth of its parameters: above it a preset takes months on a CPU
 
 
 class Gpu(NamedTuple):
@@ -20,13 +22,13 @@ class Gpu(NamedTuple):
     capability: tuple[int, int]
 
 
-def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
+def find_accelerator(accelerator: str, devices: int, encoder: Encoder) -> Finding:
     """`check_accelerator` for this machine."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return check_accelerator(
         accelerator,
         devices=devices,
-        preset=preset,
+        large=encoder.depth * encoder.width**2 > LARGE,
         built=torch.version.cuda,
         driver=driver_cuda(),
         gpus=[Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(visible)],
@@ -34,9 +36,9 @@ def find_accelerator(accelerator: str, devices: int, preset: str) -> Finding:
     )
 
 
-def require_accelerator(accelerator: str, preset: str) -> None:
-    """Raise MiramError if this machine lacks the GPU that a training of the preset needs."""
-    found = find_accelerator(accelerator, 1, preset)
+def require_accelerator(accelerator: str, encoder: Encoder) -> None:
+    """Raise MiramError if this machine lacks the GPU that a training of networks with such an encoder needs."""
+    found = find_accelerator(accelerator, 1, encoder)
     if found.level == "stop":
         raise MiramError(found.text, found.remedy)
 
@@ -45,7 +47,7 @@ def check_accelerator(
     accelerator: str,
     *,
     devices: int,
-    preset: str,
+    large: bool,
     built: str | None,
     driver: tuple[int, int] | None,
     gpus: Sequence[Gpu],
@@ -53,16 +55,17 @@ def check_accelerator(
 ) -> Finding:
     """Whether torch can use this many GPUs, unless the CPU is requested or enough.
 
-    `built`: the CUDA version that torch was built for, None for a CPU build. `driver`: the newest that the NVIDIA
-    driver supports, None without a driver. `gpus`: those that torch finds. `kernels`: its builds, see `runs_on`.
+    `large`: whether the networks take months on a CPU. `built`: the CUDA version that torch was built for, None for a
+    CPU build. `driver`: the newest that the NVIDIA driver supports, None without a driver. `gpus`: those that torch
+    finds. `kernels`: its builds, see `runs_on`.
     """
-    if accelerator == "cpu" and preset != "demo":
+    if accelerator == "cpu" and large:
         return Finding(
-            "warning", "No GPU is used: compute.accelerator is cpu.", "500 epochs of a ViT-B/16 take months."
+            "warning", "No GPU is used: compute.accelerator is cpu.", "Networks of this size take months on a CPU."
         )
-    if accelerator == "cpu" or (accelerator == "auto" and preset == "demo" and not gpus):
+    if accelerator == "cpu" or (accelerator == "auto" and not large and not gpus):
         return Finding("ok", f"CPU, {TORCH}: enough for this preset.")
-    return _check_found(gpus, devices, driver, kernels) if gpus else _why_none(built, driver, preset)
+    return _check_found(gpus, devices, driver, kernels) if gpus else _why_none(built, driver, large)
 
 
 def _check_found(gpus: Sequence[Gpu], devices: int, driver: tuple[int, int] | None, kernels: Iterable[str]) -> Finding:
@@ -86,13 +89,12 @@ def _check_found(gpus: Sequence[Gpu], devices: int, driver: tuple[int, int] | No
     return Finding("ok", f"GPU: {len(gpus)} x {names}, {TORCH}, driver for CUDA {_dotted(driver)}")
 
 
-def _why_none(built: str | None, driver: tuple[int, int] | None, preset: str) -> Finding:
+def _why_none(built: str | None, driver: tuple[int, int] | None, large: bool) -> Finding:
     """Why torch finds no GPU."""
     if driver is None:
         return Finding(
             "stop",
-            "There is no NVIDIA driver here"
-            + ("." if preset == "demo" else ", and without a GPU this preset takes months."),
+            "There is no NVIDIA driver here" + (", and without a GPU this preset takes months." if large else "."),
             "Run on a machine with an NVIDIA GPU and its driver; in a container with `--gpus all` (Docker) or `--nv` "
             "(Apptainer); or set compute.accelerator: cpu to accept that.",
         )

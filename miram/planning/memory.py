@@ -6,7 +6,6 @@ bytes per number in every precision.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -92,8 +91,8 @@ def fit(recipe: Recipe, vram_bytes: float, *, devices: int, crops_bytes: float) 
             return Fit(share // accumulate, accumulate, memory)
     needed = (memory.peak + crops_bytes) / USABLE / 1e9
     raise MiramError(
-        f"One image at a time at side {recipe.side}, with all crops, takes {needed:.1f} GB; there are only "
-        f"{vram_bytes / 1e9:.1f}.",
+        f"One image at a time at side {recipe.side}{', with all crops,' if crops_bytes else ''} takes {needed:.1f} GB; "
+        f"there are only {vram_bytes / 1e9:.1f}.",
         "Set pretrain.recompute: true, lower pretrain.side, or use a linear attention.",
     )
 
@@ -123,10 +122,10 @@ def as_table(methods: Mapping[str, Recipe], vram_bytes: float, *, devices: int, 
             sizes = {part: f"{size / 1e9:.2f}" for part, size in found.memory._asdict().items()}
             divided = {"batch": recipe.batch, "at once": found.images, "accumulate": found.accumulate}
             rows.append({**row, **divided, **sizes, "peak": f"{found.memory.peak / 1e9:.2f}"})
-    precision = next(iter(methods.values())).precision
+    precision, kept = next(iter(methods.values())).precision, bytes_kept(crops_bytes, vram_bytes)
     return (
         f"Pre-training in precision {precision} on {devices} device(s) of {vram_bytes / 1e9:g} GB (1e9 bytes), of "
-        f"which {USABLE:.0%} are used, {crops_bytes / 1e9:.2f} GB of it for the crops; predicted GB.\n"
+        f"which {USABLE:.0%} are used, {kept / 1e9:.2f} GB of it for the crops; predicted GB.\n"
         "This is what `accumulate: auto` takes: batch and learning rate do not change.\n"
         "It changes results only by rounding: MoCo-v3 contrasts the whole batch whatever its division. Where there is "
         "one, it encodes each view once more, in about a quarter of a step's time.\n\n"
@@ -167,7 +166,7 @@ def _activations(recipe: Recipe, images: int) -> tuple[float, float]:
     return kept, max(workspace, whole.block)
 
 
-def _seen(recipe: str, images: int) -> Forward:
+def _seen(recipe: Recipe, images: int) -> Forward:
     """What a forward pass with this many images allocates, by a line through the measurements with MEASURED_IMAGES.
 
     Exact except for one image, where some tensors are views, and for MoCo-v3, whose products between all images grow
@@ -178,9 +177,9 @@ def _seen(recipe: str, images: int) -> Forward:
     return Forward(*(a + beyond * (b - a) for a, b in zip(few, more, strict=True)))
 
 
-def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -> str:
-    """The recipe as text, as a cache key, with fixed values for everything that does not change the memory."""
-    deciding = dataclasses.replace(
+def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -> Recipe:
+    """The recipe as a cache key, with fixed values for everything that does not change the memory."""
+    return dataclasses.replace(
         recipe,
         seed=0,
         batch=1,
@@ -191,20 +190,18 @@ def _deciding(recipe: Recipe, *, recompute: bool = False, accumulate: int = 1) -
         recompute=recompute,
         compile=False,
     )
-    return json.dumps(dataclasses.asdict(deciding), sort_keys=True)
 
 
 @lru_cache(RECIPES)
-def _fake_model(text: str) -> tuple[FakeTensorMode, nn.Module]:
+def _fake_model(recipe: Recipe) -> tuple[FakeTensorMode, nn.Module]:
     mode = FakeTensorMode()
     with mode:
-        return mode, build_pretrainer(Recipe.of(json.loads(text)))
+        return mode, build_pretrainer(recipe)
 
 
 @lru_cache(2 * RECIPES)
-def _forward(text: str, images: int) -> Forward:
-    recipe = Recipe.of(json.loads(text))
-    mode, model = _fake_model(text)
+def _forward(recipe: Recipe, images: int) -> Forward:
+    mode, model = _fake_model(recipe)
     mixed = recipe.precision != "32-true"
     with mode, SavedTensors() as saved, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         watch = _Watch(model, saved)

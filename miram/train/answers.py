@@ -15,17 +15,18 @@ from miram.train.classifiers import Split
 EVALUATION_BATCH = 64  # images; decides memory, not results
 
 
-def _logits(model: nn.Module, views: Tensor) -> Tensor:
-    return model(to_images(views, encoder_of(model).channels)).float()
-
-
 @torch.no_grad()
+def outputs(model: nn.Module, views: np.ndarray) -> Tensor:
+    """What a network gives for unaugmented views (N, side, side) uint8: (N, …) on the CPU."""
+    model.eval()
+    device, channels = next(model.parameters()).device, encoder_of(model).channels
+    parts = torch.from_numpy(views).split(EVALUATION_BATCH)
+    return torch.cat([model(to_images(part.to(device), channels)).cpu() for part in parts])
+
+
 def evaluated(model: nn.Module, split: Split) -> Tensor:
     """Logits (N, C) of a split's unaugmented views, on the CPU. Raises MiramError if one is not finite."""
-    model.eval()
-    device = next(model.parameters()).device
-    views = torch.from_numpy(split.views).split(EVALUATION_BATCH)
-    logits = torch.cat([_logits(model, part.to(device)).cpu() for part in views])
+    logits = outputs(model, split.views).float()
     if not logits.isfinite().all():
         lesion = split.lesions["lesion_id"][int((~logits.isfinite()).any(1).nonzero()[0])]
         raise MiramError(

@@ -23,11 +23,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             ) from error
 
 
-def load(path: Path, keys: set[str]) -> dict[str, Any]:
-    """The state that `save` wrote to `path`, on the CPU.
+def load(path: Path) -> dict[str, Any]:
+    """The state that `save` wrote to `path`, on the CPU; its `fingerprint` says of what training.
 
-    Raises MiramError naming the file if it is truncated, holds anything but tensors and plain values, or lacks one of
-    `keys`.
+    Raises MiramError naming the file if it is truncated, holds anything but tensors and plain values, or has no
+    fingerprint.
     """
     remedy = f"Delete {path} and run again: training starts over."
     try:
@@ -35,6 +35,6 @@ def load(path: Path, keys: set[str]) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MiramError(f"The checkpoint {path} is truncated or not a checkpoint ({reason}).", remedy) from error
-    if not isinstance(state, dict) or not keys <= state.keys():
-        raise MiramError(f"{path} is not a checkpoint of this program: it lacks {', '.join(sorted(keys))}.", remedy)
+    if not isinstance(state, dict) or "fingerprint" not in state:
+        raise MiramError(f"{path} is not a checkpoint of this program: it has no fingerprint.", remedy)
     return state

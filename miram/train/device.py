@@ -1,5 +1,6 @@
 """The device that training runs on: settings of torch, and memory used."""
 
+import gc
 import os
 import platform
 import resource
@@ -73,8 +74,13 @@ def one_device(accelerator: str, precision: AskedPrecision, threads: int) -> Fab
 
 
 def prepare_torch(fabric: Fabric, threads: int) -> None:
-    """Set torch's CPU threads; forbid nondeterministic operations on the CPU; let a GPU take TF32 for float32."""
+    """Set torch's CPU threads; forbid nondeterministic operations on the CPU; let a GPU take TF32 for float32.
+
+    `peak_memory` of a GPU counts from here.
+    """
     on_cpu = fabric.device.type == "cpu"
+    if not on_cpu and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats(fabric.device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(on_cpu)
     # where training is mixed, what is left in float32 is what needs it: see `miram.models.float32`
@@ -113,11 +119,18 @@ def device_facts(fabric: Fabric) -> dict[str, object]:
     }
 
 
+def memory_left(device: torch.device) -> int:
+    """Bytes that may still be taken: of the GPU, with those that torch holds in reserve, or of the machine."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
+
+
 def free_memory(fabric: Fabric) -> int:
     """Bytes that each process may take: what is free on its GPU, or its share of the machine's; the least of all."""
     device, processes = fabric.device, fabric.world_size
-    on_gpu = device.type == "cuda"
-    own = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available // processes
+    own = memory_left(device) // (1 if device.type == "cuda" else processes)
     if processes == 1:
         return own
     return int(cast(Tensor, fabric.all_reduce(torch.tensor(own, device=device), reduce_op="min")))
@@ -129,6 +142,12 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
         return torch.cuda.max_memory_allocated(device), "cuda allocated"
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "resident set"
+
+
+def release_memory() -> None:
+    """Free what an earlier training left that nothing refers to any more, of the GPU's memory as well."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 class MemoryRanOut(MiramError):

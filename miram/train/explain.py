@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -17,15 +16,13 @@ from miram.models.export import load_classifier, load_weights
 from miram.models.timm_encoder import encoder_from, encoder_of
 from miram.predictions import TEST
 from miram.recipe import Explaining
-from miram.train.answers import probabilities
-from miram.train.augment import to_images
+from miram.train.answers import outputs, probabilities
 from miram.train.classifiers import labelled_lesions, read_split, resized_to
 from miram.train.device import device_facts, one_device
 from miram.train.probe import Pooled, features
 from miram.train.store import Store
 
 LESIONS_PER_LABEL = 1  # with relevance maps
-BATCH = 64  # images; decides memory, not results
 
 
 def explain(
@@ -68,7 +65,6 @@ def explain(
     return {"lesions": len(chosen), "methods": list(maps), **device_facts(fabric)}
 
 
-@torch.no_grad()
 def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarray:
     """The drop in probability of the predicted class when a patch is replaced by the view's mean grey, (g, g) float32.
 
@@ -76,17 +72,13 @@ def relevance(model: nn.Module, view: np.ndarray, multi_label: bool) -> np.ndarr
     After Zeiler and Fergus 2014 (ECCV), with the network's patches; of one without patches, such as a ResNet, with as
     many as its last feature map has pixels.
     """
-    network = encoder_of(model)
-    grid = network.grid
+    grid = encoder_of(model).grid
     edges = np.linspace(0, len(view), grid + 1).round().astype(int)
     hidden = np.repeat(view[None], grid * grid, axis=0)
     for number in range(grid * grid):
         rows, columns = (slice(edges[place], edges[place + 1]) for place in divmod(number, grid))
         hidden[number, rows, columns] = round(view.mean())
-    device = next(model.parameters()).device
-    parts = torch.from_numpy(np.concatenate([view[None], hidden])).split(BATCH)
-    logits = torch.cat([model(to_images(part.to(device), network.channels)).float().cpu() for part in parts])
-    given = probabilities(logits, multi_label)
+    given = probabilities(outputs(model, np.concatenate([view[None], hidden])).float(), multi_label)
     answer = given[0].argmax()
     return (given[0, answer] - given[1:, answer]).reshape(grid, grid)
 

@@ -135,9 +135,9 @@ class Trials:
         """The state of the trial that an earlier process left, if its checkpoint is of the same training."""
         if not self.checkpoint_path.exists():
             return None
-        state = checkpoint.load(self.checkpoint_path, {"fingerprint"})
+        state = checkpoint.load(self.checkpoint_path)
         if state["fingerprint"] != self.fingerprint:
-            said = "belongs to other parameters, lesions or code: fine-tuning starts over"
+            said = "belongs to other parameters, lesions, code or device: fine-tuning starts over"
             print(f"{self.checkpoint_path} {said}", file=sys.stderr, flush=True)
             return None
         self.tried, self.kept, self.seconds = state["tried"], state["kept"], state["seconds"]

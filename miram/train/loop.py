@@ -27,17 +27,6 @@ from miram.train.reconstruct import masked_inputs
 from miram.train.schedule import half_cosine, warmup_cosine
 
 COLLAPSED_BELOW = 0.01  # feature_std of MoCo-v3: 1 if features fill the sphere, 0 if all images get the same
-CHECKPOINT_KEYS = {
-    "fingerprint",
-    "step",
-    "model",
-    "optimizer",
-    "precision",
-    "step_log",
-    "log",
-    "seconds",
-    "peak_memory",
-}
 
 
 class Run:
@@ -214,9 +203,11 @@ class Run:
             checkpoint.save(self.checkpoint_path, state)
 
     def _resume(self) -> None:
-        state = checkpoint.load(self.checkpoint_path, CHECKPOINT_KEYS)
+        state = checkpoint.load(self.checkpoint_path)
         if state["fingerprint"] != self.fingerprint:
-            self._say(f"{self.checkpoint_path} belongs to other parameters, crops or code: pre-training starts over")
+            self._say(
+                f"{self.checkpoint_path} belongs to other parameters, crops, code or device: pre-training starts over"
+            )
             return
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,6 +1,5 @@
 """Pre-training of a method: the stage, and the work of each process; the loop itself is `Run`."""
 
-import gc
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 
 from miram.errors import MiramError
@@ -22,6 +20,8 @@ from miram.train.device import (
     free_memory,
     out_of_memory_as,
     prepare_torch,
+    release_memory,
+    taken_precision,
     usable_accelerator,
     usable_precision,
 )
@@ -88,7 +88,8 @@ def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
     asked, processes = job.recipe, fabric.world_size
     prepare_torch(fabric, job.threads)
     _check_batch(asked, len(job.places), processes)
-    identity = fingerprint(asked, job.crops.digest(job.places))  # of what was asked: results do not depend on the parts
+    # of what was asked: results do not depend on the parts
+    identity = fingerprint(asked, job.crops.digest(job.places), fabric.device.type)
     free = free_memory(fabric)
     kept = bytes_kept(sum(job.crops[place].size for place in job.places), free) if _on_gpu(fabric) else 0
     recipe = asked
@@ -104,8 +105,10 @@ def _pretrain(fabric: Fabric, job: Job) -> dict[str, Any]:
                 raise
             if fabric.is_global_zero:
                 print(fault.message, file=sys.stderr, flush=True)
-        gc.collect()  # the model of the failed attempt
-        torch.cuda.empty_cache()
+        release_memory()
+        fabric = fabric_of(fabric.device.type, 1, taken_precision(fabric))  # the failed attempt has changed its scaler
+        fabric.launch()
+        prepare_torch(fabric, job.threads)
         recipe = _told(fabric, replace(recipe, accumulate=parts))
 
 

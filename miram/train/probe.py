@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from miram.data.tasks import MULTI_LABEL
 from miram.errors import MiramError
 from miram.models.classifier import pooling
-from miram.models.timm_encoder import AnyEncoder, encoder_of
+from miram.models.timm_encoder import AnyEncoder
 from miram.recipe import LinearProbe, NeighbourProbe
-from miram.train.augment import to_images
+from miram.train.answers import outputs
 from miram.train.classifiers import (
     Lesions,
     best,
@@ -35,8 +35,6 @@ from miram.train.classifiers import (
     validation_scores,
     write_outcome,
 )
-
-FEATURES_BATCH = 64  # images; affects memory, not results
 
 
 class Pooled(nn.Module):
@@ -87,14 +85,9 @@ def probe(
     return facts | common_facts(lesions, chosen, start, fabric)
 
 
-@torch.no_grad()
 def features(model: nn.Module, views: np.ndarray) -> np.ndarray:
     """Features (N, D) float64 of unaugmented views. Raises MiramError if one is not finite."""
-    model.eval()
-    device = next(model.parameters()).device
-    channels = encoder_of(model).channels
-    parts = torch.from_numpy(views).split(FEATURES_BATCH)
-    found = torch.cat([model(to_images(part.to(device), channels)).double().cpu() for part in parts]).numpy()
+    found = outputs(model, views).double().numpy()
     if not np.isfinite(found).all():
         raise MiramError("A feature of the encoder is not finite.", "Use precision 32-true, or pre-train again.")
     return found

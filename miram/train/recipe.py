@@ -12,9 +12,9 @@ from miram.provenance.record import code_digest
 from miram.recipe import Recipe
 
 
-def fingerprint(recipe: Recipe, crops_digest: str) -> str:
-    """What decides the weights, as text: training resumes from a checkpoint of the same recipe, crops and code."""
-    made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__}
+def fingerprint(recipe: Recipe, crops_digest: str, used: str) -> str:
+    """What decides the weights, as text: training resumes from a checkpoint of the same; `used`: cpu or cuda."""
+    made_by = {"crops": crops_digest, "code": code_digest("pretrain"), "torch": torch.__version__, "used": used}
     if recipe.encoder_init:
         made_by["encoder_init_sha256"] = sha256_file(Path(recipe.encoder_init))
     return json.dumps({**dataclasses.asdict(recipe), **made_by}, sort_keys=True)

@@ -81,9 +81,9 @@ def render_batches(
     The device keeps the crops `places`, or (`keep` false) gets those of a batch from the host's pinned memory. A thread
     works one batch ahead.
     """
-    read = {place: torch.from_numpy(views.store[place].copy()) for place in places}
+    read = ((place, torch.from_numpy(views.store[place].copy())) for place in places)  # one by one: no second copy
     pinned = device.type == "cuda" and not keep
-    crops = {place: crop.to(device) if keep else crop.pin_memory() if pinned else crop for place, crop in read.items()}
+    crops = {place: crop.to(device) if keep else crop.pin_memory() if pinned else crop for place, crop in read}
     with ThreadPoolExecutor(1) as thread:
         coming = None
         for batch in keys:

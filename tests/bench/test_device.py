@@ -12,6 +12,7 @@ from miram import params
 from miram.bench import device as module
 from miram.bench.device import agreement, bound_of, measure_device
 from miram.bench.models import shrunk
+from miram.bench.step import pretraining_step
 from miram.errors import MiramError
 from miram.planning.hours import hours, pretraining_job, totals
 
@@ -23,10 +24,10 @@ METHODS = {name: replace(shrunk(params.recipe_of(DEMO, name)), batch=4) for name
 def measured(tmp_path, monkeypatch):
     """measured(minutes, device) gives the results and the page, with few and small steps, and nothing is compiled."""
 
-    def run(minutes, device="cpu"):
+    def run(minutes, device="cpu", compiled=lambda model: model):
         for name, small in {"ROUNDS": 1, "STEPS": 2, "CPU_PATCHES": 144, "CROP_SIDE": 60}.items():
             monkeypatch.setattr(module, name, small)
-        monkeypatch.setattr(torch, "compile", lambda model: model)
+        monkeypatch.setattr(torch, "compile", compiled)
         jobs = [pretraining_job("mae", METHODS["mae"], 64, 1, tmp_path / "none.json", "mae")]
         of_file = lambda path: totals(hours(jobs, METHODS["mae"].encoder, [path]))  # noqa: E731
         path = measure_device(METHODS, of_file, tmp_path / "out", device, minutes, "the command")
@@ -51,6 +52,7 @@ def test_all_parts_are_measured_and_give_the_hours(measured):
 def test_on_a_gpu_every_precision_is_measured_and_the_file_has_its_name(measured, tmp_path, monkeypatch):
     with pretended_gpu(monkeypatch):
         results, _ = measured(10, "cuda")
+        assert measured(0)[0]["machine"]["gpu"] is None  # of the CPU beside it
     assert (tmp_path / "out" / "device-pretended.json").exists() and not results["faults"]
     found = [(row["precision"], row["agree"]) for row in results["agreement"]]
     assert found == [("32-true", True), ("bf16-mixed", True)] * len(METHODS)
@@ -98,15 +100,45 @@ def test_a_device_that_computes_something_else_does_not_agree(monkeypatch):
 
 
 def test_a_step_is_taken_by_the_compiled_model_that_it_is_given():
-    step = module.Step(METHODS["mae"], 2, "cpu")
+    step = pretraining_step(METHODS["mae"], 2, "cpu")
     graphs = []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    step.run("32-true", torch.compile(step.model, backend=backend))
+    replace(step, model=torch.compile(step.model, backend=backend))()
     assert graphs
+
+
+def test_products_of_tf32_are_rounded_in_both_passes():
+    step, seen = replace(pretraining_step(METHODS["mae"], 2, "cpu"), precision="tf32"), set()
+    for parameter in step.model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda _: seen.add(torch.get_float32_matmul_precision()))
+    for take in (step, step.parts, step.started):
+        take()
+        assert (seen, torch.get_float32_matmul_precision()) == ({"high"}, "highest")
+        seen.clear()
+
+
+def test_a_model_that_does_not_compile_is_a_row(measured, monkeypatch):
+    def failing(model):
+        def call(*_):
+            raise RuntimeError("InductorError: no such compiler\nand more")
+
+        return call
+
+    monkeypatch.setattr(module, "prepare_compiler", lambda: None)
+    results, page = measured(10, compiled=failing)
+    assert [row["part"] for row in results["faults"]] == [f"{name}, compiled" for name in METHODS]
+    assert "torch.compile fails: InductorError: no such compiler |" in page and len(results["steps"]) == len(METHODS)
+
+
+def test_memory_is_predicted_for_the_step_that_is_measured():
+    recipe = replace(METHODS["mae"], recompute=True)
+    (row,) = module.measure_step("mae", recipe, "cpu", 0.0)
+    assert row["predicted_peak_mib"] == module.memory_of(recipe, row["images"]).peak / 2**20
 
 
 def test_compiling_is_not_timed(monkeypatch):
@@ -117,11 +149,10 @@ def test_compiling_is_not_timed(monkeypatch):
     assert untimed
 
 
-def test_what_bounds_a_step_is_its_slowest_part(monkeypatch):
+def test_what_bounds_a_step_is_its_slowest_part():
     parts = {"forward": 1.0, "backward": 2.0, "optimiser": 0.5, "host": 3.4, "views": 0.1}
-    assert bound_of(3.5, parts) == "backward" and bound_of(3.5, {**parts, "views": 4.0}) == "views"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert bound_of(3.5, parts) == "host" and bound_of(4.0, parts) == "backward"
+    assert bound_of(3.5, parts, "cpu") == "backward" and bound_of(3.5, {**parts, "views": 4.0}, "cpu") == "views"
+    assert bound_of(3.5, parts, "cuda") == "host" and bound_of(4.0, parts, "cuda") == "backward"
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from pretend_gpu import pretended_gpu
 
 from miram import params
+from miram.bench import efficiency as module
 from miram.bench.efficiency import Scope, bench
 from miram.bench.growth import crossing, crossovers, exponents
 from miram.bench.timing import interleaved
@@ -84,6 +87,51 @@ def test_a_small_bench_leaves_every_file_and_its_rates_make_a_plan(tmp_path):
     job = pretraining_job("mae", methods["mae"], 64, 1, tmp_path / "none.json", "mae")
     (plan,) = hours([job], methods["mae"].encoder, [path]).values()
     assert plan["hours"].notna().all()
+
+
+def test_memory_that_runs_out_in_one_measurement_is_a_row_and_a_kill_leaves_the_others(tmp_path, monkeypatch):
+    measure = module.measure_step
+
+    def short(name, recipe, *given):
+        if recipe.side == 48:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return measure(name, recipe, *given)
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure_step", short)
+    monkeypatch.setattr(module, "measure_pipeline", killed)
+    methods = {"miram-nystrom": params.recipe_of(DEMO, "miram-nystrom")}
+    with pytest.raises(KeyboardInterrupt):
+        bench(methods, tmp_path, "cpu", "", SMALL)
+    results = json.loads((tmp_path / "efficiency-cpu.json").read_text())
+    assert len(results["attention"]) == 4 and [row["side"] for row in results["steps"]] == [96]
+    assert [row["part"] for row in results["faults"]] == ["a step of miram-nystrom at side 48"]
+    assert "Tried to allocate 2 GiB" in (tmp_path / "efficiency-cpu.md").read_text()
+
+
+def test_naive_attention_is_measured_only_where_its_matrices_have_room(monkeypatch):
+    methods = {"miram-full": params.recipe_of(DEMO, "miram-full")}
+    matrices = 3 * 4 * methods["miram-full"].decoder.heads * 50**2
+    for factor, forms in {0.99: ["fused"], 1.01: ["fused", "naive"]}.items():
+        monkeypatch.setattr(module, "memory_left", lambda _, free=factor * matrices / module.USABLE: free)
+        assert [row["form"] for row in module.measure_attention(methods, 50, 1, 0.0, "cpu")] == forms
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+@pytest.mark.parametrize(("bfloat", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_without_bfloat16_is_not_measured_in_it(bfloat, precision, monkeypatch, tmp_path):
+    def killed(methods, *_):
+        taken.append(methods["miram-full"].precision)
+        raise KeyboardInterrupt
+
+    taken = []
+    monkeypatch.setattr(module, "measure_attention", killed)
+    with pretended_gpu(monkeypatch), pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat or including_emulation)
+        bench({"miram-full": params.recipe_of(DEMO, "miram-full")}, tmp_path, "cuda", "", SMALL)
+    assert taken == [precision]
 
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path, monkeypatch):

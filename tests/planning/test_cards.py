@@ -48,6 +48,7 @@ def test_measured_rates_of_the_card_stand_beside_the_predicted(tmp_path):
     measured = {
         "machine": {"gpu": "NVIDIA RTX 4090", "processor": "p"},
         "encoder": asdict(PAPER.encoder),
+        "precision": "32-true",
         "steps": [{"method": "mae", "side": 112, "images_per_second": 10.0}],
         "finetuning": [],
     }
@@ -56,9 +57,36 @@ def test_measured_rates_of_the_card_stand_beside_the_predicted(tmp_path):
     job = Job("pre-training mae", 112, 36_000.0, tmp_path / "none.json", "pre-training mae")
     scopes = {"headline": [job], "whole": [job, job._replace(side=448)]}
     found = cards.measured_hours(scopes, PAPER.encoder, [bench], ["rtx-4090", "a100"])
-    assert found == {"rtx-4090": {"headline": 1.0}}
+    assert found == [("rtx-4090", "32-true", {"headline": 1.0})]
     text = cards.as_text({"headline": 1e18, "whole": 2e18}, {"rtx-4090": cards.CARDS["rtx-4090"]}, found)
     assert [line.split("|")[-2].strip() for line in text.splitlines()[-4:]] == ["predicted"] * 3 + ["measured"]
+    assert "32-true" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "found"),
+    [
+        ("NVIDIA L4", ["l4"]), ("NVIDIA L40S", []), ("Tesla T4", ["t4"]), ("Quadro T400", []),
+        ("NVIDIA A100-SXM4-80GB", ["a100"]), ("NVIDIA H100 80GB HBM3", ["h100"]), ("Tesla V100-PCIE-16GB", ["v100"]),
+        ("NVIDIA GeForce RTX 3060 Ti", ["rtx-3060-ti"]), ("NVIDIA GeForce RTX 3090", ["rtx-3090"]),
+        ("NVIDIA GeForce RTX 3090 Ti", []), ("NVIDIA GeForce RTX 4090 Laptop GPU", []), ("", []),
+    ],
+)  # fmt: skip
+def test_a_card_is_known_by_its_whole_name(gpu, found):
+    assert [card for card in cards.CARDS if cards.is_named(card, gpu)] == found
+
+
+def test_the_plan_of_a_card_does_not_depend_on_the_number_of_devices(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(flops, "pretraining_flops", lambda recipe: 1e9)
+    monkeypatch.setattr(flops, "finetuning_flops", lambda sizes, side: 1e9)
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for devices in ("1", "4"):
+        text = (ROOT / "params.yaml").read_text().replace("devices: 1", f"devices: {devices}")
+        (tmp_path / "params.yaml").write_text(text)
+        assert main(["--preset", "paper", "plan", "--card", "a100"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
 
 
 def test_the_operations_of_a_network_of_timm_are_its_own():

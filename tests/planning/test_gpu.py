@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from miram import params
 from miram.cli import main
 from miram.planning import gpu
 
@@ -14,7 +15,7 @@ H100 = gpu.Gpu("NVIDIA H100", (9, 0))
 
 def check_accelerator(accelerator="auto", **changes):
     """What is found of a machine that will do, but for the changes."""
-    facts = {"devices": 1, "preset": "paper", "built": "13.0", "driver": (13, 1), "gpus": [H100]}
+    facts = {"devices": 1, "large": True, "built": "13.0", "driver": (13, 1), "gpus": [H100]}
     kernels = ["sm_75", "sm_80", "sm_90", "compute_120"]
     return gpu.check_accelerator(accelerator, **{**facts, "kernels": kernels, **changes})
 
@@ -30,16 +31,22 @@ def check_accelerator(accelerator="auto", **changes):
     ],
 )
 def test_a_gpu_that_torch_cannot_use_stops_preset_paper_with_the_reason(built, driver, reason):
-    finding = check_accelerator("auto", preset="paper", built=built, driver=driver, gpus=[])
+    finding = check_accelerator("auto", built=built, driver=driver, gpus=[])
     assert finding.level == "stop" and finding.remedy
     assert reason in finding.text
 
 
+@pytest.mark.parametrize(("preset", "level"), [("demo", "ok"), ("small", "ok"), ("paper", "warning")])
+def test_a_cpu_that_is_asked_for_is_enough_for_small_networks_and_allowed_for_others(preset, level):
+    found = gpu.find_accelerator("cpu", 1, params.load(ROOT / "params.yaml", preset).encoder)
+    assert found.level == level and ("months" in found.remedy) is (level == "warning")
+
+
 def test_the_cpu_is_enough_for_the_demo_and_allowed_for_the_paper():
     facts = {"built": None, "driver": None, "gpus": []}
-    assert check_accelerator("auto", preset="demo", **facts).level == "ok"
-    assert check_accelerator("cuda", preset="demo", **facts).level == "stop"
-    assert check_accelerator("cpu", preset="paper", **facts).level == "warning"
+    assert check_accelerator("auto", large=False, **facts).level == "ok"
+    assert check_accelerator("cuda", large=False, **facts).level == "stop"
+    assert check_accelerator("cpu", **facts).level == "warning"
 
 
 def test_a_gpu_that_torch_finds_is_named():

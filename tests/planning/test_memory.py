@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_values import of_values
 
 from benchmarks.predicted import compare
 from miram import params
@@ -29,7 +30,7 @@ SMALL = {"encoder": {"width": 192, "depth": 3, "heads": 6}, "decoder": {"width":
 def recipe_of(method, sizes, **changes):
     values = params.stage_values(PAPER, "pretrain", "strict", method, 0)
     parts = {name: values[name] | part for name, part in sizes.items() if name in values}
-    return Recipe.of({**values, "accumulate": 1, **parts, **changes})
+    return of_values(Recipe, {**values, "accumulate": 1, **parts, **changes})
 
 
 def forward_of(model, recipe, images):
@@ -196,6 +197,14 @@ def test_a_division_leaves_one_image_at_least_and_the_whole_batch_in_the_loss_of
 def test_memory_that_holds_no_image_is_named_with_the_remedy():
     with pytest.raises(
         MiramError,
-        match=r"One image at a time at side 112, with all crops, takes .* GB; there are only 1\.0\.\n.*recompute: true",
+        match=r"One image at a time at side 112 takes .* GB; there are only 1\.0\.\n.*recompute: true",
     ):
-        fit(recipe_of("miram-full", {}), 1e9, devices=1, crops_bytes=0)
+        fit(recipe_of("miram-full", {}), 1e9, devices=1, crops_bytes=0.2e9)
+    with pytest.raises(MiramError, match="at side 112, with all crops, takes"):
+        fit(recipe_of("miram-full", {}), 1e9, devices=1, crops_bytes=0.1e9)
+
+
+def test_the_table_tells_the_crops_that_it_counts():
+    for gigabytes, told in ((8, "0.00"), (40, "2.67")):
+        table = as_table({"mae": recipe_of("mae", TINY, batch=8)}, gigabytes * 1e9, devices=1, crops_bytes=2.67e9)
+        assert f"{told} GB of it for the crops" in table

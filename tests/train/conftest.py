@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from plain_values import of_values
 
 from miram.planning.memory import parts_that_fit
 from miram.recipe import Recipe
@@ -76,7 +77,7 @@ COMPUTE = {"checkpoint_every_epochs": 1, "accelerator": "cpu", "threads": 1, "de
 @pytest.fixture(scope="session")
 def recipe_of() -> Callable[..., Recipe]:
     """recipe_of(objective, **changes)."""
-    return lambda objective, **changes: Recipe.of({**PRETRAIN, **OBJECTIVES[objective], **changes})
+    return lambda objective, **changes: of_values(Recipe, {**PRETRAIN, **OBJECTIVES[objective], **changes})
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,7 @@ def run_pretraining(store_paths, lesion_ids) -> Callable[..., dict]:
     def run(folder: Path, objective: str, **changes) -> dict:
         values = {**PRETRAIN, **OBJECTIVES[objective], **COMPUTE, **changes}
         machine = {name: values.pop(name) for name in COMPUTE}
-        return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], Recipe.of(values), **machine)
+        return pretrain(folder, *store_paths, lesion_ids, lesion_ids[:2], of_values(Recipe, values), **machine)
 
     return run
 

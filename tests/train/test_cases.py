@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from plain_values import of_values
 from safetensors.torch import load_file, save_file
 from test_finetune import VALUES
 from tiny_classifier import FOUR, SEEN, saved_classifier
@@ -61,7 +62,7 @@ def test_a_stored_network_gives_the_test_metrics_of_its_study_again(lesions, sto
     files = lesions / "lesions.csv", lesions / "splits.csv"
     seen = {**WHOLE, "shape": "tight"}  # those crops are not square
     own = Lesions(*store_paths, *files, VALUES["task"], resized_to(VALUES["side"]))
-    finetune(tmp_path / "run", own, None, Tuning.of(VALUES), seen=Seen(**seen))
+    finetune(tmp_path / "run", own, None, of_values(Tuning, VALUES), seen=Seen(**seen))
     table = pd.read_csv(files[0], keep_default_na=False).merge(pd.read_csv(files[1])[["lesion_id", "split"]])
     own = pd.DataFrame({"image": table["lesion_id"] + ".png", "patient": table["patient_id"]})
     own["label"] = tasks.labels(table, "pathology_4class")

@@ -97,8 +97,14 @@ def test_auto_takes_the_precision_that_the_device_is_good_at(monkeypatch, accele
     ("device", "precision", "matmul"),
     [("cuda", "32-true", "high"), ("cuda", "bf16-mixed", "highest"), ("cpu", "32-true", "highest")],
 )
-def test_tf32_is_for_full_float32_on_a_gpu_alone(device, precision, matmul):
+def test_tf32_is_for_full_float32_on_a_gpu_alone_and_its_peak_memory_counts_anew(
+    device, precision, matmul, monkeypatch
+):
+    counted = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda own: counted.append(own.type))
     strategy = SimpleNamespace(precision=SimpleNamespace(precision=precision))
     fabric = SimpleNamespace(device=torch.device(device), strategy=strategy)
     prepare_torch(fabric, threads=1)
     assert torch.get_float32_matmul_precision() == matmul
+    assert counted == [device] * (device == "cuda")

@@ -2,6 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plain_values import of_values
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_classifier import FOUR, TINY, saved_classifier
 from torch import nn
 
@@ -66,9 +69,16 @@ def test_a_saved_classifier_answers_as_before(tmp_path, pool):
 def test_what_is_no_classifier_is_refused(tmp_path):
     save_encoder(Encoder(side=16, **TINY, drop_path=0.0), tmp_path / "encoder.safetensors")
     (tmp_path / "short.safetensors").write_bytes(b"cut short")
-    for name in ("encoder.safetensors", "short.safetensors", "missing.safetensors"):
-        with pytest.raises(MiramError, match=f"{name} holds no classifier"):
-            load_classifier(tmp_path / name)
+    saved_classifier(tmp_path / "whole.safetensors")
+    with safe_open(tmp_path / "whole.safetensors", framework="pt") as file:
+        state, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(state | {"head.weight": torch.zeros(9, 16)}, tmp_path / "other.safetensors", metadata)  # of other classes
+    renamed = {name: told.replace('"depth"', '"length"') for name, told in metadata.items()}
+    save_file(state, tmp_path / "renamed.safetensors", renamed)  # of a version that built another network
+    for name in ("encoder", "short", "missing", "other", "renamed"):
+        with pytest.raises(MiramError, match=f"{name}.safetensors holds no classifier") as fault:
+            load_classifier(tmp_path / f"{name}.safetensors")
+        assert fault.value.remedy == "Correct the path, or give a model.safetensors of a fine-tuning."
 
 
 def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesion_10", "lesion_11")):
@@ -86,7 +96,7 @@ def explain_two_methods(tmp_path, lesions, store_paths, test=("lesion_09", "lesi
     tables = tmp_path / "lesions.csv", tmp_path / "splits.csv"
     values = {"task": "pathology_4class", "accelerator": "cpu", "precision": "32-true", "threads": 1}
     encoders = {"mae": tmp_path / "encoder.safetensors"}
-    facts = explain(tmp_path, *store_paths, *tables, classifiers, encoders, Explaining.of(values))
+    facts = explain(tmp_path, *store_paths, *tables, classifiers, encoders, of_values(Explaining, values))
     return facts, np.load(tmp_path / "relevance.npz"), pd.read_csv(tmp_path / "embedding.csv")
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plain_values import of_values
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_classifier import SEEN
@@ -73,7 +74,7 @@ def tune(lesions, store_paths, tmp_path):
         lesions_csv, splits_csv = tmp_path / "lesions.csv", tmp_path / "splits.csv"
         tables.drop(columns="split").to_csv(lesions_csv, index=False)
         tables[["lesion_id", "split"]].to_csv(splits_csv, index=False)
-        tuning = Tuning.of({**VALUES, **changes})
+        tuning = of_values(Tuning, {**VALUES, **changes})
         own = Lesions(*store_paths, lesions_csv, splits_csv, tuning.task, resized_to(tuning.side))
         return finetune(tmp_path / name, own, encoder_file, tuning, seen=Seen(**SEEN))
 

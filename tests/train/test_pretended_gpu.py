@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from plain_values import of_values
 from pretend_gpu import pretended_gpu
 from test_finetune import tune  # noqa: F401
 from test_probe import fit  # noqa: F401
@@ -116,7 +117,7 @@ def test_networks_are_explained_and_asked_there(lesions, store_paths, tmp_path, 
     save_encoder(Encoder(side=16, **TINY, drop_path=0.0), tmp_path / "encoder.safetensors")
     tables = lesions / "lesions.csv", lesions / "splits.csv"
     files = {"mae": tmp_path / "model.safetensors"}, {"mae": tmp_path / "encoder.safetensors"}
-    explain(tmp_path, *store_paths, *tables, *files, Explaining.of({"task": "pathology_4class", **COMPUTE}))
+    explain(tmp_path, *store_paths, *tables, *files, of_values(Explaining, {"task": "pathology_4class", **COMPUTE}))
     assert np.isfinite(np.load(tmp_path / "relevance.npz")["mae"]).all()
     (tmp_path / "pictures").mkdir()
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "pictures" / "crop.png")

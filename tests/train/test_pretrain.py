@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed import TCPStore
@@ -17,8 +19,8 @@ from miram.errors import MiramError
 from miram.models._timm import resample_abs_pos_embed
 from miram.models.build import build_pretrainer
 from miram.models.export import save_encoder
-from miram.train import checkpoint, loop
-from miram.train.loop import CHECKPOINT_KEYS, Run, parameter_groups
+from miram.train import checkpoint, loop, pretrain
+from miram.train.loop import Run, parameter_groups
 from miram.train.processes import fabric_of
 from miram.train.recipe import fingerprint
 
@@ -27,7 +29,7 @@ CONTRASTIVE = ("mocov3", "divided")
 
 
 def state_of(folder) -> dict:
-    return checkpoint.load(folder / "checkpoint.pt", CHECKPOINT_KEYS)
+    return checkpoint.load(folder / "checkpoint.pt")
 
 
 def assert_same_end(first, second):
@@ -272,6 +274,30 @@ def test_out_of_memory_halves_the_images_at_once_and_goes_on_from_the_checkpoint
     assert_same_end(tmp_path / "killed", tmp_path / "auto")
 
 
+def test_after_memory_ran_out_nothing_of_the_failed_attempt_is_left(tmp_path, monkeypatch, run_pretraining):
+    """On a CPU, with the plugin of float16 that a GPU would have; no checkpoint was written before."""
+
+    def scaled(accelerator, devices, precision):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=2)  # changes within these few steps
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    def failing(run, batches):
+        values = optimise(run, batches)
+        if run.step == 2 and run.recipe.accumulate == 1:
+            run.fabric.strategy.precision.unscale_gradients(run.optimizer)
+            out_of_gpu_memory()
+        return values
+
+    optimise = Run._optimise
+    monkeypatch.setattr(pretrain, "fabric_of", scaled)
+    monkeypatch.setattr(pretrain, "usable_precision", lambda *_: "16-mixed")
+    monkeypatch.setattr(Run, "_optimise", failing)
+    run_pretraining(tmp_path / "auto", "mae", accumulate="auto", divide=lambda *_: 1)
+    run_pretraining(tmp_path / "two", "mae", accumulate="auto", divide=lambda *_: 2)
+    assert_same_end(tmp_path / "two", tmp_path / "auto")
+    assert state_of(tmp_path / "auto")["precision"] == state_of(tmp_path / "two")["precision"]
+
+
 def test_memory_that_runs_out_with_one_image_at_once_stops_the_run(tmp_path, monkeypatch, run_pretraining):
     before_step(monkeypatch, 4, out_of_gpu_memory)
     with pytest.raises(MiramError, match="1 images at once per device"):
@@ -504,11 +530,12 @@ def test_reconstructions_show_visible_patches_as_they_are(objective, uninterrupt
         assert np.array_equal(images["target_highres"][:, ::2, ::2], images["input"])
 
 
-def test_a_checkpoint_of_other_code_is_not_gone_on_from(recipe_of, monkeypatch):
-    before = fingerprint(recipe_of("mae"), "crops")
-    assert fingerprint(recipe_of("mae"), "crops") == before
+def test_a_checkpoint_of_other_code_or_another_device_is_not_gone_on_from(recipe_of, monkeypatch):
+    before = fingerprint(recipe_of("mae"), "crops", "cpu")
+    assert fingerprint(recipe_of("mae"), "crops", "cpu") == before
+    assert fingerprint(recipe_of("mae"), "crops", "cuda") != before
     monkeypatch.setattr("miram.train.recipe.code_digest", lambda stage: f"other code of {stage}")
-    assert fingerprint(recipe_of("mae"), "crops") != before
+    assert fingerprint(recipe_of("mae"), "crops", "cpu") != before
 
 
 @pytest.mark.parametrize("objective", ["mae", "mocov3"])
@@ -522,6 +549,6 @@ def test_an_encoder_may_start_from_a_file(objective, tmp_path, recipe_of):
     for encoder in [model.encoder, *([model.key_encoder] if objective == "mocov3" else [])]:
         for name, value in encoder.state_dict().items():
             assert torch.equal(value, given[name]), name
-    before = fingerprint(recipe, "")
+    before = fingerprint(recipe, "", "cpu")
     save_encoder(build_pretrainer(recipe_of("mae")).encoder, tmp_path / "vit.safetensors")
-    assert fingerprint(recipe, "") != before
+    assert fingerprint(recipe, "", "cpu") != before

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plain_values import of_values
 from sklearn.linear_model import LogisticRegression
 
 from miram.data.tasks import CLASSES
@@ -45,7 +46,7 @@ def fit(lesions, store_paths, tmp_path):
             edit(table)
         lesions_csv = tmp_path / "lesions.csv"
         table.to_csv(lesions_csv, index=False)
-        probing = KINDS[mode].of({**VALUES, **MODES[mode], **changes})
+        probing = of_values(KINDS[mode], {**VALUES, **MODES[mode], **changes})
         own = Lesions(*store_paths, lesions_csv, lesions / "splits.csv", probing.task, resized_to(probing.side))
         return probe(tmp_path / name, own, encoder_file, probing)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from plain_values import of_values
 from test_finetune import FILES, VALUES
 from test_probe import KINDS, MODES
 from test_probe import VALUES as PROBED
@@ -41,7 +42,7 @@ def tune(lesions, store_paths, tmp_path):
     shared = lesions_of(lesions, store_paths)
 
     def run(name, **changes):
-        tuning = Tuning.of({**VALUES, **DROPPED, **changes})
+        tuning = of_values(Tuning, {**VALUES, **DROPPED, **changes})
         facts = finetune(tmp_path / name, shared, None, tuning, seen=Seen(**SEEN))
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == FILES
         return {file: (tmp_path / name / file).read_bytes() for file in FILES} | {"tried": facts["tried"]}
@@ -122,7 +123,9 @@ def test_a_checkpoint_of_other_values_lesions_or_code_is_not_resumed(tune, inter
             if name == "code":
                 other.setattr(module, "code_digest", lambda stage: "of another")
             made = tune(name, **changed)
-        assert "belongs to other parameters, lesions or code: fine-tuning starts over" in capsys.readouterr().err
+        assert (
+            "belongs to other parameters, lesions, code or device: fine-tuning starts over" in capsys.readouterr().err
+        )
         assert made == tune("fresh", **changed)
 
 
@@ -158,10 +161,10 @@ def made_by_seed(folder: Path, lesions: Lesions, seed: int, modes: Sequence[str]
     """The predictions of one seed, of a fresh encoder: fine-tuned, and probed."""
     for mode in modes:
         if mode == "finetune":
-            tuning = Tuning.of({**VALUES, **DROPPED, "seed": seed})
+            tuning = of_values(Tuning, {**VALUES, **DROPPED, "seed": seed})
             finetune(folder / mode, lesions, None, tuning, seen=Seen(**SEEN))
         else:
-            probing = KINDS[mode].of({**PROBED, **MODES[mode], "seed": seed, "pool": "class"})
+            probing = of_values(KINDS[mode], {**PROBED, **MODES[mode], "seed": seed, "pool": "class"})
             probe(folder / mode, lesions, None, probing)
     return {mode: (folder / mode / "predictions.parquet").read_bytes() for mode in modes}
 

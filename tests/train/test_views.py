@@ -1,10 +1,12 @@
 import itertools
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_gpu import pretended_gpu
 
 from miram.train.store import Store
 from miram.train.views import PretrainViews, bytes_kept, load_batches, micro_batches, render_batches
@@ -63,6 +65,27 @@ def test_a_device_makes_the_same_batches_in_their_order_but_for_rounding(objecti
             assert (values.int() - others.int()).abs().max() <= 2
         else:
             assert torch.equal(values, others)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
+def test_the_host_holds_no_copy_of_the_crops_that_the_device_keeps(recipe_of, store_paths, monkeypatch):
+    read, from_numpy = [], torch.from_numpy
+
+    def watched(array):
+        made = from_numpy(array)
+        if made.dtype == torch.uint8:  # no noise
+            read.append(weakref.ref(made))
+        return made
+
+    views = PretrainViews(Store(*store_paths), recipe_of("mae"))
+    with pretended_gpu(monkeypatch):
+        monkeypatch.setattr(torch, "from_numpy", watched)
+        batches = render_batches(
+            views, keys(views.recipe, list(range(12))), range(12), torch.device("cuda", 0), keep=True
+        )
+        next(batches)
+        assert len(read) == 12 and all(crop() is None for crop in read)
+        batches.close()
 
 
 def test_a_device_keeps_the_crops_only_where_they_take_little_of_it():
