@@ -32,7 +32,8 @@ def folder(tmp_path, monkeypatch):
         (["classify", "--protocol", "strict", "--task", "birads", "--method", "mae"], 2, "Allowed: pathology_4class"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
         (["verify"], 1, "There is no folder results/demo"),
-        (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
+        (["--params", "other.yaml", "crops"], 2, "The parameter file other.yaml cannot be read: No such file"),
+        (["--params", ".", "crops"], 2, "The parameter file . cannot be read: Is a directory"),
         (["catalogue"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/catalogue.json"),
         (
@@ -48,6 +49,27 @@ def test_what_cannot_be_done_is_said_in_two_lines_with_its_remedy(folder, capsys
     message = capsys.readouterr().err
     assert named in message
     assert len(message.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("asked", [["bench", "--minutes"], ["fit", "--vram"]], ids=" ".join)
+@pytest.mark.parametrize("number", ["0", "-3", "nan", "inf"])
+def test_no_time_and_no_memory_are_refused_before_anything_is_measured(folder, capsys, asked, number):
+    with pytest.raises(SystemExit, match="2"):
+        main([asked[0], f"{asked[1]}={number}"])
+    assert f"{number} is no number above 0" in capsys.readouterr().err and not (folder / "results").exists()
+
+
+def test_a_folder_of_results_is_checked_against_the_preset_that_it_is_named_after(folder, capsys):
+    for name in ("small", "demo", "theirs"):
+        (folder / "results" / name).mkdir(parents=True)
+        assert main(["verify", f"results/{name}"]) == 1
+        said = capsys.readouterr().out
+        assert ("note      By the name of the folder, the parameters are those of preset small." in said) == (
+            name == "small"
+        )
+        assert f"note      runs/{'small' if name == 'small' else 'demo'} is not here" in said
+    assert main(["--preset", "demo", "verify", "results/small"]) == 1
+    assert "The parameters are those of results/demo." in capsys.readouterr().out
 
 
 def with_encoder(folder):
