@@ -125,7 +125,8 @@ def headline(tmp_path_factory):
     own, whole = trainings(folder, "headline"), trainings(folder)
     unfinished = run(folder, [*MIRAM, "table"])
     assert unfinished.returncode == 1 and "There are no predictions to evaluate" in unfinished.stderr
-    finished(folder, [*RUN, "headline"])
+    shown = finished(folder, [*RUN, "headline"]).stdout
+    assert (folder / "results/demo/comparison.md").read_text() in shown
     results = shutil.copytree(folder / "results", tmp_path_factory.mktemp("headline") / "results")
     return folder, own, whole, results.parent
 
