@@ -54,11 +54,11 @@ paper: setup ## the whole pipeline on CBIS-DDSM, and its table
 
 headline: setup ## the main comparison on CBIS-DDSM before the rest, which `make paper` then adds
 	@$(BIN)/snakemake --cores $(CORES) --config preset=paper -- headline
-	@cat results/paper/comparison.md
 
 small: setup ## the pipeline with small networks on the archive's own crops, some hours: make small CROPS=FOLDER
 	@$(if $(CROPS),test -d "$(CROPS)" || { echo "CROPS=$(CROPS) is not a folder"; exit 1; })
-	@$(if $(CROPS),mkdir -p data; test "$$(readlink data/archive-crops)" = "$(abspath $(CROPS))" || { ln -sfn "$(abspath $(CROPS))" data/archive-crops; rm -f data/small/catalogue.json; })
+	@$(if $(CROPS),test -L data/archive-crops || test ! -e data/archive-crops || { echo "data/archive-crops is there and is no link: move it away; or leave out CROPS to use it"; exit 1; })
+	@$(if $(CROPS),mkdir -p data; test "$$(realpath data/archive-crops 2>/dev/null)" = "$$(realpath "$(CROPS)")" || { ln -sfn "$$(realpath "$(CROPS)")" data/archive-crops; rm -f data/small/catalogue.json; })
 	@$(BIN)/snakemake --cores $(CORES) --config preset=small
 	@$(BIN)/miram --preset small show
 

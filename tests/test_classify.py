@@ -11,7 +11,7 @@ import yaml
 
 from miram import layout, params
 from miram.cli import main
-from miram.cli.stage import classifiers, do_stage, drop_outdated, outdated
+from miram.cli.stage import classifiers, do_stage, drop_outdated, first_pretrainings, outdated
 from miram.errors import MiramError
 from miram.provenance import record
 
@@ -198,7 +198,7 @@ def test_a_later_seed_takes_the_learning_rate_that_the_first_has_chosen(job):
 
 def test_a_table_of_what_is_done_hides_what_a_run_would_make_again(job):
     job.run()
-    every = {cell: path for cell, path in classifiers(job.chosen, Namespace()).items() if path.exists()}
+    every = {cell: path for cell, path in classifiers(job.chosen, Namespace(hidden=())).items() if path.exists()}
     assert len(every) == 3 and outdated(job.chosen) == set()
     edit(lambda document: document["finetune"].update(drop_path=0.3))
     hidden = {path for cell, path in every.items() if cell.mode == "finetune"}
@@ -208,4 +208,6 @@ def test_a_table_of_what_is_done_hides_what_a_run_would_make_again(job):
     edit(lambda document: document["finetune"].update(drop_path=0.1))
     assert outdated(job.chosen) == set()
     edit(lambda document: document["pretrain"].update(mask_ratio=0.6))  # of what they start from
-    assert outdated(job.chosen) == {*every.values()}
+    started = layout.record("pretrain", "demo", "strict", "mae", 0)
+    assert outdated(job.chosen) == {*every.values(), layout.record("classify", "demo", *PLACE), started}
+    assert first_pretrainings(job.chosen, Namespace(hidden={started}), "strict")["mae"].exists() is False

@@ -34,7 +34,8 @@ def folder(tmp_path, monkeypatch):
         (["classify", "--protocol", "strict", "--task", "birads", "--method", "mae"], 2, "Allowed: pathology_4class"),
         (["--preset", "paper", "archive"], 2, "Allowed: --preset demo"),
         (["verify"], 1, "There is no folder results/demo"),
-        (["--params", "other.yaml", "crops"], 2, "no parameter file other.yaml"),
+        (["--params", "other.yaml", "crops"], 2, "The parameter file other.yaml cannot be read: No such file"),
+        (["--params", ".", "crops"], 2, "The parameter file . cannot be read: Is a directory"),
         (["catalogue"], 1, "There is no record data/demo/archive.json"),
         (["crops"], 1, "There is no record data/demo/catalogue.json"),
         (
@@ -71,6 +72,27 @@ def test_series_are_counted_by_the_records_as_a_pulled_clone_has_no_ledger(folde
     monkeypatch.setattr("miram.evaluate.cohort.cohort", describe)
     assert main(["--preset", preset, "cohort"]) == 1
     assert told == {"series listed for these lesions": 482, f"of them {left}": 104}
+
+
+@pytest.mark.parametrize("asked", [["bench", "--minutes"], ["fit", "--vram"]], ids=" ".join)
+@pytest.mark.parametrize("number", ["0", "-3", "nan", "inf"])
+def test_no_time_and_no_memory_are_refused_before_anything_is_measured(folder, capsys, asked, number):
+    with pytest.raises(SystemExit, match="2"):
+        main([asked[0], f"{asked[1]}={number}"])
+    assert f"{number} is no number above 0" in capsys.readouterr().err and not (folder / "results").exists()
+
+
+def test_a_folder_of_results_is_checked_against_the_preset_that_it_is_named_after(folder, capsys):
+    for name in ("small", "demo", "theirs"):
+        (folder / "results" / name).mkdir(parents=True)
+        assert main(["verify", f"results/{name}"]) == 1
+        said = capsys.readouterr().out
+        assert ("note      By the name of the folder, the parameters are those of preset small." in said) == (
+            name == "small"
+        )
+        assert f"note      runs/{'small' if name == 'small' else 'demo'} is not here" in said
+    assert main(["--preset", "demo", "verify", "results/small"]) == 1
+    assert "The parameters are those of results/demo." in capsys.readouterr().out
 
 
 def with_encoder(folder):

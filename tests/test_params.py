@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from plain_values import of_values
 
 from miram import layout, params
@@ -348,3 +349,18 @@ def test_the_record_of_a_training_holds_what_its_stage_is_given(preset):
 def test_a_method_in_the_file_has_no_section_pretrain(tmp_path):
     with pytest.raises(ParameterError, match=r"Unknown key methods\.mae\.pretrain"):
         load_edited(tmp_path, "  mae:", "  mae:\n    pretrain: null")
+
+
+@pytest.mark.parametrize("preset", [*params.PRESETS, "small.finetune"])
+def test_a_preset_and_its_section_are_mappings(tmp_path, preset):
+    document = yaml.safe_load(SHIPPED)
+    if "." in preset:
+        document["source"] = "images"
+        for name in ("demo", "paper"):
+            document["presets"][name]["finetune"]["tasks"] = ["label"]
+        document["presets"]["small"]["finetune"] = None
+    else:
+        document["presets"][preset] = None
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ParameterError, match="finetune: None" if "." in preset else f"presets.{preset} is None"):
+        params.load(tmp_path / "params.yaml")

@@ -96,9 +96,9 @@ def finished(folder, command=RUN):
     return done
 
 
-def jobs(folder):
+def jobs(folder, *target):
     """The rules that a run would do now."""
-    planned = finished(folder, [*RUN, "--dry-run"])
+    planned = finished(folder, [*RUN, "--dry-run", *target])
     return set(re.findall(r"^(\w+) +\d+$", planned.stdout + planned.stderr, re.MULTILINE)) - {"total", "all"}
 
 
@@ -125,7 +125,8 @@ def headline(tmp_path_factory):
     own, whole = trainings(folder, "headline"), trainings(folder)
     unfinished = run(folder, [*MIRAM, "table"])
     assert unfinished.returncode == 1 and "There are no predictions to evaluate" in unfinished.stderr
-    finished(folder, [*RUN, "headline"])
+    shown = finished(folder, [*RUN, "headline"]).stdout
+    assert (folder / "results/demo/comparison.md").read_text() in shown
     results = shutil.copytree(folder / "results", tmp_path_factory.mktemp("headline") / "results")
     return folder, own, whole, results.parent
 
@@ -194,6 +195,24 @@ def test_a_second_run_has_nothing_to_do(project):
     assert jobs(project) == set()
 
 
+@pytest.mark.parametrize(
+    ("lost", "again"),
+    [
+        ("table.json", {"table", "report", "crate"}),
+        ("strict/classifiers/pathology_4class/finetune/mae/seed-0/record.json", {"classify", "explain", *RESULTS}),
+        ("strict/pretrain/mae/seed-0/record.json", {"pretrain", "classify", "explain", *RESULTS}),
+    ],
+    ids=("table", "classifier", "pre-training"),
+)
+def test_a_record_that_is_deleted_as_the_messages_advise_is_made_again(project, tmp_path, lost, again):
+    (project / "runs/demo" / lost).rename(tmp_path / "record.json")
+    try:
+        assert jobs(project) == again
+        assert "headline" in jobs(project, "headline") and (project / "runs/demo/crate.json").exists()
+    finally:
+        (tmp_path / "record.json").rename(project / "runs/demo" / lost)
+
+
 def test_a_fine_tuning_parameter_runs_fine_tuning_and_what_follows(restored):
     edit(restored, lambda document: document["finetune"].update(drop_path=0.2))
     assert jobs(restored) == {"classify", *RESULTS, "explain"}
@@ -245,6 +264,13 @@ def test_the_workflow_is_the_same_by_the_entry_that_catalogues_look_for(tmp_path
     listed = [finished(folder, [*RUN, *entry, "--list-rules"]).stdout for entry in ([], ["-s", "workflow/Snakefile"])]
     assert "pretrain" in listed[0]
     assert listed[0] == listed[1]
+
+
+def test_a_second_config_that_would_drop_the_first_is_refused(tmp_path):
+    folder = copied_project(tmp_path)
+    refused = run(folder, [*RUN, "--dry-run", "--config", "preset=paper", "--config", "params=params.yaml"])
+    assert refused.returncode != 0 and "Use one: --config preset=paper params=FILE" in refused.stdout + refused.stderr
+    assert finished(folder, [*RUN, "--dry-run", "--config", "preset=demo", "params=params.yaml"])
 
 
 def test_containers_without_their_image_are_refused_with_the_command_that_builds_it(project):
@@ -320,8 +346,12 @@ def test_a_run_that_is_killed_in_the_second_seed_does_not_train_the_first_again(
 
 
 def test_a_table_of_what_is_done_shows_no_classifier_of_other_parameters(copied):
-    assert "6 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
+    code = copied / "miram/train/finetune.py"
+    text = code.read_text()
+    code.write_text(text + "\nSOMETHING = 1\n")
+    assert finished(copied, [*MIRAM, "so-far"]).stdout.startswith("complete, left as it is: results/demo/comparison.md")
     finished(copied, [*MIRAM, "show"])  # all is done: the table is a run's
+    code.write_text(text)
     edit(copied, lambda document: document["presets"]["demo"]["finetune"]["lr"].update(published=[2e-3]))
     assert "3 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
     assert row(copied, "strict", "mae")["accuracy_percent_mean"] > 0
@@ -330,6 +360,16 @@ def test_a_table_of_what_is_done_shows_no_classifier_of_other_parameters(copied)
     assert (
         len([*copied.glob("runs/demo/published/classifiers/*/finetune/*/seed-0/record.json")]) == 3
     )  # nothing is lost
+    edit(copied, lambda document: document["presets"]["demo"]["pretrain"].update(epochs=4))
+    assert "1 of 6 classifiers have finished" in finished(copied, [*MIRAM, "so-far"]).stdout
+    assert row(copied, "strict", "from-scratch")["accuracy_percent_mean"] > 0
+    gap = row(copied, "strict", "mae")
+    assert gap["notes"] == "not run" and np.isnan(gap["pretrain_record"])
+    told = json.loads((copied / "runs/demo/strict/pretrain/mae/seed-0/record.json").read_text())["values"]
+    assert told["epochs"] == 3  # nor is this one lost
+    page = (copied / "results/demo/report.html").read_text()
+    assert "stage explain: not run, runs/demo/explain/record.json of the present parameters is missing" in page
+    assert not (copied / "results/demo/efficiency.csv").read_text().strip()
 
 
 def row(folder, protocol, method):
@@ -364,7 +404,7 @@ def test_a_cell_that_fails_is_a_gap_in_table_and_report_and_the_next_run_fills_i
         assert f"See {log}" in (copied / "results/demo/report.html").read_text()
     cells = {path: path.stat().st_mtime_ns for path in copied.glob("runs/demo/*/classifiers/**/record.json")}
     shutil.rmtree(blocked)
-    assert jobs(copied) == {"classify", *RESULTS} - {"cohort"}
+    assert jobs(copied) == {"classify", *RESULTS}
     finished(copied)
     assert len(cells) == 13 and cells == {path: path.stat().st_mtime_ns for path in cells}
     rows = table(copied).set_index(["protocol", "method", "mode"])
@@ -382,7 +422,6 @@ def test_what_waits_for_a_failed_pre_training_is_a_gap_and_not_the_result_of_bef
     notes = row(copied, "strict", "mae")["notes"]
     assert np.isnan(row(copied, "strict", "mae")["accuracy_percent_mean"])
     assert f"runs/demo/strict/pretrain/mae/seed-0/record.json is missing; did not finish: see {logs[1]}" in notes
-    assert "seed-0.log" not in notes
     assert row(copied, "strict", "miram-nystrom")["accuracy_percent_mean"] > 0
     assert {"pretrain", "classify"} <= jobs(copied)
     edit(copied, lambda document: document["methods"].pop("mae"))  # the table with the gap must not stay
@@ -436,7 +475,9 @@ def test_a_failure_before_any_result_is_told_and_an_interrupted_run_makes_none(t
     source = folder / "miram/phantom/archive.py"
     code = source.read_text()
     source.write_text("raise OSError")
-    assert "Failed:\n  archive: logs/demo/archive.log\nNo results could be made" in failed(folder)
+    said = failed(folder)
+    assert "Failed:\n  archive: logs/demo/archive.log\nNot all results could be made of the rest: see logs" in said
+    assert "There are no predictions to evaluate" in (folder / "logs/demo/so-far.log").read_text()
     source.write_text(code)
     options = {"start_new_session": True, "stderr": subprocess.PIPE, "text": True}
     running = subprocess.Popen(RUN, cwd=folder, env=environment(), **options)

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from miram import layout, params
-from miram.cli import main
+from miram.cli import main, results
 from miram.cli.stage import expected as expected_of
 from miram.files import sha256_file
+from miram.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 TABLE = "| method | accuracy |\n| miram-nyström | 61.0 ± 0.4 |\n"
@@ -133,6 +134,26 @@ def test_own_images_have_a_table_of_their_own(project, capfd):
     assert "results/my-images/comparison.md is not shown" in refusal(capfd, "--preset", "paper")
 
 
+def test_a_table_with_gaps_keeps_no_record_of_its_own_and_takes_none_of_a_run_at_work(project, capfd, monkeypatch):
+    finish_all()
+    layout.record("pretrain", "demo", "strict", "mae", 0).unlink()
+    made = []
+
+    def make(stage):
+        made.append(stage)
+        layout.record(stage, "demo").write_text(f"with gaps: {stage}")
+        if stage == "table":  # meanwhile the run makes this one
+            layout.record("evaluate", "demo").write_text("complete")
+
+    stages = [stage.name for stage in STAGES.values() if stage.with_gaps]
+    for stage in stages:
+        monkeypatch.setattr(results, stage, lambda *_, stage=stage: make(stage))
+    assert main(["so-far"]) == 0
+    assert made == stages and "classifiers have finished" in capfd.readouterr().out
+    assert [stage for stage in stages if layout.record(stage, "demo").exists()] == ["evaluate"]
+    assert layout.record("evaluate", "demo").read_text() == "complete" and layout.record("crate", "demo").exists()
+
+
 @pytest.fixture
 def idle(project):
     """The environment in which Snakemake does nothing, exit code 0; make finds all installed."""
@@ -171,3 +192,23 @@ def test_a_run_that_did_nothing_does_not_end_with_the_table_of_another(idle, com
     done = subprocess.run(command, **options)
     assert done.returncode == 0 and done.stdout.startswith(own), done.stderr
     assert "results/demo" not in done.stdout  # nor is another run compared with what git has
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_crops_for_small_are_linked_from_a_path_with_blanks_and_into_no_folder(idle, project):
+    (project / "my crops").mkdir()
+    link, command = project / "data/archive-crops", ["make", "--silent", "small", "CROPS=my crops"]
+    options = {"env": idle, "capture_output": True, "encoding": "utf-8"}
+    for _ in range(2):
+        assert "results/small/comparison.md is not shown" in subprocess.run(command, **options).stderr
+        assert link.readlink() == (project / "my crops").resolve()
+    link.unlink()
+    link.mkdir()
+    done = subprocess.run(command, **options)
+    assert done.returncode != 0 and "data/archive-crops is there and is no link" in done.stdout
+    assert not [*link.iterdir()]
+
+
+def test_the_image_runs_the_workflow_for_preset_small(idle):
+    done = subprocess.run(["sh", "run", "small"], env=idle, capture_output=True, encoding="utf-8")
+    assert "results/small/comparison.md is not shown" in done.stderr, done.stderr

@@ -3,12 +3,13 @@
 import argparse
 import errno
 import io
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from miram import __version__, layout, params
-from miram.cli import asking, data, machine, results, sharing, training
+from miram.cli import asking, checks, data, machine, results, sharing, training
 from miram.data import recipes
 from miram.errors import MiramError
 from miram.stages import STAGES
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=text, description=text)
-        stage.set_defaults(run=run)
+        stage.set_defaults(run=run, hidden=())
         return stage
 
     for row in (row for row in STAGES.values() if not row.within):
@@ -115,14 +116,22 @@ def _add_training(add: Add) -> None:
     size = add(
         "fit", machine.fit_memory, "predict the memory of pre-training, and the accumulation that keeps the batch"
     )
-    size.add_argument("--vram", type=float, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
+    size.add_argument("--vram", type=positive, required=True, metavar="GB", help="memory of one device, in 1e9 bytes")
     planned = add("plan", machine.plan_hours, "hours of all trainings from measured rates, compared with finished ones")
     planned.add_argument("--card", metavar="NAME", help="predict them for a GPU, such as rtx-3060-ti; all: for each")
     cost = add("bench", machine.measure, "measure time and memory of attention, steps and input on this machine")
     text = "only what decides on the device: agreement with the CPU, times, memory, hours; stop after so many minutes"
-    cost.add_argument("--minutes", type=float, metavar="M", help=text)
+    cost.add_argument("--minutes", type=positive, metavar="M", help=text)
     cost.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bf16 (default: %(default)s)")
     cost.add_argument("--out", type=Path, default=layout.BENCH, help="folder (default: %(default)s)")
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:  # NaN neither
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return number
 
 
 def _add_asking(add: Add) -> None:
@@ -134,7 +143,7 @@ def _add_asking(add: Add) -> None:
     ask.add_argument(
         "--box", type=int, nargs=3, metavar=("X0", "Y0", "SIDE"), help="square around the lesion in a film, px"
     )
-    for name in ("protocol", "task", "method"):
+    for name in asking.CHOICE:
         ask.add_argument(f"--{name}", help="default: the first of params.yaml; for methods the best on validation")
     ask.add_argument("--out", type=Path, help="default: prediction.png; for a folder predictions.csv")
     what = f"measure a fine-tuned network on the cases of a table, such as another laboratory's; {asking.NO_DEVICE}"
@@ -152,12 +161,12 @@ def _add_asking(add: Add) -> None:
 def _add_results(add: Add) -> None:
     """The commands about the results other than stages."""
     add("so-far", results.so_far, "make table, claims and report of what has finished, at any time of a run")
-    add("show", results.show, "print the comparison table if it is up to date, else say what is missing")
-    check = add("verify", results.verify, "check a results folder against its records, name every mismatch")
+    add("show", checks.show, "print the comparison table if it is up to date, else say what is missing")
+    check = add("verify", checks.verify, "check a results folder against its records, name every mismatch")
     check.add_argument("folder", type=Path, nargs="?", help="default: the results of the parameters")
     check.add_argument("--films", action="store_true", help="also read every DICOM file that is kept")
     text = "compare two results folders: do their numbers agree, and what differs between the runs"
-    weigh = add("compare", results.compare, f"{text}; exit code 1 if they do not agree, or one was edited")
+    weigh = add("compare", checks.compare, f"{text}; exit code 1 if they do not agree, or one was edited")
     weigh.add_argument("first", type=Path, nargs="?", metavar="A", help="default: the results of the parameters")
     weigh.add_argument("second", type=Path, nargs="?", metavar="B", help="another (default: A as git has it at HEAD)")
     weigh.add_argument("--brief", action="store_true", help="print only the outcome, in one line")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miram import layout, params
-from miram.cli.stage import check_known, finished_of
+from miram.cli.stage import check_known, expected, finished_of
 from miram.errors import MiramError, ParameterError
 from miram.files import sha256_file
 from miram.provenance import record
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NO_DEVICE = "research software, not a medical device"
 THE_ARCHIVES = "the archive's own crops, as are these pictures."
+CHOICE = ("protocol", "task", "method")  # options of `predict` that choose among the networks of the run
 DECIDE_NOTHING = f"{NO_DEVICE.capitalize()}: do not use it for decisions about patients."
 
 
@@ -125,6 +126,12 @@ def _machine(chosen: params.Params) -> dict[str, Any]:
 def _asked(chosen: params.Params, arguments: argparse.Namespace) -> tuple[Path, str]:
     """The file of the network that `predict` uses, and its description."""
     if arguments.network is not None:
+        beside = [f"--{name}" for name in CHOICE if getattr(arguments, name) is not None]
+        if beside:
+            raise ParameterError(
+                f"{', '.join(beside)}: these choose a network of this run, and --network names another.",
+                "Leave one or the other out.",
+            )
         return arguments.network, str(arguments.network)
     cell, path = _chosen_network(chosen, arguments)
     what = f"{cell.method}, {cell.task}, protocol {cell.protocol}, seed {cell.seed}"
@@ -138,20 +145,27 @@ def _warning(chosen: params.Params, arguments: argparse.Namespace) -> str:
 
 
 def _chosen_network(chosen: params.Params, arguments: argparse.Namespace) -> tuple[layout.Cell, Path]:
-    """The finished fine-tuning that `predict` uses, and its record: of several methods the best on validation."""
+    """The fine-tuning of the present parameters that `predict` uses, and its record: the best on validation."""
+    from miram.provenance.verify import shortfalls
+
     protocol, task, _ = params.headline(chosen)
     wanted = arguments.protocol or protocol, arguments.task or task, layout.FINETUNE
     cells = params.cells(chosen)
-    for name, value in (("protocol", wanted[0]), ("task", wanted[1]), ("method", arguments.method)):
+    for name, value in zip(CHOICE, (*wanted[:2], arguments.method), strict=True):
         if value is not None:
             check_known(name, value, dict.fromkeys(getattr(cell, name) for cell in cells))
     own = [cell for cell in params.kept(chosen) if cell[:3] == wanted and arguments.method in (None, cell.method)]
-    finished = finished_of(chosen, own)
-    if not finished:
+    finished, every = finished_of(chosen, own), expected(chosen)
+    made_from = {cell: [path, *params.inputs_of(chosen, cell)] for cell, path in finished.items()}
+    there = {cell: [path for path in paths if path in every and path.exists()] for cell, paths in made_from.items()}
+    faults = {cell: shortfalls({path: every[path] for path in paths}) for cell, paths in there.items()}
+    usable = [cell for cell in finished if not faults[cell]]
+    if not usable:
         raise MiramError(
-            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished"
-            + (f" for method {arguments.method}." if arguments.method else "."),
-            f"Run the workflow first: snakemake --config preset={chosen.preset}.",
+            f"No fine-tuning of task {wanted[1]}, protocol {wanted[0]}, has finished with the present parameters"
+            + (f" for method {arguments.method}." if arguments.method else ".")
+            + "".join(f" {found[0]}" for found in [*faults.values()][:1]),
+            f"Run the workflow first: snakemake --config preset={chosen.preset}; or name a network: --network FILE.",
         )
-    best = max(finished, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
+    best = max(usable, key=lambda cell: record.read(finished[cell])["facts"]["val_macro_auc"])
     return best, finished[best]

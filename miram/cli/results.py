@@ -1,7 +1,6 @@
-"""The commands of the results: metrics, claims, table, report, crate and checks."""
+"""The commands of the results: metrics, claims, table, report and crate."""
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,8 @@ from typing import Any
 from miram import kinds, layout, params
 from miram.cli import stage as shared
 from miram.cli.effort import efforts
-from miram.cli.stage import classifiers, do_stage, first_pretrainings, trivial_records, unfinished_logs
-from miram.errors import MiramError
+from miram.cli.stage import classifiers, do_stage, first_pretrainings, shown_record, trivial_records, unfinished_logs
 from miram.provenance import record
-
-SHOWN = 5  # reasons why a table is outdated
 
 
 def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -22,15 +18,14 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.metrics import evaluate as measure
     from miram.evaluate.predictions import most_frequent
 
-    cells, trivial = classifiers(chosen, arguments), trivial_records(chosen, arguments)
-    finished = {cell: path for cell, path in (cells | trivial).items() if path.exists()}
+    every = _read_by(chosen, arguments, "evaluate")
+    finished = {cell: path for cell, path in every.items() if path.exists()}
     divided = {cell.protocol: layout.record("splits", chosen.name, cell.protocol) for cell in finished}
     inputs = [*dict.fromkeys(finished.values()), *divided.values()]
     for path in inputs:
         record.read(path)
-    files = {cell: path.parent / layout.PREDICTIONS for cell, path in cells.items()}
-    files |= {cell: layout.trivial_predictions(path.parent, cell.method) for cell, path in trivial.items()}
-    predictions = {cell: files[cell] if cell in finished else None for cell in files}  # only those with a record
+    # predictions without a record cannot be trusted
+    predictions = {cell: _predictions(cell, path) if cell in finished else None for cell, path in every.items()}
     values, outputs = _values(chosen, "evaluate"), layout.result_files("evaluate", chosen.name)
     lesions_csv, asked = layout.data(chosen.name) / "lesions.csv", dict.fromkeys(cell[:2] for cell in finished)
 
@@ -42,24 +37,55 @@ def evaluate(chosen: params.Params, arguments: argparse.Namespace) -> None:
     do_stage(chosen, "evaluate", inputs, outputs, work)
 
 
-def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Make tables and report of what has finished, the rest named; they keep no record, as they are not complete.
+def _predictions(cell: layout.Cell, path: Path) -> Path:
+    """The predictions beside the record of a classifier."""
+    trivial = cell.mode == layout.TRIVIAL_MODE
+    return layout.trivial_predictions(path.parent, cell.method) if trivial else path.parent / layout.PREDICTIONS
 
-    Classifiers that a run would make anew count as not run. A complete run is left as it is.
+
+def so_far(chosen: params.Params, arguments: argparse.Namespace) -> None:
+    """Make what is missing of table, claims and report, from what has finished; it keeps no record, as it has gaps.
+
+    What a run would make anew counts as not run. A complete run is left as it is.
     """
     from miram.provenance.verify import shortfalls
 
+    out, made = layout.results(chosen.name), dict[Path, bytes]()
+    where = f"{out}/comparison.md, {out}/report.html"
+    if not shortfalls(shared.expected(chosen)):
+        print(f"complete, left as it is: {where}")
+        return
     arguments.hidden = shared.outdated(chosen)
-    stages = [stage.name for stage in params.stages_of(chosen) if stage.with_gaps]
-    if shortfalls(shared.expected(chosen)):
-        try:
-            for stage in stages:
+    try:
+        for stage in (stage.name for stage in params.stages_of(chosen) if stage.with_gaps):
+            path = layout.record(stage, chosen.name)
+            if not _stands(chosen, arguments, stage):
                 globals()[stage](chosen, arguments)
-        finally:
-            for stage in stages:
-                layout.record(stage, chosen.name).unlink(missing_ok=True)
-    done, out = [path.exists() for path in classifiers(chosen, arguments).values()], layout.results(chosen.name)
-    print(f"{sum(done)} of {len(done)} classifiers have finished: {out}/comparison.md, {out}/report.html")
+                arguments.hidden.discard(path)
+                made[path] = path.read_bytes()
+    finally:
+        for path, written in made.items():
+            if path.exists() and path.read_bytes() == written:  # else a run at work has made it anew
+                path.unlink()
+    done = [path.exists() for path in classifiers(chosen, arguments).values()]
+    print(f"{sum(done)} of {len(done)} classifiers have finished: {where}")
+
+
+def _stands(chosen: params.Params, arguments: argparse.Namespace, stage: str) -> bool:
+    """Whether a stage of the results need not be made: it is up to date, and of all classifiers that have finished."""
+    path, values = layout.record(stage, chosen.name), params.stage_values(chosen, stage)
+    if path in arguments.hidden or not record.is_current(path, stage=stage, values=values):
+        return False
+    finished = {str(file) for file in _read_by(chosen, arguments, stage).values() if file.exists()}
+    return finished <= record.read(path)["inputs"].keys()
+
+
+def _read_by(chosen: params.Params, arguments: argparse.Namespace, stage: str) -> dict[layout.Cell, Path]:
+    """The record of every classifier that a stage of the results reads itself."""
+    cells, asked = classifiers(chosen, arguments), params.headline(chosen)[1:]  # of all protocols
+    if stage == "cohort":
+        return {cell: path for cell, path in cells.items() if (cell.task, cell.mode) == asked}
+    return cells | trivial_records(chosen, arguments) if stage == "evaluate" else {}
 
 
 def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
@@ -67,9 +93,7 @@ def cohort(chosen: params.Params, arguments: argparse.Namespace) -> None:
     from miram.evaluate.cohort import cohort as describe
 
     run, protocols = chosen.name, chosen.splits.protocols
-    asked = params.headline(chosen)[1:]  # of all protocols
-    shown = {cell: path for cell, path in classifiers(chosen, arguments).items() if (cell.task, cell.mode) == asked}
-    finished = {cell: path for cell, path in shown.items() if path.exists()}
+    finished = {cell: path for cell, path in _read_by(chosen, arguments, "cohort").items() if path.exists()}
     inputs = [layout.record("crops", run), *(layout.record("splits", run, protocol) for protocol in protocols)]
     inputs += finished.values()
     for path in inputs:
@@ -115,7 +139,7 @@ def efficiency(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, out = chosen.name, layout.results(chosen.name)
     headline = params.headline(chosen)
-    pretrained = first_pretrainings(chosen, headline[0])
+    pretrained = first_pretrainings(chosen, arguments, headline[0])
     source, benches = layout.record("evaluate", run), layout.benches()
     record.read(source)
     inputs = [source, layout.claims_yaml(), *benches, *(path for path in pretrained.values() if path.exists())]
@@ -140,7 +164,7 @@ def table(chosen: params.Params, arguments: argparse.Namespace) -> None:
     out, protocols = layout.results(run), chosen.splits.protocols
     pretrained: dict[tuple[str, str], list[Path]] = {}
     for place in params.pretrainings(chosen):
-        pretrained.setdefault(place[:2], []).append(layout.record("pretrain", run, *place))
+        pretrained.setdefault(place[:2], []).append(shown_record(chosen, arguments, "pretrain", *place))
     # the table names those that are missing
     finished = {place: [path for path in paths if path.exists()] for place, paths in pretrained.items()}
     first = {place: paths[0] for place, paths in finished.items() if pretrained[place][0] in paths}  # are drawn
@@ -186,9 +210,9 @@ def report(chosen: params.Params, arguments: argparse.Namespace) -> None:
 
     run, headline, results = chosen.name, params.headline(chosen), layout.results(chosen.name)
     cells = classifiers(chosen, arguments)
-    pretrained = first_pretrainings(chosen, headline[0])
+    pretrained = first_pretrainings(chosen, arguments, headline[0])
     stages = {  # trainings are listed separately
-        ", ".join(map(str, [stage.name, *place])): layout.record(stage.name, run, *place)
+        ", ".join(map(str, [stage.name, *place])): shown_record(chosen, arguments, stage.name, *place)
         for stage, place in params.jobs(chosen)
         if "method" not in stage.place and stage.name not in ("archive", "report", "crate")
     }
@@ -238,52 +262,6 @@ def crate(chosen: params.Params, arguments: argparse.Namespace) -> None:
         outputs,
         lambda: write_crate(records, locks, out, workflow=workflow, preset=chosen.title),
     )
-
-
-def show(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Print the table, if it belongs to the present parameters."""
-    from miram.provenance.verify import shortfalls
-
-    found, table = shortfalls(shared.expected(chosen)), layout.results(chosen.name) / "comparison.md"
-    if found:
-        more = [f"and {len(found) - SHOWN} more: miram verify"] * (len(found) > SHOWN)
-        print(*found[:SHOWN], *more, sep="\n", file=sys.stderr)
-        raise MiramError(
-            f"{table} is not shown: it does not belong to the present parameters, for the reasons above.",
-            f"Run the workflow, which does only what is missing: snakemake --cores all --config preset={chosen.preset};"
-            " if it finds nothing to do, files were replaced, by git perhaps: delete the records named above first.",
-        )
-    sys.stdout.buffer.write(table.read_bytes())  # UTF-8, whatever the terminal's encoding
-
-
-def verify(chosen: params.Params, arguments: argparse.Namespace) -> None:
-    """Check a results folder."""
-    from miram.provenance.verify import verify as check
-
-    expected = shared.expected(chosen)
-    check(arguments.folder or layout.results(chosen.name), expected, name=chosen.name, films=arguments.films)
-
-
-def compare(chosen: params.Params, arguments: argparse.Namespace) -> int:
-    """Compare two results folders, by default the first with its state in git at HEAD; 1 if they do not agree."""
-    from miram.provenance.compare import committed
-    from miram.provenance.compare import compare as weigh
-
-    first = arguments.first or layout.results(chosen.name)
-    try:
-        if arguments.second:
-            found = weigh(first, arguments.second, (str(first), str(arguments.second)))
-        else:
-            with committed(first) as (folder, commit):
-                other = "the published results" if arguments.brief else f"{first} of HEAD ({commit})"
-                found = weigh(first, folder, (str(first), other))
-    except MiramError as fault:
-        if not arguments.brief:
-            raise
-        print(f"{first} is not compared with the published results: {fault.message}")
-        return MiramError.exit_code
-    print(found.verdict if arguments.brief else found.page)
-    return 0 if found.agrees else MiramError.exit_code
 
 
 def _values(chosen: params.Params, stage: str) -> dict[str, Any]:

@@ -26,15 +26,14 @@ def weights(chosen: params.Params, arguments: argparse.Namespace) -> None:
         )
     check_known("method", method, chosen.methods)
     check_known("protocol", protocol, chosen.splits.protocols)
-    path = first_pretrainings(chosen, protocol)[method]
-    made, metrics_csv = record.read(path), layout.results(chosen.name) / "metrics.csv"
+    path, metrics = first_pretrainings(chosen, arguments, protocol)[method], None
+    made, evaluated = record.read(path), layout.record("evaluate", chosen.name)
+    if evaluated.exists():  # metrics without it have gaps
+        record.read(evaluated)
+        every = pd.read_csv(layout.results(chosen.name) / "metrics.csv")
+        metrics = every[(every[list(SECTION)] == [protocol, task, mode]).all(axis=1)]
     scale = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     architecture = share_encoder(path.parent / "encoder.safetensors", arguments.out, **scale)
-    metrics = None
-    if metrics_csv.exists():
-        record.read(layout.record("evaluate", chosen.name))
-        every = pd.read_csv(metrics_csv)
-        metrics = every[(every[list(SECTION)] == [protocol, task, mode]).all(axis=1)]
     own = "own" if chosen.source == params.IMAGES else "cbis-ddsm"
     write_card(
         arguments.out / "README.md",

@@ -13,8 +13,6 @@ from miram.files import sole_writer
 from miram.provenance import record
 from miram.recipe import Recipe
 
-CLASSIFYING = ("finetune", "probe", "trivial")  # the stages whose records have predictions
-
 
 def do_stage(
     chosen: params.Params,
@@ -51,20 +49,21 @@ def distance(chosen: params.Params, arguments: argparse.Namespace) -> list[str]:
     return params.distance(chosen, params.load(arguments.params, layout.BASE))
 
 
-def first_pretrainings(chosen: params.Params, protocol: str) -> dict[str, Path]:
+def first_pretrainings(chosen: params.Params, arguments: argparse.Namespace, protocol: str) -> dict[str, Path]:
     """The record of each method's pre-training with the first seed: the one that is shown, explained and exported."""
     seed = chosen.pretrain.seeds[0]
-    return {name: layout.record("pretrain", chosen.name, protocol, name, seed) for name in chosen.methods}
+    return {name: shown_record(chosen, arguments, "pretrain", protocol, name, seed) for name in chosen.methods}
 
 
 def classifiers(chosen: params.Params, arguments: argparse.Namespace) -> dict[layout.Cell, Path]:
-    """The record of every cell, in the order of the table's rows; where `so_far` hides it, a path without a file."""
-    paths = {cell: layout.record("finetune", chosen.name, *cell) for cell in params.cells(chosen)}
-    return {cell: _shown(path, arguments) for cell, path in paths.items()}
+    """The record of every cell, in the order of the table's rows, as in `shown_record`."""
+    return {cell: shown_record(chosen, arguments, "finetune", *cell) for cell in params.cells(chosen)}
 
 
-def _shown(path: Path, arguments: argparse.Namespace) -> Path:
-    return path.with_name("hidden") if path in getattr(arguments, "hidden", ()) else path
+def shown_record(chosen: params.Params, arguments: argparse.Namespace, stage: str, *place: int | str) -> Path:
+    """The record of a job; where `so_far` hides it, a path without a file, which says why."""
+    path = layout.record(stage, chosen.name, *place)
+    return path.with_name(f"{path.name} of the present parameters") if path in arguments.hidden else path
 
 
 def expected(chosen: params.Params) -> dict[Path, tuple[str, dict[str, Any]]]:
@@ -88,7 +87,7 @@ def drop_outdated(chosen: params.Params, parts: Iterable[params.Part]) -> list[p
 
 
 def outdated(chosen: params.Params) -> set[Path]:
-    """The records of classifiers that a run would replace: they, or some that they were made from, are not current."""
+    """The records that a run would replace: they, or some that they were made from, are not current."""
     every = expected(chosen)
 
     @cache
@@ -98,14 +97,12 @@ def outdated(chosen: params.Params) -> set[Path]:
             return False
         return all(current(before) for before in map(Path, record.read(path)["inputs"]) if before in every)
 
-    found = [path for path, (stage, _) in every.items() if stage in CLASSIFYING and path.exists()]
-    return {path for path in found if not current(path)}
+    return {path for path in every if path.exists() and not current(path)}
 
 
 def trivial_records(chosen: params.Params, arguments: argparse.Namespace) -> dict[layout.Cell, Path]:
     """The record of every trivial classifier, as in `classifiers`; those of a protocol and task share one."""
-    paths = {cell: layout.record("trivial", chosen.name, *cell[:2]) for cell in params.trivial_cells(chosen)}
-    return {cell: _shown(path, arguments) for cell, path in paths.items()}
+    return {cell: shown_record(chosen, arguments, "trivial", *cell[:2]) for cell in params.trivial_cells(chosen)}
 
 
 def unfinished_logs(chosen: params.Params) -> dict[Path, Path]:

@@ -202,7 +202,7 @@ def explain(chosen: params.Params, arguments: argparse.Namespace) -> None:
         raise MiramError(
             f"No fine-tuning of task {task}, protocol {protocol}, has finished.", "Run the fine-tuning first."
         )
-    pretrained = {m: path for m, path in first_pretrainings(chosen, protocol).items() if m in finished}
+    pretrained = {m: path for m, path in first_pretrainings(chosen, arguments, protocol).items() if m in finished}
     given = given_encoders(chosen, finished)
     inputs = [layout.record("pack", run), layout.record("splits", run, protocol)]
     inputs += [*finished.values(), *pretrained.values()]

@@ -52,9 +52,10 @@ def load(path: Path, preset: str | None = None) -> Params:
     path = Path(path)
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ParameterError(
-            f"There is no parameter file {path}.", "Run in the project's folder, or name it: --params FILE."
+            f"The parameter file {path} cannot be read: {error.strerror}.",
+            "Run in the project's folder, or name another: --params FILE.",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not valid YAML: {error}", "Correct the line that it names.") from error
@@ -84,11 +85,14 @@ def load(path: Path, preset: str | None = None) -> Params:
 def _resolve(document: dict[str, Any], preset: str, path: Path) -> Params:
     document = deepcopy(document)
     own_values = _preset_values(document.pop("presets"), preset)
+    if not isinstance(own_values, dict):
+        raise ParameterError(f"presets.{preset} is {own_values!r} in {path}", "It must be a mapping of sections.")
     shared = {**document, "preset": preset}
     if preset == SMALL:
         merged = _replaced(shared, own_values)
-        if document.get("source") == IMAGES and merged["finetune"].get("tasks") == ["label"]:
-            merged |= {key: document[key] for key in ("source", "crops")}
+        tuning = merged.get("finetune")
+        if document.get("source") == IMAGES and isinstance(tuning, dict) and tuning.get("tasks") == ["label"]:
+            merged |= {key: document[key] for key in ("source", "crops") if key in document}
     else:
         merged = _merge(shared, own_values, f"presets.{preset}", "")
     pretrain_names = {field.name for field in fields(Pretrain)}
@@ -185,10 +189,8 @@ def _check_attention(method: WrittenMethod, path: Path, place: str) -> None:
     _validated(entry.options, method.options or {}, path, f"{place}.options")
 
 
-def _merge(shared: dict[str, Any], own: Any, place: str, prefix: str) -> dict[str, Any]:
+def _merge(shared: dict[str, Any], own: dict[str, Any], place: str, prefix: str) -> dict[str, Any]:
     """`shared` with the preset's own keys added; a key in both is refused."""
-    if not isinstance(own, dict):
-        raise ParameterError(f"{place} is {own!r}", "It must be a mapping of sections.")
     merged = dict(shared)
     for key, value in own.items():
         name = f"{prefix}{key}"

@@ -42,6 +42,7 @@ class Job(NamedTuple):
     images: float  # of training steps, over all epochs
     record: Path
     rated: str  # what a bench names it by: that of a method of the same model
+    job: str  # of the workflow, which makes all classifiers of a method, task and protocol in one
 
 
 def count_images(lesions_csv: Path, splits_csv: Path, backgrounds_csv: Path, names: Iterable[str]) -> Images:
@@ -78,6 +79,7 @@ def pretraining_job(name: str, recipe: Recipe, images: int, devices: int, record
         images_seen(recipe, images) * (1 + again) / devices,
         record,
         f"pre-training {like}",
+        str(record),
     )
 
 
@@ -96,12 +98,13 @@ def classifier_job(cell: Cell, side: int, images: Images, epochs: int, record: P
     if cell.mode == FINETUNE:
         what, count = "fine-tuning", epochs * (train + FORWARD * validation) + FORWARD * test
     what = f"{what} {network}".rstrip()
-    return Job(what, side, count, record, what)
+    return Job(what, side, count, record, what, f"{cell.protocol}/{cell.task}/{cell.method}")
 
 
 def hours(jobs: Iterable[Job], encoder: Encoder, benches: Iterable[Path]) -> dict[str, pd.DataFrame]:
-    """Device -> one row per kind of job and side: runs, images/s, hours, and planned and actual hours of finished ones.
+    """Device -> one row per kind of training and side: how many, images/s, hours, and those of the finished ones.
 
+    The attribute `jobs` has the hours of each job of the workflow.
     Benches of another `encoder` do not count. If no rate was measured for a kind, hours are NaN.
     """
     table = pd.DataFrame(jobs, columns=Job._fields)
@@ -132,8 +135,9 @@ def _on_device(table: pd.DataFrame, rates: Mapping[tuple[str, int], float]) -> p
     table["planned"] = table["hours"].where(table["taken"].notna())
     sums = {name: (name, lambda values: values.sum(min_count=1)) for name in ("hours", "planned", "taken")}
     found = table.groupby(["what", "side"], sort=False).agg(
-        runs=("images", "size"), speed=("speed", "first"), finished=("taken", "count"), **sums
+        trainings=("images", "size"), speed=("speed", "first"), finished=("taken", "count"), **sums
     )
+    found.attrs["jobs"] = table.groupby("job")["hours"].sum()
     return found.reset_index()
 
 
@@ -170,7 +174,8 @@ def as_text(plans: Mapping[str, pd.DataFrame], devices: int, *, pretrain_seeds: 
         parts += [
             f"{device}, {devices} device(s) for a pre-training:",
             shown.map(_text).to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * 7)),
-            f"Total if run sequentially: {totals({device: plan})[device]}. One more seed for all methods: of "
+            f"Total if run sequentially: {totals({device: plan})[device]}; {len(plan.attrs['jobs'])} jobs, the longest "
+            f"{_known(plan.attrs['jobs'].max(), plan['hours'])}. One more seed for all methods: of "
             f"pre-training {_one_of(plan, pretrain_seeds, 'pre-training')}, of fine-tuning "
             f"{_one_of(plan, finetune_seeds, 'fine-tuning')}.",
         ]
@@ -180,7 +185,12 @@ def as_text(plans: Mapping[str, pd.DataFrame], devices: int, *, pretrain_seeds: 
 def _one_of(plan: pd.DataFrame, seeds: int, kind: str) -> str:
     """The hours of one of the seeds of a kind of training, in words."""
     own = plan.loc[plan["what"].str.startswith(kind), "hours"]
-    return ("more than " if own.isna().any() else "") + f"{own.sum() / seeds:,.1f} h"
+    return _known(own.sum() / seeds, own)
+
+
+def _known(told: float, parts: pd.Series) -> str:
+    """Hours in words; they are more where those of some of their parts are unknown."""
+    return ("more than " if parts.isna().any() else "") + f"{told:,.1f} h"
 
 
 def _text(value: object) -> object:

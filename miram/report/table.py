@@ -172,7 +172,8 @@ def _provenance(
     logs: Mapping[Path, Path],
 ) -> dict[str, object]:
     """The records that a row came from, its gaps, and what its metrics say about themselves, each once."""
-    if classifiers and not any(path.exists() or path in logs for path in classifiers.values()):
+    begun = any(path.exists() or path in logs for path in classifiers.values()) or any(path in logs for path in start)
+    if classifiers and not begun:
         return {"finetune_records": "", "notes": NOTE_SEPARATOR.join([*filter(None, [begins]), NOT_RUN])}
     evaluated = {seed: path for seed, path in classifiers.items() if seed in set(own["seed"])}
     notes = [*filter(None, [begins]), *_curve(evaluated)]

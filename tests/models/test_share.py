@@ -126,7 +126,8 @@ def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsy
     begun = {"inputs": {}, "values": values, "code": "c" * 64, "lock": "1" * 64, "git": {"commit": "abc"}}
     record.finish(path, begun, outputs=[path.parent / "encoder.safetensors"], facts={})
     assert main(["weights", "--method", "mae"]) == 0
-    assert "Not measured: the results of its run are missing." in Path("weights/README.md").read_text()
+    not_measured = "Not measured: the results of its run are missing."
+    assert not_measured in Path("weights/README.md").read_text()
 
     protocol, task, mode = params.headline(chosen)
     row = {
@@ -143,6 +144,8 @@ def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsy
     layout.results("demo").mkdir(parents=True)
     metrics_csv = layout.results("demo") / "metrics.csv"
     pd.DataFrame([row, other]).to_csv(metrics_csv, index=False)
+    assert main(["weights", "--method", "mae", "--out", "unfinished"]) == 0  # after `so-far`, which keeps no record
+    assert not_measured in Path("unfinished/README.md").read_text()
     record.finish(layout.record("evaluate", "demo"), {"inputs": {}}, outputs=[metrics_csv], facts={})
     assert main(["weights", "--method", "mae", "--out", "shared"]) == 0
     card = Path("shared/README.md").read_text()
@@ -150,5 +153,5 @@ def test_the_command_writes_a_card_from_the_records(tmp_path, monkeypatch, capsy
         assert words in card, words
     assert "not a medical device" in card and "90.0" not in card
     metrics_csv.write_text("edited")
-    assert main(["weights", "--method", "mae"]) == 1
+    assert main(["weights", "--method", "mae", "--out", "edited"]) == 1 and not Path("edited").exists()
     assert main(["weights", "--method", "simclr"]) == 2

@@ -54,7 +54,7 @@ def test_measured_rates_of_the_card_stand_beside_the_predicted(tmp_path):
     }
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps(measured))
-    job = Job("pre-training mae", 112, 36_000.0, tmp_path / "none.json", "pre-training mae")
+    job = Job("pre-training mae", 112, 36_000.0, tmp_path / "none.json", "pre-training mae", "one")
     scopes = {"headline": [job], "whole": [job, job._replace(side=448)]}
     found = cards.measured_hours(scopes, PAPER.encoder, [bench], ["rtx-4090", "a100"])
     assert found == [("rtx-4090", "32-true", {"headline": 1.0})]

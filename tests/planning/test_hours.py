@@ -76,10 +76,11 @@ def test_hours_are_images_by_the_rate_and_stand_beside_what_finished_runs_took(b
     (plan,) = budget.hours(jobs, PAPER.encoder, [bench]).values()
     rows = plan.set_index("what")
     assert list(rows["hours"] * 3600) == pytest.approx([2 * 200 * 10 / 10, (10 * (90 + 10) + 20) / 5, 60 / 5])
-    assert rows.loc["pre-training mae", ["runs", "finished", "taken"]].tolist() == [2, 1, 2.0]
+    assert rows.loc["pre-training mae", ["trainings", "finished", "taken"]].tolist() == [2, 1, 2.0]
     assert rows.loc["pre-training mae", "planned"] * 3600 == pytest.approx(200)
     text = budget.as_text({"a processor (bench)": plan}, 1, pretrain_seeds=2, finetune_seeds=1)
     assert f"Total if run sequentially: {(400 + 204 + 12) / 3600:.1f} h" in text
+    assert "; 3 jobs, the longest 0.1 h. One more" in text  # the two classifiers are one job, of 216 s
     assert "One more seed for all methods: of pre-training 0.1 h, of fine-tuning 0.1 h." in text  # 200 s and 204 s
 
 

@@ -247,6 +247,9 @@ def test_a_folder_is_asked_about_file_by_file_and_what_cannot_be_read_is_counted
     (hospital / "theirs" / "12.png").unlink()
     assert main(asked) == 0
     assert main([*asked, "--box", "0", "0", "5"]) == 2
+    capsys.readouterr()
+    assert main([*asked, "--method", "mae", "--task", "view"]) == 2
+    assert "--task, --method: these choose a network of this run" in capsys.readouterr().err
     (hospital / "empty").mkdir()
     assert main(["predict", "empty", "--network", "model.safetensors"]) == 1
     assert "There is no file in empty" in capsys.readouterr().err

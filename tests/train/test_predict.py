@@ -153,13 +153,15 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
     edited = (ROOT / "params.yaml").read_text().replace("source: tcia", f"source: {source}")
     (tmp_path / "params.yaml").write_text(re.sub(r"tasks: \[.*\]", f"tasks: [{task}]", edited))
     monkeypatch.chdir(tmp_path)
+    chosen = params.load(tmp_path / "params.yaml")
     run = "my-images" if source == "images" else "demo"
     cell = layout.Cell("strict", task, "finetune", "mae", 0)
     for method, auc in (("mae", 0.7), ("miram-full", 0.9), ("mocov3", 0.8)):
         for seed in (0, 1):  # of the other seeds there is one that is better still
             path = layout.record("finetune", run, *cell._replace(method=method, seed=seed))
             facts = {"val_macro_auc": auc + 0.2 * (seed == 1 and method == "mae")}
-            record.finish(path, {"inputs": {}}, outputs=[], facts=facts)
+            values = params.stage_values(chosen, "finetune", *cell._replace(method=method, seed=seed))
+            record.finish(path, {"inputs": {}, "stage": "finetune", "values": values}, outputs=[], facts=facts)
     # what is said of the grey levels is what the network's file tells, not what params.yaml says now
     seen = SEEN if source == "tcia" else OWN.told()
     saved_classifier(layout.classifier(run, cell._replace(method="miram-full")) / "model.safetensors", seen=seen)
@@ -170,3 +172,7 @@ def test_without_a_method_the_best_on_validation_is_asked(tmp_path, monkeypatch,
     assert f"miram-full, {task}, protocol strict, seed 0" in said
     assert ("phantom lesions only" in said) == (source == "tcia")
     assert sum(f" %  {name}" in said for name in FOUR) == 4 and "not a medical device" in said.lower()
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("drop_path: 0.1", "drop_path: 0.3"))
+    assert main(["predict", "crop.png"]) == 1  # no answer of a network of other parameters
+    said = capsys.readouterr().err
+    assert "has finished with the present parameters. finetune.drop_path of " in said and "--network FILE" in said

@@ -21,11 +21,12 @@ os.environ["PYTHONUTF8"] = "1" # in jobs, for the libraries that read their file
 from miram import layout, params
 from miram.planning import mounts
 from miram.provenance import record
-from miram.cli.stage import drop_outdated
 from miram.errors import MiramError
 from miram.files import lock
 from miram.stages import STAGES
 
+if sum(word in ("--config", "-C") or word.startswith("--config=") for word in sys.argv) > 1:
+    raise WorkflowError("--config stands twice, and Snakemake reads only the last one. Use one: --config preset=paper params=FILE.")
 unknown = set(config) - {"preset", "params", "container"}
 if unknown:
     raise WorkflowError(

@@ -147,37 +147,28 @@ rule headline:
         [RECORD("explain")] if EXPLAINED else [],
     log: layout.logs(P.name) / "headline.log"
     message: "headline: make table, claims and report of the first protocol and task, the rest named as not run"
-    shell: "{MIRAM} so-far > {log} 2>&1"
+    shell: "{MIRAM} so-far > {log} 2>&1 && cat {RESULTS}/comparison.md"
 
 
 def finish_with_gaps():
-    """After a failure: say which jobs failed, and make the results that wait for them of what has finished.
+    """After a failure: say which jobs failed, and make the results that wait for them of what has finished, see `so-far`.
 
     The records of all unfinished jobs are deleted first: otherwise old ones would look up to date, now and in the next
-    run. The results keep no record either, as they are not complete. Nothing is done for a run that was stopped.
+    run. Nothing is done for a run that was stopped.
     """
     if workflow.scheduler.running or workflow.dag.ready_jobs:
         return
     left = set(workflow.dag.needrun_jobs())
     failed = {job for job in left if left.isdisjoint(workflow.dag.dependencies[job])}
-    waiting = {job.rule.name for job in left - failed}
-    if "headline" in waiting:
-        waiting |= {stage.name for stage in params.stages_of(P)}
     for file in [*(job.output[0] for job in left if job.output), *(log for job in left - failed for log in job.log)]:
         Path(file).unlink(missing_ok=True)
-    for job in (job for job in left if job.rule.name == "classify"):
-        drop_outdated(P, params.parts(P, "classify", *(job.wildcards[name] for name in STAGES["classify"].place)))
-    made = []
-    for stage in (name for name, row in STAGES.items() if row.with_gaps and name in waiting):
-        log = Path(layout.log(stage, P.name))
-        if subprocess.run(f"{MIRAM} {stage} > {log} 2>&1", shell=True).returncode:
-            break
-        made.append(stage)
-    for stage in made:
-        Path(RECORD(stage)).unlink()
-    named = "\n".join(sorted(f"  {job.rule.name}: {job.log[0]}" for job in failed))
-    about = f"Made without them, the gaps named: {RESULTS}/report.html, {RESULTS}/comparison.md" if "report" in made else "No results could be made of the rest"
-    print(f"Failed:\n{named}\n{about}.\nFix what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
+    print("Failed:", *sorted(f"  {job.rule.name}: {job.log[0]}" for job in failed), sep="\n", file=sys.stderr)
+    if {"all", "headline"} & {job.rule.name for job in left}:  # no single file was asked for
+        log = layout.logs(P.name) / "so-far.log"
+        made = subprocess.run(f"{MIRAM} so-far > {log} 2>&1", shell=True).returncode == 0
+        files = f"Made without them, the gaps named: {RESULTS}/report.html, {RESULTS}/comparison.md."
+        print(files if made else f"Not all results could be made of the rest: see {log}.", file=sys.stderr)
+    print("Fix what the logs name, then run the same command: only what is missing is done.", file=sys.stderr)
 
 
 onerror:

@@ -6,6 +6,8 @@ def STARTS(wildcards):
     """What the classifiers of a job are made from, other than one of them."""
     parts = params.parts(P, "classify", wildcards.protocol, wildcards.task, wildcards.method)
     own = {layout.record(row.name, P.name, *cell) for row, cell in parts}
+    if not all(path.exists() for path in own):  # they are no rule's output, see below
+        workflow.dag.forcefiles.add(RECORD("classify", wildcards.protocol, wildcards.task, wildcards.method))
     return sorted({str(path) for _, cell in parts for path in params.inputs_of(P, cell) if path not in own})
 
 
