@@ -369,7 +369,7 @@ def test_a_table_of_what_is_done_shows_no_classifier_of_other_parameters(copied)
     assert told["epochs"] == 3  # nor is this one lost
     page = (copied / "results/demo/report.html").read_text()
     assert "stage explain: not run, runs/demo/explain/record.json of the present parameters is missing" in page
-    assert not (copied / "results/demo/efficiency.csv").read_text().strip()
+    assert not (copied / "results/demo/efficiency.csv").read_text().splitlines()[1:]  # headings alone
 
 
 def row(folder, protocol, method):

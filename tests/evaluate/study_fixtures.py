@@ -28,7 +28,8 @@ OPTIONS = {  # few draws, so that the tests are quick
 }
 MAJORITIES = {  # (protocol, task) -> the most frequent label of its training lesions
     **{(protocol, "pathology_4class"): "BENIGN_MASS" for protocol in ("strict", "published")},
-    **{("strict", "pathology"): "BENIGN", ("strict", "mass_margins"): "CIRCUMSCRIBED"},
+    **{(protocol, "pathology"): "BENIGN" for protocol in ("strict", "published")},
+    ("strict", "mass_margins"): "CIRCUMSCRIBED",
 }
 CLASSES = ["BENIGN_MASS", "MALIGNANT_MASS", "BENIGN_CALC", "MALIGNANT_CALC"]
 
