@@ -25,7 +25,7 @@ from miram.bench.step import autocast, check_device, mixed, pretraining_step
 from miram.bench.timing import clock, device_slug, interleaved, machine, medians, timed
 from miram.bench.training import crops_of_cbis_ddsm, measure_training
 from miram.errors import MiramError
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.kinds import NAIVE
 from miram.planning.kept import kept_bytes
 from miram.planning.memory import USABLE, least_images, memory_of
@@ -82,8 +82,7 @@ def bench(methods: Mapping[str, Recipe], out_dir: Path, device: str, command: st
     for part, draw in {"attention": draw_attention, "steps": draw_steps}.items():
         if results[part]:
             draw(results, path.with_name(f"{name}_{part}.png"))
-            with atomic_path(path.with_name(f"{name}_{part}.csv")) as temporary:
-                pd.DataFrame(results[part]).to_csv(temporary, index=False, lineterminator="\n")
+            write_csv(pd.DataFrame(results[part]), path.with_name(f"{name}_{part}.csv"))
     return path
 
 

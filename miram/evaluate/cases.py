@@ -11,7 +11,7 @@ from miram.evaluate.metrics import MAJORITY, Draws, Limits, lesion_rows
 from miram.evaluate.predictions import answers_of, constant, most_frequent
 from miram.evaluate.scores import Options, calibration
 from miram.evaluate.subgroups import group_rows
-from miram.files import atomic_path
+from miram.files import write_csv
 from miram.predictions import Predictions
 
 NETWORK = "network"
@@ -65,8 +65,7 @@ def measure_cases(
         if column not in passed_over:
             every += group_rows([answered], column, measure)
     figures = pd.DataFrame(every, columns=COLUMNS)
-    with atomic_path(metrics_csv) as temporary:
-        figures.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    write_csv(figures, metrics_csv, float_format="%.6f")
     here = {name for label in table["label"] for name in question.classes_of(label)}
     absent = [name for name in question.classes if name not in here]
     calibrated = calibration([answers_of(answered)], options["threshold"], options["bins"])

@@ -18,7 +18,7 @@ from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.pretrainings import OF_ONE, extent
 from miram.evaluate.rules import MEANINGS, OF_RUNS, OPEN, RULES, Measurements, memory_growth, memory_less
 from miram.evaluate.statistics import lesions_needed_unpaired
-from miram.files import atomic_path
+from miram.files import atomic_path, write_csv
 from miram.layout import FINETUNE
 from miram.predictions import TEST
 
@@ -82,8 +82,7 @@ def judge(
                 | {"verdict": DEMO if preset == "demo" else _reaching(found.verdict, own, claim, distance)}
             )
     table = pd.DataFrame(rows, columns=COLUMNS)
-    with atomic_path(out_dir / "claims.csv") as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, out_dir / "claims.csv")
     with atomic_path(out_dir / "claims.md") as temporary:
         about = f"**{subject(preset)}.** {extent(metrics)} {'' if preset == 'demo' else setting(distance)}".strip()
         temporary.write_text(_markdown(table, published, preset, confidence, power, about), encoding="utf-8")

@@ -12,7 +12,7 @@ from miram.evaluate.metrics import Draws, Limits, lesion_rows
 from miram.evaluate.predictions import SECTION
 from miram.evaluate.scores import Options
 from miram.evaluate.subgroups import group_rows, with_groups
-from miram.files import atomic_path
+from miram.files import atomic_path, write_csv
 from miram.layout import Cell
 from miram.predictions import TEST, Predictions, read_predictions
 
@@ -76,8 +76,7 @@ def cohort(
     seen = seen_patients(lesions, splits)
     leak = leak_table(networks, seen, draws=draws, limits=limits)
     for table, columns, path in zip((counts, groups, leak), (COUNTS, ROWS, LEAK_COLUMNS), outputs[:3], strict=True):
-        with atomic_path(path) as temporary:
-            table[columns].to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        write_csv(table[columns], path, float_format="%.6f")
     with atomic_path(outputs[3]) as temporary:
         lost = len(pd.read_csv(set_aside_csv, dtype=str))
         way = flow(listed, len(lesions), lost, splits)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from miram.files import atomic_path
+from miram.files import atomic_path, write_csv
 from miram.predictions import TEST
 
 CURVE_COLUMNS = ["run", "epoch", "loss"]
@@ -32,5 +32,4 @@ def write_curves(logs: Mapping[str, Path], path: Path) -> None:
     """Write the loss of every epoch of each pre-training, from its log.csv, as one table; the keys name the runs."""
     curves = [pd.read_csv(log, usecols=["epoch", "loss"]).assign(run=run) for run, log in logs.items()]
     table = pd.concat(curves) if curves else pd.DataFrame(columns=CURVE_COLUMNS)
-    with atomic_path(path) as temporary:
-        table[CURVE_COLUMNS].to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(table[CURVE_COLUMNS], path, float_format="%.6g")

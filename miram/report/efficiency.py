@@ -19,7 +19,7 @@ from miram.evaluate.claims import Limits, read_limits
 from miram.evaluate.markdown import aligned, paragraph, subject
 from miram.evaluate.predictions import of_section
 from miram.evaluate.pretrainings import extent
-from miram.files import atomic_path
+from miram.files import atomic_path, write_csv
 from miram.kinds import FULL, NAIVE, OURS
 from miram.looks import PALE, Look, looks
 from miram.predictions import TEST
@@ -78,8 +78,7 @@ def efficiency(
     benches = read_benches(bench_jsons)
     metrics = pd.read_csv(metrics_csv)
     table, reach = _table(metrics, pretrained, headline), extent(metrics)
-    with atomic_path(out_dir / "efficiency.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    write_csv(table, out_dir / "efficiency.csv", float_format="%.4f")
     with atomic_path(out_dir / "efficiency.md") as temporary:
         text = _markdown(table, benches, read_limits(claims_yaml), preset, headline, reach)
         temporary.write_text(text, encoding="utf-8")
